@@ -1,0 +1,2 @@
+//! The wherry binary: parses arguments and wires the roles.
+fn main() {}

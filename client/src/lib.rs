@@ -1,0 +1,1 @@
+//! The native async client of the mesh.

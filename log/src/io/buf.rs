@@ -1,0 +1,165 @@
+//! Block-aligned memory that becomes reference-counted [`Bytes`] and returns to a pool when the last reference drops.
+//!
+//! The only unsafe code of the engine beside the ring: `O_DIRECT` needs memory aligned to the block.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Unit of alignment, of torn writes and of file layout, in bytes.
+pub const BLOCK: usize = 4096;
+
+/// Rounds up to whole blocks.
+#[must_use]
+pub const fn round_up(len: usize) -> usize {
+    len.div_ceil(BLOCK) * BLOCK
+}
+
+/// Owned, zero-initialised, block-aligned memory; its length is its capacity, a multiple of [`BLOCK`].
+#[derive(Debug)]
+pub struct AlignedBuf {
+    ptr: NonNull<u8>,
+    capacity: usize,
+    pool: Option<Arc<PoolInner>>,
+}
+
+// SAFETY: the buffer owns its memory exclusively; nothing in it is tied to a thread.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: `&AlignedBuf` gives only shared reads.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// Zeroed memory for at least `len` bytes, rounded up to whole blocks (at least one).
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        let capacity = round_up(len.max(1));
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout has a non-zero size.
+        let raw = unsafe { alloc_zeroed(layout) };
+        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        Self { ptr, capacity, pool: None }
+    }
+
+    fn layout(capacity: usize) -> Layout {
+        // A capacity near usize::MAX can't be: callers bound every length by a named limit first.
+        Layout::from_size_align(capacity, BLOCK).unwrap_or_else(|_| handle_alloc_error(Layout::new::<u8>()))
+    }
+
+    /// Bytes owned.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Turns the first `len` bytes into shared bytes; the memory goes back to its pool after the last reference.
+    #[must_use]
+    pub fn freeze(self, len: usize) -> Bytes {
+        let len = len.min(self.capacity);
+        Bytes::from_owner(self).slice(..len)
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::ops::Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `ptr` owns `capacity` initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.capacity) }
+    }
+}
+
+impl std::ops::DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `ptr` owns `capacity` initialised bytes and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.capacity) }
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take()
+            && pool.give_back(self.ptr, self.capacity)
+        {
+            return;
+        }
+        // SAFETY: allocated by `zeroed` with this very layout, and not given to the pool.
+        unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.capacity)) };
+    }
+}
+
+/// Recycles buffers of one size, so that a busy node does not ask the kernel for zeroed pages again and again.
+#[derive(Debug, Clone)]
+pub struct BufPool {
+    inner: Arc<PoolInner>,
+}
+
+#[derive(Debug)]
+struct PoolInner {
+    capacity: usize,
+    keep: usize,
+    free: Mutex<Vec<Block>>,
+}
+
+#[derive(Debug)]
+struct Block(NonNull<u8>);
+
+// SAFETY: a block in the free list is owned by the pool alone.
+unsafe impl Send for Block {}
+
+impl BufPool {
+    /// Buffers of `capacity` bytes (whole blocks); at most `keep` of them wait for reuse.
+    #[must_use]
+    pub fn new(capacity: usize, keep: usize) -> Self {
+        Self { inner: Arc::new(PoolInner { capacity: round_up(capacity), keep, free: Mutex::new(Vec::new()) }) }
+    }
+
+    /// A buffer of the pool's size. Its content is what the last user left: whoever writes it to disk MUST overwrite or
+    /// zero all of it.
+    #[must_use]
+    pub fn take(&self) -> AlignedBuf {
+        let block = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match block {
+            Some(Block(ptr)) => {
+                AlignedBuf { ptr, capacity: self.inner.capacity, pool: Some(Arc::clone(&self.inner)) }
+            }
+            None => {
+                let mut fresh = AlignedBuf::zeroed(self.inner.capacity);
+                fresh.pool = Some(Arc::clone(&self.inner));
+                fresh
+            }
+        }
+    }
+}
+
+impl PoolInner {
+    fn give_back(&self, ptr: NonNull<u8>, capacity: usize) -> bool {
+        if capacity != self.capacity {
+            return false;
+        }
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() >= self.keep {
+            return false;
+        }
+        free.push(Block(ptr));
+        true
+    }
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        for Block(ptr) in self.free.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // SAFETY: the pool owns the block, allocated by `AlignedBuf::zeroed` with this layout.
+            unsafe { dealloc(ptr.as_ptr(), AlignedBuf::layout(self.capacity)) };
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The storage engine: journal, tail, segments, indexes.

@@ -1,0 +1,1 @@
+//! The log node: sans-I/O core, request handlers, coordinators, drivers.

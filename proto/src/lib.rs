@@ -1,0 +1,1 @@
+//! The app-facing gRPC API and its generated types.

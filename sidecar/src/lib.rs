@@ -1,0 +1,1 @@
+//! The localhost endpoint of an application pod.

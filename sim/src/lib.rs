@@ -1,0 +1,1 @@
+//! Deterministic simulation: seed in, trace out.

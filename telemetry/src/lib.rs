@@ -1,0 +1,1 @@
+//! Logs, traces, metrics and probes, the same in every role.

@@ -1,0 +1,1 @@
+//! Stock clients, real Kafka and real faults against the binary.

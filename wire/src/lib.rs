@@ -1,0 +1,6 @@
+//! The Kafka protocol as Wherry speaks it: record batches, compression, and the codec seam.
+//!
+//! This room knows bytes and nothing of disks, sockets or clocks.
+
+pub mod batch;
+pub mod types;
