@@ -1,1 +1,60 @@
-//! The native async client of the mesh.
+//! The native async client of the mesh: producer, consumer with groups, admin, over the Kafka protocol.
+//!
+//! It speaks to any broker of that protocol. It must not know the node, its storage, or what the sidecar and the command line
+//! make of it. State machines (idempotence, positions, group membership, assignors) are pure; tasks drive them.
+
+pub mod admin;
+pub mod config;
+pub mod consumer;
+pub mod error;
+pub mod limits;
+mod net;
+pub mod producer;
+pub mod record;
+
+pub use admin::Admin;
+pub use config::{Acks, Assignor, ClientConfig, Codec, ConsumerConfig, Isolation, OffsetReset, ProducerConfig};
+pub use consumer::{Committer, Consumer, RebalanceEvent, RebalanceEvents};
+pub use error::{ClientError, Result};
+pub use net::Connector;
+pub use producer::{Delivery, Producer};
+pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
+
+/// A connection to a cluster, from which producers, consumers and admin calls come. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {}
+
+impl Client {
+    /// Reaches the cluster through the first bootstrap address that answers.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`]; [`ClientError::Retry`] if none answers within `call_timeout`.
+    pub async fn connect(config: ClientConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self {})
+    }
+
+    /// A producer.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`]; with idempotence [`ClientError::Retry`] where no producer id could be had.
+    pub async fn producer(&self, config: ProducerConfig) -> Result<Producer> {
+        config.check()?;
+        Ok(Producer {})
+    }
+
+    /// A consumer; nothing is read before `subscribe` or `assign`.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`].
+    pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
+        config.check()?;
+        Ok(Consumer {})
+    }
+
+    /// Admin calls.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin {}
+    }
+}

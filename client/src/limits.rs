@@ -1,0 +1,18 @@
+//! Every bound of the client that is not configured, by name (INV-7, INV-8).
+
+/// Requests in flight on one connection, by default.
+pub const IN_FLIGHT_REQUESTS: usize = 64;
+/// Largest answer accepted, by default.
+pub const RESPONSE_BYTES: usize = 100 * 1024 * 1024;
+/// Batches of one partition in flight with idempotence: brokers remember the last five (KIP-98).
+pub const IDEMPOTENT_IN_FLIGHT: usize = 5;
+/// What a batch and a produce request need besides records, at most; for size checks.
+pub const BATCH_OVERHEAD_BYTES: usize = 4096;
+/// Largest batch after decompression, by default.
+pub const BATCH_DECOMPRESSED_BYTES: usize = 128 * 1024 * 1024;
+/// Rebalance events kept for a reader that is behind; older ones are dropped and the reader told so.
+pub const REBALANCE_EVENTS: usize = 64;
+/// Bytes of a member's subscription or assignment in the group protocol.
+pub const GROUP_METADATA_BYTES: usize = 8 * 1024 * 1024;
+/// Commands waiting for a background task.
+pub const TASK_COMMANDS: usize = 64;
