@@ -4,6 +4,7 @@
 //! but `snapshot` and callers that ask for all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -156,7 +157,7 @@ impl Metadata {
 
     /// All topics by name, from the first name not below `from` on.
     pub fn topics_from<'a>(&'a self, from: &str) -> impl Iterator<Item = &'a Arc<Topic>> {
-        self.sorted.range::<str, _>(from.to_owned().as_str()..).filter_map(|name| self.by_name.get(name))
+        self.sorted.range::<str, _>((Bound::Included(from), Bound::Unbounded)).filter_map(|name| self.by_name.get(name))
     }
 
     /// Number of topics.
