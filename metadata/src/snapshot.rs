@@ -126,13 +126,11 @@ impl Metadata {
     fn restore_part(&mut self, part: SnapshotRecord) -> Result<(), MetadataError> {
         match part {
             SnapshotRecord::Start { cluster_id, next_producer_id, leaderships, brokers } => {
-                let state = Metadata {
-                    cluster_id,
-                    next_producer_id,
-                    leaderships,
-                    brokers: brokers.into_iter().map(|b| (b.node_id, b)).collect(),
-                    ..Metadata::default()
-                };
+                let mut state = Metadata::default();
+                state.cluster_id = cluster_id;
+                state.next_producer_id = next_producer_id;
+                state.leaderships = leaderships;
+                state.brokers = brokers.into_iter().map(|b| (b.node_id, b)).collect();
                 self.restore = Some(Box::new(Restore { state }));
             }
             SnapshotRecord::Topics(topics) => {
