@@ -1,1 +1,3 @@
 //! The storage engine: journal, tail, segments, indexes.
+
+pub mod io;

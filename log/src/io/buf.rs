@@ -129,9 +129,7 @@ impl BufPool {
     pub fn take(&self) -> AlignedBuf {
         let block = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match block {
-            Some(Block(ptr)) => {
-                AlignedBuf { ptr, capacity: self.inner.capacity, pool: Some(Arc::clone(&self.inner)) }
-            }
+            Some(Block(ptr)) => AlignedBuf { ptr, capacity: self.inner.capacity, pool: Some(Arc::clone(&self.inner)) },
             None => {
                 let mut fresh = AlignedBuf::zeroed(self.inner.capacity);
                 fresh.pool = Some(Arc::clone(&self.inner));

@@ -4,13 +4,20 @@
 //! implementations run under one conformance suite ([`conformance`]): `uring` (production), `threads` (where io_uring is
 //! not permitted) and `sim` (seeded, with torn, lost, reordered and corrupted writes, full disks and failed syncs).
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 mod buf;
+#[cfg(test)]
+mod conformance;
+mod rng;
+mod sim;
 
-pub use buf::{AlignedBuf, BLOCK, BufPool};
+pub use buf::{AlignedBuf, BLOCK, BufPool, round_up};
+pub use sim::{Fault, FaultAction, FaultOn, SimConfig, SimDisk, Survive, Unsynced, UnsyncedChange};
 
 /// Chosen by the caller, echoed in the completion. Unique among the operations in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,6 +205,48 @@ pub trait Disk {
 
     /// What this implementation is, for logs and metrics: `io_uring`, `threads`, `sim`.
     fn name(&self) -> &'static str;
+}
+
+/// A disk that a test, or a driver that owns the ring beneath it, shares with the engine. The engine borrows it only
+/// inside a call.
+impl<D: Disk> Disk for Rc<RefCell<D>> {
+    fn submit(&mut self, token: Token, op: Op) {
+        self.borrow_mut().submit(token, op);
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        self.borrow_mut().poll(out);
+    }
+
+    fn wait(&mut self, out: &mut Vec<Completion>) {
+        self.borrow_mut().wait(out);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.borrow().in_flight()
+    }
+
+    fn name(&self) -> &'static str {
+        self.borrow().name()
+    }
+}
+
+/// Offset and length of a read or write must be whole blocks.
+fn check_aligned(offset: u64, len: usize) -> Result<(), &'static str> {
+    if offset.is_multiple_of(BLOCK as u64) && len.is_multiple_of(BLOCK) && offset.checked_add(len as u64).is_some() {
+        Ok(())
+    } else {
+        Err("offset or length is not a multiple of the block size")
+    }
+}
+
+/// The memory of a write must begin at a block boundary.
+fn check_memory(data: &Bytes) -> Result<(), &'static str> {
+    if data.is_empty() || data.as_ptr().addr().is_multiple_of(BLOCK) {
+        Ok(())
+    } else {
+        Err("memory is not aligned to the block size")
+    }
 }
 
 /// Submits one operation and waits for it. For start-up and shutdown only. Completions of other operations that arrive

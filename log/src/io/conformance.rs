@@ -1,0 +1,362 @@
+//! The contract of [`Disk`] as tests. Every implementation runs all of [`suite`]; must not know which one it has.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::{AlignedBuf, BLOCK, Completion, Disk, DiskError, Done, FileId, Op, OpenMode, Token, call};
+
+/// A disk, and the small conveniences that a test wants.
+pub(super) struct Bench<D: Disk> {
+    pub(super) disk: D,
+    next: u64,
+}
+
+type Case<D> = (&'static str, fn(&mut Bench<D>));
+
+/// Runs the whole suite, each case on a disk of its own in an empty directory.
+pub(super) fn suite<D: Disk>(mut fresh: impl FnMut() -> D) {
+    let cases: [Case<D>; 17] = [
+        ("modes of open", open_modes),
+        ("missing things", missing_things),
+        ("write, read, close, open, read", write_and_reopen),
+        ("read only handles refuse writes", read_only),
+        ("reads past the end", reads_past_the_end),
+        ("holes read as zeros", holes),
+        ("lengths", lengths),
+        ("alignment is required", alignment),
+        ("directories", directories),
+        ("rename replaces", rename_replaces),
+        ("a removed file stays readable while open", removed_while_open),
+        ("paths stay inside", paths_stay_inside),
+        ("many in flight", many_in_flight),
+        ("close waits for what is in flight", close_waits),
+        ("sync of none, one and many files", sync_many),
+        ("empty writes and reads", empty),
+        ("waiting for nothing returns", wait_for_nothing),
+    ];
+    for (name, case) in cases {
+        let mut bench = Bench::new(fresh());
+        case(&mut bench);
+        assert_eq!(bench.disk.in_flight(), 0, "{name}: something is still in flight");
+    }
+}
+
+impl<D: Disk> Bench<D> {
+    pub(super) fn new(disk: D) -> Self {
+        Self { disk, next: 0 }
+    }
+
+    pub(super) fn token(&mut self) -> Token {
+        self.next += 1;
+        Token(self.next)
+    }
+
+    pub(super) fn run(&mut self, op: Op) -> Result<Done, DiskError> {
+        let token = self.token();
+        let mut others = Vec::new();
+        let result = call(&mut self.disk, token, op, &mut others);
+        assert!(others.is_empty(), "completions of operations that nobody submitted: {others:?}");
+        result
+    }
+
+    pub(super) fn ok(&mut self, op: Op) {
+        let what = format!("{op:?}");
+        let done = self.run(op).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(matches!(done, Done::Ok), "{what} gave {done:?}");
+    }
+
+    pub(super) fn open(&mut self, path: &str, mode: OpenMode) -> Result<(FileId, u64), DiskError> {
+        match self.run(Op::Open { path: path.into(), mode })? {
+            Done::Opened(file, len) => Ok((file, len)),
+            other => panic!("open gave {other:?}"),
+        }
+    }
+
+    pub(super) fn create(&mut self, path: &str) -> FileId {
+        self.open(path, OpenMode::Create).unwrap().0
+    }
+
+    pub(super) fn read(&mut self, file: FileId, offset: u64, len: usize) -> Bytes {
+        match self.run(Op::Read { file, offset, len }).unwrap() {
+            Done::Read(bytes) => bytes,
+            other => panic!("read gave {other:?}"),
+        }
+    }
+
+    pub(super) fn write(&mut self, file: FileId, block: u64, data: Bytes, durable: bool) -> Result<Done, DiskError> {
+        self.run(Op::Write { file, offset: block * BLOCK as u64, data, durable })
+    }
+
+    fn list(&mut self, path: &str) -> Vec<String> {
+        match self.run(Op::List { path: path.into() }).unwrap() {
+            Done::Listed(names) => names,
+            other => panic!("list gave {other:?}"),
+        }
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<Completion> {
+        let mut out = Vec::new();
+        while self.disk.in_flight() > 0 {
+            self.disk.wait(&mut out);
+        }
+        out
+    }
+}
+
+/// Whole blocks, each filled with its own byte.
+pub(super) fn blocks(fill: &[u8]) -> Bytes {
+    let mut buf = AlignedBuf::zeroed(fill.len() * BLOCK);
+    for (block, byte) in buf.chunks_mut(BLOCK).zip(fill) {
+        block.fill(*byte);
+    }
+    buf.freeze(fill.len() * BLOCK)
+}
+
+fn open_modes<D: Disk>(b: &mut Bench<D>) {
+    assert!(matches!(b.open("f", OpenMode::Read), Err(DiskError::NotFound { .. })));
+    assert!(matches!(b.open("f", OpenMode::Write), Err(DiskError::NotFound { .. })));
+    let (first, len) = b.open("f", OpenMode::CreateNew).unwrap();
+    assert_eq!(len, 0);
+    assert!(matches!(b.open("f", OpenMode::CreateNew), Err(DiskError::Failed { .. })));
+    b.write(first, 0, blocks(&[1, 2]), true).unwrap();
+    let (second, len) = b.open("f", OpenMode::Create).unwrap();
+    assert_eq!(len, 2 * BLOCK as u64, "an existing file is not truncated");
+    let (third, len) = b.open("f", OpenMode::Write).unwrap();
+    assert_eq!(len, 2 * BLOCK as u64);
+    assert_eq!(BTreeSet::from([first, second, third]).len(), 3, "every open file has its own id");
+    assert!(b.open("no/such/dir/f", OpenMode::Create).is_err());
+    b.ok(Op::CreateDir { path: "d".into() });
+    assert!(matches!(b.open("d", OpenMode::Write), Err(DiskError::Failed { .. })), "a directory is no file");
+}
+
+fn missing_things<D: Disk>(b: &mut Bench<D>) {
+    b.ok(Op::Remove { path: "nothing".into() });
+    b.ok(Op::Remove { path: "no/dir/nothing".into() });
+    b.ok(Op::RemoveDir { path: "nothing".into() });
+    assert!(b.list("nothing").is_empty());
+    let gone = b.run(Op::Rename { from: "nothing".into(), to: "something".into() });
+    assert!(matches!(gone, Err(DiskError::NotFound { .. })), "{gone:?}");
+    assert!(b.run(Op::SyncDir { path: "nothing".into() }).is_err());
+    let stranger = FileId(4_000_000);
+    assert!(b.run(Op::Read { file: stranger, offset: 0, len: BLOCK }).is_err());
+    assert!(b.run(Op::Write { file: stranger, offset: 0, data: blocks(&[1]), durable: true }).is_err());
+    assert!(b.run(Op::Sync { files: vec![stranger] }).is_err());
+    assert!(b.run(Op::SetLen { file: stranger, len: 0 }).is_err());
+    assert!(b.run(Op::Close { file: stranger }).is_err());
+}
+
+fn write_and_reopen<D: Disk>(b: &mut Bench<D>) {
+    for durable in [true, false] {
+        let name = format!("f-{durable}");
+        let file = b.create(&name);
+        b.write(file, 0, blocks(&[1, 2, 3]), durable).unwrap();
+        b.write(file, 1, blocks(&[9]), durable).unwrap();
+        assert_eq!(b.read(file, 0, 3 * BLOCK), blocks(&[1, 9, 3]));
+        assert_eq!(b.read(file, 2 * BLOCK as u64, BLOCK), blocks(&[3]));
+        b.ok(Op::Sync { files: vec![file] });
+        b.ok(Op::Close { file });
+        assert!(b.run(Op::Read { file, offset: 0, len: BLOCK }).is_err(), "closed");
+        let (again, len) = b.open(&name, OpenMode::Read).unwrap();
+        assert_eq!(len, 3 * BLOCK as u64);
+        assert_eq!(b.read(again, 0, 3 * BLOCK), blocks(&[1, 9, 3]));
+    }
+}
+
+fn read_only<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    b.write(file, 0, blocks(&[1]), true).unwrap();
+    let (reader, _) = b.open("f", OpenMode::Read).unwrap();
+    assert!(b.write(reader, 0, blocks(&[2]), true).is_err());
+    assert!(b.run(Op::SetLen { file: reader, len: 0 }).is_err());
+    assert_eq!(b.read(reader, 0, BLOCK), blocks(&[1]));
+}
+
+fn reads_past_the_end<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    assert!(b.read(file, 0, BLOCK).is_empty());
+    b.write(file, 0, blocks(&[1, 2]), false).unwrap();
+    assert_eq!(b.read(file, 0, 16 * BLOCK), blocks(&[1, 2]));
+    assert_eq!(b.read(file, BLOCK as u64, 16 * BLOCK), blocks(&[2]));
+    assert!(b.read(file, 2 * BLOCK as u64, BLOCK).is_empty());
+    assert!(b.read(file, 1 << 40, BLOCK).is_empty());
+    b.ok(Op::SetLen { file, len: BLOCK as u64 + 100 });
+    let cut = b.read(file, 0, 4 * BLOCK);
+    assert_eq!(cut.len(), BLOCK + 100, "a file may end inside a block");
+    assert!(cut[BLOCK..].iter().all(|byte| *byte == 2));
+}
+
+fn holes<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    b.write(file, 3, blocks(&[7]), true).unwrap();
+    assert_eq!(b.read(file, 0, 8 * BLOCK), blocks(&[0, 0, 0, 7]));
+}
+
+fn lengths<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    b.ok(Op::SetLen { file, len: 2 * BLOCK as u64 });
+    assert_eq!(b.read(file, 0, 8 * BLOCK), blocks(&[0, 0]));
+    b.write(file, 0, blocks(&[1, 2, 3]), true).unwrap();
+    b.ok(Op::SetLen { file, len: BLOCK as u64 + 1 });
+    b.ok(Op::SetLen { file, len: 3 * BLOCK as u64 });
+    let bytes = b.read(file, 0, 8 * BLOCK);
+    assert_eq!(bytes.len(), 3 * BLOCK);
+    assert!(bytes[..BLOCK].iter().all(|byte| *byte == 1));
+    assert_eq!(bytes[BLOCK], 2);
+    assert!(bytes[BLOCK + 1..].iter().all(|byte| *byte == 0), "what was cut off does not come back");
+    b.ok(Op::Sync { files: vec![file] });
+    let (_, len) = b.open("f", OpenMode::Read).unwrap();
+    assert_eq!(len, 3 * BLOCK as u64);
+}
+
+fn alignment<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    let data = blocks(&[1, 2]);
+    let skewed_memory = data.slice(512..512 + BLOCK);
+    let bad = [(0, data.slice(..100)), (17, data.slice(..BLOCK)), (0, skewed_memory), (u64::MAX - 4095, data.clone())];
+    for (offset, data) in bad {
+        for durable in [true, false] {
+            let result = b.run(Op::Write { file, offset, data: data.clone(), durable });
+            assert!(matches!(result, Err(DiskError::Failed { .. })), "{result:?}");
+        }
+    }
+    for (offset, len) in [(1, BLOCK), (0, BLOCK - 1), (0, 1)] {
+        assert!(matches!(b.run(Op::Read { file, offset, len }), Err(DiskError::Failed { .. })));
+    }
+    assert!(b.read(file, 0, BLOCK).is_empty(), "nothing was written");
+    b.write(file, 0, data.slice(BLOCK..), true).unwrap();
+    assert_eq!(b.read(file, 0, BLOCK), blocks(&[2]), "a slice at a block boundary is aligned");
+}
+
+fn directories<D: Disk>(b: &mut Bench<D>) {
+    b.ok(Op::CreateDir { path: "a/b/c".into() });
+    b.ok(Op::CreateDir { path: "a/b/c".into() });
+    for name in ["z", "y", "x"] {
+        b.create(&format!("a/b/{name}"));
+    }
+    assert_eq!(b.list("a/b"), ["c", "x", "y", "z"]);
+    assert_eq!(b.list(""), ["a"]);
+    b.ok(Op::SyncDir { path: "a/b".into() });
+    b.ok(Op::SyncDir { path: "".into() });
+    assert!(b.run(Op::CreateDir { path: "a/b/x".into() }).is_err(), "a file is in the way");
+    assert!(b.run(Op::Remove { path: "a/b".into() }).is_err(), "Remove is for files");
+    b.ok(Op::Remove { path: "a/b/y".into() });
+    assert_eq!(b.list("a/b"), ["c", "x", "z"]);
+    b.ok(Op::RemoveDir { path: "a/b".into() });
+    assert!(b.list("a").is_empty());
+    assert!(b.list("a/b").is_empty());
+    assert!(matches!(b.run(Op::FreeSpace).unwrap(), Done::Space { free, total } if free > 0 && total >= free));
+}
+
+fn rename_replaces<D: Disk>(b: &mut Bench<D>) {
+    b.ok(Op::CreateDir { path: "d".into() });
+    let (old, new) = (b.create("d/old"), b.create("new"));
+    b.write(old, 0, blocks(&[1]), true).unwrap();
+    b.write(new, 0, blocks(&[2]), true).unwrap();
+    b.ok(Op::Rename { from: "new".into(), to: "d/old".into() });
+    b.ok(Op::SyncDir { path: "d".into() });
+    assert_eq!(b.list(""), ["d"]);
+    assert_eq!(b.list("d"), ["old"]);
+    let (file, _) = b.open("d/old", OpenMode::Read).unwrap();
+    assert_eq!(b.read(file, 0, BLOCK), blocks(&[2]));
+    b.ok(Op::Rename { from: "d".into(), to: "e".into() });
+    assert_eq!(b.list("e"), ["old"]);
+    assert_eq!(b.read(old, 0, BLOCK), blocks(&[1]), "an open handle keeps the file that it opened");
+}
+
+fn removed_while_open<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    b.write(file, 0, blocks(&[5]), false).unwrap();
+    b.ok(Op::Remove { path: "f".into() });
+    assert!(b.list("").is_empty());
+    assert_eq!(b.read(file, 0, BLOCK), blocks(&[5]));
+    b.write(file, 1, blocks(&[6]), true).unwrap();
+    b.ok(Op::Close { file });
+    assert!(matches!(b.open("f", OpenMode::Read), Err(DiskError::NotFound { .. })));
+}
+
+fn paths_stay_inside<D: Disk>(b: &mut Bench<D>) {
+    for path in ["../escaped", "/tmp/escaped", "a/../../escaped"] {
+        let path = PathBuf::from(path);
+        assert!(b.run(Op::Open { path: path.clone(), mode: OpenMode::Create }).is_err());
+        assert!(b.run(Op::Remove { path: path.clone() }).is_err());
+        assert!(b.run(Op::CreateDir { path: path.clone() }).is_err());
+        assert!(b.run(Op::RemoveDir { path: path.clone() }).is_err());
+        assert!(b.run(Op::List { path: path.clone() }).is_err());
+        assert!(b.run(Op::SyncDir { path: path.clone() }).is_err());
+        assert!(b.run(Op::Rename { from: path.clone(), to: "x".into() }).is_err());
+    }
+    assert!(b.run(Op::RemoveDir { path: "".into() }).is_err(), "the root stays");
+}
+
+fn many_in_flight<D: Disk>(b: &mut Bench<D>) {
+    const COUNT: u64 = 2000;
+    let file = b.create("f");
+    let mut expected = BTreeSet::new();
+    for i in 0..COUNT {
+        let token = b.token();
+        expected.insert(token);
+        let data = blocks(&[u8::try_from(i % 251).unwrap()]);
+        b.disk.submit(token, Op::Write { file, offset: i * BLOCK as u64, data, durable: i % 7 == 0 });
+    }
+    let mut seen = BTreeSet::new();
+    let mut out = Vec::new();
+    while seen.len() < expected.len() {
+        assert_eq!(b.disk.in_flight(), expected.len() - seen.len());
+        b.disk.poll(&mut out);
+        b.disk.wait(&mut out);
+        for completion in out.drain(..) {
+            completion.result.unwrap();
+            assert!(seen.insert(completion.token), "{:?} completed twice", completion.token);
+        }
+    }
+    assert_eq!(seen, expected);
+    for i in (0..COUNT).rev().step_by(97) {
+        assert_eq!(b.read(file, i * BLOCK as u64, BLOCK), blocks(&[u8::try_from(i % 251).unwrap()]));
+    }
+}
+
+fn close_waits<D: Disk>(b: &mut Bench<D>) {
+    for round in 0..50_u8 {
+        let file = b.create("f");
+        for block in 0..8 {
+            let token = b.token();
+            b.disk
+                .submit(token, Op::Write { file, offset: block * BLOCK as u64, data: blocks(&[round]), durable: true });
+        }
+        let read = b.token();
+        b.disk.submit(read, Op::Read { file, offset: 0, len: BLOCK });
+        let close = b.token();
+        b.disk.submit(close, Op::Close { file });
+        let done = b.drain();
+        assert_eq!(done.len(), 10);
+        assert_eq!(done.last().map(|c| c.token), Some(close), "the close is last");
+        assert!(done.iter().all(|c| c.result.is_ok()), "{done:?}");
+    }
+}
+
+fn sync_many<D: Disk>(b: &mut Bench<D>) {
+    b.ok(Op::Sync { files: Vec::new() });
+    let files: Vec<FileId> = (0..100).map(|i| b.create(&format!("f{i}"))).collect();
+    for file in &files {
+        b.write(*file, 0, blocks(&[1]), false).unwrap();
+    }
+    b.ok(Op::Sync { files: files[..1].to_vec() });
+    b.ok(Op::Sync { files });
+}
+
+fn empty<D: Disk>(b: &mut Bench<D>) {
+    let file = b.create("f");
+    b.write(file, 5, Bytes::new(), true).unwrap();
+    assert!(b.read(file, 0, 0).is_empty());
+    let (_, len) = b.open("f", OpenMode::Read).unwrap();
+    assert_eq!(len, 0, "writing nothing grows nothing");
+}
+
+fn wait_for_nothing<D: Disk>(b: &mut Bench<D>) {
+    let mut out = Vec::new();
+    b.disk.wait(&mut out);
+    b.disk.poll(&mut out);
+    assert!(out.is_empty());
+}
