@@ -360,3 +360,26 @@ fn wait_for_nothing<D: Disk>(b: &mut Bench<D>) {
     b.disk.poll(&mut out);
     assert!(out.is_empty());
 }
+
+/// Directories on the file systems that this machine has; `fresh` gives an empty one each time.
+pub(super) struct RealDirs {
+    dir: tempfile::TempDir,
+    count: std::cell::Cell<u32>,
+}
+
+impl RealDirs {
+    pub(super) fn fresh(&self) -> PathBuf {
+        self.count.set(self.count.get() + 1);
+        self.dir.path().join(self.count.get().to_string())
+    }
+}
+
+/// The usual temporary directory, and memory (where direct I/O may be missing).
+pub(super) fn real_dirs() -> Vec<RealDirs> {
+    let mut dirs = vec![tempfile::tempdir().unwrap()];
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(dir) => dirs.push(dir),
+        Err(e) => println!("skipped: no tmpfs at /dev/shm ({e})"),
+    }
+    dirs.into_iter().map(|dir| RealDirs { dir, count: std::cell::Cell::new(0) }).collect()
+}

@@ -13,11 +13,16 @@ use bytes::Bytes;
 mod buf;
 #[cfg(test)]
 mod conformance;
+mod probe;
+mod real;
 mod rng;
 mod sim;
+mod threads;
 
 pub use buf::{AlignedBuf, BLOCK, BufPool, round_up};
+pub use real::{DirectIo, SYNCFS_FROM_FILES};
 pub use sim::{Fault, FaultAction, FaultOn, SimConfig, SimDisk, Survive, Unsynced, UnsyncedChange};
+pub use threads::{ThreadDisk, ThreadDiskConfig};
 
 /// Chosen by the caller, echoed in the completion. Unique among the operations in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
