@@ -13,10 +13,12 @@ use bytes::Bytes;
 mod buf;
 #[cfg(test)]
 mod conformance;
+mod pool;
 mod probe;
 mod real;
 mod rng;
 mod sim;
+mod table;
 mod threads;
 
 pub use buf::{AlignedBuf, BLOCK, BufPool, round_up};

@@ -1,0 +1,173 @@
+//! Settings of the engine and of one log. Every bound of the engine has its name here (INV-7).
+
+use serde::{Deserialize, Serialize};
+
+/// Largest batch that a log can be configured to take, in bytes.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+/// Entries in one journal frame; their index must fit the low bits of an [`crate::Lsn`].
+pub const MAX_FRAME_ENTRIES: usize = 1 << 16;
+/// Largest journal file, in bytes.
+pub const MAX_JOURNAL_FILE_BYTES: u64 = 1 << 30;
+/// Segment writes in flight over all logs.
+pub const MAX_FLUSHES_IN_FLIGHT: usize = 16;
+/// Cold reads in flight over all logs; more wait their turn.
+pub const MAX_READS_IN_FLIGHT: usize = 64;
+/// Cold reads waiting; beyond this a read is refused as busy.
+pub const MAX_READS_WAITING: usize = 4096;
+/// Batches remembered per idempotent producer (KIP-98: five requests in flight).
+pub const PRODUCER_BATCHES: usize = 5;
+/// Idempotent producers remembered per log; the longest idle one is forgotten first.
+pub const MAX_PRODUCERS_PER_LOG: usize = 10_000;
+/// Batches per chunk of a segment, beside its size.
+pub const MAX_CHUNK_BATCHES: usize = 8192;
+
+/// Settings of an [`crate::Engine`]: one shard of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Size of one journal file, in bytes; whole blocks.
+    pub journal_file_bytes: u64,
+    /// Journal files at the most. Together they bound what must be replayed at start.
+    pub journal_files: usize,
+    /// A commit group grows to about this many bytes before the next one is begun.
+    pub group_bytes: usize,
+    /// Memory for recent batches, in bytes, whether they are in segments already or not.
+    pub tail_bytes: usize,
+    /// A log with this many bytes outside its segments is written to them at once.
+    pub flush_bytes: usize,
+    /// Batches are stored in self-checking chunks of about this many bytes: the unit of a cold read.
+    pub chunk_bytes: usize,
+    /// Memory for chunks read from segments, in bytes.
+    pub read_cache_bytes: usize,
+    /// A cold read fetches about this many bytes at once.
+    pub read_bytes: usize,
+    /// Segment files open at the most.
+    pub open_files: usize,
+    /// Free space kept for deletes, metadata and the journal: below it appends are refused, in bytes.
+    pub reserve_bytes: u64,
+    /// Time between two looks at retention and free space, in milliseconds.
+    pub housekeeping_ms: u64,
+    /// An idempotent producer that appended nothing for this long is forgotten, in milliseconds.
+    pub producer_expiry_ms: i64,
+    /// When the journal has been idle for this long, a mark is written so that corruption of the last frames can be
+    /// told from a torn write, in milliseconds.
+    pub mark_after_ms: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            journal_file_bytes: 64 << 20,
+            journal_files: 12,
+            group_bytes: 1 << 20,
+            tail_bytes: 256 << 20,
+            flush_bytes: 2 << 20,
+            chunk_bytes: 256 << 10,
+            read_cache_bytes: 32 << 20,
+            read_bytes: 1 << 20,
+            open_files: 2048,
+            reserve_bytes: 256 << 20,
+            housekeeping_ms: 5_000,
+            producer_expiry_ms: 24 * 3600 * 1000,
+            mark_after_ms: 20,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Refuses combinations that can't work, with a sentence.
+    ///
+    /// # Errors
+    /// What is wrong and what to set.
+    pub fn validate(&self) -> Result<(), String> {
+        let block = crate::io::BLOCK;
+        if !usize::try_from(self.journal_file_bytes).is_ok_and(|b| b.is_multiple_of(block)) {
+            return Err(format!("journal_file_bytes {} must be a multiple of {block}", self.journal_file_bytes));
+        }
+        if self.journal_file_bytes > MAX_JOURNAL_FILE_BYTES {
+            return Err(format!("journal_file_bytes {} is above {MAX_JOURNAL_FILE_BYTES}", self.journal_file_bytes));
+        }
+        if self.journal_files < 3 {
+            return Err(format!(
+                "journal_files {} is too few: one is written, one is filling, one is freed; set 3",
+                self.journal_files
+            ));
+        }
+        if self.chunk_bytes < block || self.flush_bytes < self.chunk_bytes {
+            return Err(format!(
+                "chunk_bytes {} must be at least {block} and at most flush_bytes {}",
+                self.chunk_bytes, self.flush_bytes
+            ));
+        }
+        if self.tail_bytes < 4 * self.group_bytes {
+            return Err(format!(
+                "tail_bytes {} must hold at least four groups of {}",
+                self.tail_bytes, self.group_bytes
+            ));
+        }
+        if self.open_files < 8 {
+            return Err(format!("open_files {} is too few; set at least 8", self.open_files));
+        }
+        Ok(())
+    }
+}
+
+/// What happens to old records of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cleanup {
+    /// Old segments are deleted by time and size.
+    Delete,
+    /// Of each key only the newest record stays.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+impl Cleanup {
+    /// Whether old segments are deleted.
+    #[must_use]
+    pub fn deletes(self) -> bool {
+        matches!(self, Self::Delete | Self::CompactAndDelete)
+    }
+
+    /// Whether keys are compacted.
+    #[must_use]
+    pub fn compacts(self) -> bool {
+        matches!(self, Self::Compact | Self::CompactAndDelete)
+    }
+}
+
+/// Settings of one log; they are the owner's to keep (the engine does not store them).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A segment of this size is closed and a new one begun, in bytes.
+    pub segment_bytes: u64,
+    /// A segment whose first record is this old is closed, in milliseconds.
+    pub segment_ms: i64,
+    /// Records older than this may be deleted, in milliseconds; negative: never.
+    pub retention_ms: i64,
+    /// A log larger than this loses its oldest segments, in bytes; negative: never.
+    pub retention_bytes: i64,
+    /// Delete, compact or both.
+    pub cleanup: Cleanup,
+    /// How long a compacted log keeps a tombstone, in milliseconds.
+    pub delete_retention_ms: i64,
+    /// Records younger than this are not compacted, in milliseconds.
+    pub min_compaction_lag_ms: i64,
+    /// Compaction starts when this share of a log is not yet compacted, in per mille.
+    pub min_cleanable_permille: u32,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3600 * 1000,
+            retention_ms: 7 * 24 * 3600 * 1000,
+            retention_bytes: -1,
+            cleanup: Cleanup::Delete,
+            delete_retention_ms: 24 * 3600 * 1000,
+            min_compaction_lag_ms: 0,
+            min_cleanable_permille: 500,
+        }
+    }
+}

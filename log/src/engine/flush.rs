@@ -1,0 +1,243 @@
+//! Moves durable batches from the tail to segments, in large pieces: when a log has enough of them, when memory or the
+//! journal needs room, and when the engine closes. The oldest frames go first, so that no cold log pins anything.
+
+use super::ops::{FlushJob, Pending};
+use super::{Engine, Event};
+use crate::config::{MAX_CHUNK_BATCHES, MAX_FLUSHES_IN_FLIGHT};
+use crate::error::Corruption;
+use crate::files::Access;
+use crate::io::{AlignedBuf, Disk, DiskError, Done};
+use crate::partition::{FlushState, Partition, TailBatch};
+use crate::segment::chunk::{self, ChunkRef};
+use crate::segment::{Segment, SegmentKey};
+
+/// What one write to a segment holds.
+struct Plan {
+    /// Batches per chunk.
+    chunks: Vec<usize>,
+    batches: usize,
+    batch_bytes: usize,
+    file_bytes: usize,
+}
+
+impl<D: Disk> Engine<D> {
+    pub(super) fn queue_flush_if_large(&mut self, index: usize) {
+        let large = self.config.flush_bytes;
+        if self.logs.get(index).is_some_and(|l| l.unwritten_bytes >= large) {
+            self.queue_flush(index);
+        }
+    }
+
+    pub(super) fn queue_flush(&mut self, index: usize) {
+        if let Some(log) = self.logs.get_mut(index)
+            && log.flush == FlushState::Idle
+            && log.unwritten_bytes > 0
+        {
+            log.flush = FlushState::Queued;
+            self.flush_queue.push_back(index);
+        }
+    }
+
+    /// Frees the oldest frames of the tail, and asks for the flushes that the next ones need.
+    pub(super) fn make_room(&mut self) {
+        self.free_frames();
+        self.request_flushes();
+    }
+
+    fn free_frames(&mut self) {
+        let keep = self.config.tail_bytes / 4 * 3;
+        while self.tail_bytes > keep {
+            let Some(front) = self.frames.front_mut() else { return };
+            let seq = front.seq;
+            let mut pinned = std::mem::take(&mut front.logs);
+            pinned.retain(|index| {
+                self.logs.get_mut(*index as usize).is_some_and(|log| {
+                    log.evict_to(seq);
+                    log.pins(seq)
+                })
+            });
+            if !pinned.is_empty() {
+                front.logs.clone_from(&pinned);
+                for index in pinned {
+                    self.queue_flush(index as usize);
+                }
+                return;
+            }
+            self.tail_bytes -= front.bytes;
+            self.frames.pop_front();
+        }
+    }
+
+    /// Which frames must be written out by now: those beyond half of the tail's memory, and those in the older half of
+    /// the journal.
+    fn request_flushes(&mut self) {
+        let mut surplus = self.tail_bytes.saturating_sub(self.config.tail_bytes / 2);
+        let (used, max) = self.journal.usage();
+        let journal_to =
+            if used * 2 >= max || self.journal.stalled() { self.journal.old_half().unwrap_or(0) } else { 0 };
+        let done = self.sync.flush_requested;
+        let mut wanted = Vec::new();
+        let mut upto = done;
+        for frame in &self.frames {
+            let covered = surplus > 0 || frame.seq <= journal_to || self.sync.closing;
+            if !covered {
+                break;
+            }
+            surplus = surplus.saturating_sub(frame.bytes);
+            if frame.seq > done && frame.seq <= self.journal.durable_seq() {
+                wanted.extend_from_slice(&frame.logs);
+                upto = frame.seq;
+            }
+        }
+        self.sync.flush_requested = upto;
+        for index in wanted {
+            self.queue_flush(index as usize);
+        }
+    }
+
+    pub(super) fn start_flushes(&mut self) {
+        while self.flushes_in_flight < MAX_FLUSHES_IN_FLIGHT && !self.house.flush_blocked {
+            let Some(index) = self.flush_queue.pop_front() else { return };
+            self.start_flush(index);
+        }
+    }
+
+    fn start_flush(&mut self, index: usize) {
+        let now_ms = self.now.wall_ms;
+        let Some(log) = self.logs.get_mut(index) else { return };
+        log.flush = FlushState::Idle;
+        let plan = plan(log, self.config.chunk_bytes, self.config.flush_bytes);
+        if plan.batches == 0 {
+            return;
+        }
+        roll_if_due(log, now_ms);
+        let Some(segment) = log.segments.last() else { return };
+        let (key, offset) = (segment.key(log.id), segment.bytes);
+        let mut buf = if plan.file_bytes <= self.sync.flush_pool_bytes {
+            self.sync.flush_pool.take()
+        } else {
+            AlignedBuf::zeroed(plan.file_bytes)
+        };
+        let Some(chunks) = write_chunks(&mut buf, log, &plan, offset) else { return };
+        let Some(last) = log.flushable().nth(plan.batches - 1) else { return };
+        let job = FlushJob {
+            log: index,
+            version: log.version,
+            key,
+            end: last.header.next_offset(),
+            lsn: last.lsn,
+            batch_bytes: plan.batch_bytes,
+            file_end: offset + plan.file_bytes as u64,
+            chunks,
+        };
+        log.flush = FlushState::Writing;
+        self.flushes_in_flight += 1;
+        let token = self.ops.add(Pending::Flush(Box::new(job)));
+        let data = buf.freeze(plan.file_bytes);
+        self.files.submit(&mut self.disk, &mut self.ops, key, true, token, Access::Write { offset, data });
+        self.sync.dir_dirty |= offset == 0;
+    }
+
+    pub(super) fn flush_done(&mut self, job: FlushJob, result: Result<Done, DiskError>) {
+        self.flushes_in_flight -= 1;
+        self.files.released(&mut self.disk, &mut self.ops, job.key);
+        let current = self.logs.get_mut(job.log).filter(|l| l.id == job.key.log);
+        let Some(log) = current else { return };
+        log.flush = FlushState::Idle;
+        match result {
+            Ok(_) => {}
+            Err(DiskError::Full { .. }) => return self.flush_found_no_room(),
+            Err(error) => return self.flush_failed(job.log, job.key, &error),
+        }
+        if log.version != job.version {
+            // The log was truncated meanwhile: what was written is void, and the next chunk goes behind it.
+            if let Some(segment) = log.segments.iter_mut().find(|s| s.base == job.key.base) {
+                segment.bytes = segment.bytes.max(job.file_end);
+                segment.chunks = None;
+            }
+            self.queue_flush(job.log);
+            return;
+        }
+        log.add_chunks(job.key.base, job.file_end, &job.chunks);
+        log.flushed(job.end, job.lsn, job.batch_bytes);
+        let more = log.flushable().next().is_some_and(|b| {
+            log.unwritten_bytes >= self.config.flush_bytes || b.lsn.frame() <= self.sync.flush_requested
+        });
+        self.files.mark_dirty(job.key);
+        self.stats.flushes += 1;
+        self.stats.flushed_bytes += job.batch_bytes as u64;
+        if more || self.sync.closing {
+            self.queue_flush(job.log);
+        }
+    }
+
+    /// Nothing is broken: the batches stay in the journal and in memory until there is room.
+    fn flush_found_no_room(&mut self) {
+        self.house.flush_blocked = true;
+        self.sync.flush_requested = 0;
+        self.sync.cannot = self.sync.closing;
+        if !self.house.full {
+            self.house.full = true;
+            self.events.push(Event::Full(true));
+        }
+    }
+
+    fn flush_failed(&mut self, index: usize, key: SegmentKey, error: &DiskError) {
+        let corruption = Corruption {
+            log: Some(key.log),
+            path: key.path().display().to_string(),
+            position: 0,
+            what: format!("write failed, the log is read-only: {error}"),
+        };
+        self.mark_corrupt(index, &corruption);
+    }
+}
+
+fn plan(log: &Partition, chunk_bytes: usize, flush_bytes: usize) -> Plan {
+    let mut plan = Plan { chunks: Vec::new(), batches: 0, batch_bytes: 0, file_bytes: 0 };
+    let (mut count, mut bytes) = (0, 0);
+    for batch in log.flushable() {
+        if plan.batch_bytes > 0 && plan.batch_bytes + batch.bytes.len() > flush_bytes {
+            break;
+        }
+        let full = bytes + batch.bytes.len() > chunk_bytes || count >= MAX_CHUNK_BATCHES;
+        if count > 0 && full {
+            plan.chunks.push(count);
+            plan.file_bytes += chunk::space_for(bytes);
+            (count, bytes) = (0, 0);
+        }
+        count += 1;
+        bytes += batch.bytes.len();
+        plan.batches += 1;
+        plan.batch_bytes += batch.bytes.len();
+    }
+    if count > 0 {
+        plan.chunks.push(count);
+        plan.file_bytes += chunk::space_for(bytes);
+    }
+    plan
+}
+
+fn write_chunks(buf: &mut AlignedBuf, log: &Partition, plan: &Plan, offset: u64) -> Option<Vec<ChunkRef>> {
+    let mut refs = Vec::with_capacity(plan.chunks.len());
+    let mut batches = log.flushable();
+    let mut at = 0;
+    for count in &plan.chunks {
+        let part: Vec<&TailBatch> = batches.by_ref().take(*count).collect();
+        let (next, mut reference) = chunk::write(buf, at, log.id, part.iter().map(|b| (&b.header, &b.bytes)))?;
+        reference.position += offset;
+        refs.push(reference);
+        at = next;
+    }
+    Some(refs)
+}
+
+fn roll_if_due(log: &mut Partition, now_ms: i64) {
+    let due = log.segments.last().is_none_or(|s| {
+        s.bytes >= log.config.segment_bytes
+            || (s.bytes > 0 && now_ms.saturating_sub(s.created_ms) >= log.config.segment_ms)
+    });
+    if due {
+        log.segments.push(Segment::new(log.written_end, now_ms));
+    }
+}

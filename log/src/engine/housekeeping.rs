@@ -1,0 +1,110 @@
+//! What is looked at every few seconds: free space, retention, idle producers, and whether a checkpoint is due.
+
+use wherry_wire::types::Offset;
+
+use super::ops::Pending;
+use super::{Engine, Event};
+use crate::io::{Disk, DiskError, Done, Op};
+use crate::partition::Partition;
+use crate::segment::Segment;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct House {
+    /// Monotonic time of the next round, nanoseconds.
+    pub(super) next_ns: u64,
+    /// Appends are refused: less than the reserve is free (rule 6).
+    pub(super) full: bool,
+    /// A flush found no room: the next waits for the next look at the disk.
+    pub(super) flush_blocked: bool,
+    asking: bool,
+}
+
+impl<D: Disk> Engine<D> {
+    pub(super) fn housekeeping(&mut self) {
+        if self.now.monotonic_ns < self.house.next_ns {
+            return;
+        }
+        self.house.next_ns = self.now.monotonic_ns + self.config.housekeeping_ms * 1_000_000;
+        if !self.house.asking {
+            self.house.asking = true;
+            self.disk.submit(self.ops.add(Pending::Space), Op::FreeSpace);
+        }
+        self.sync.due = true;
+        self.journal.retry();
+        if self.journal.failed().is_none() {
+            self.apply_retention();
+            self.expire_producers();
+        }
+    }
+
+    pub(super) fn space_known(&mut self, result: Result<Done, DiskError>) {
+        self.house.asking = false;
+        let Ok(Done::Space { free, .. }) = result else { return };
+        let reserve = self.config.reserve_bytes;
+        self.house.flush_blocked = free < reserve / 8;
+        let full = if self.house.full { free < reserve + reserve / 4 } else { free < reserve };
+        if full != self.house.full {
+            self.house.full = full;
+            self.events.push(Event::Full(full));
+        }
+    }
+
+    fn apply_retention(&mut self) {
+        let now_ms = self.now.wall_ms;
+        let moves: Vec<(usize, Offset)> =
+            self.logs.iter_mut().filter_map(|(index, log)| Some((index, retained_from(log, now_ms)?))).collect();
+        for (index, start) in moves {
+            let Some(id) = self.logs.get(index).map(|l| l.id) else { continue };
+            // Refused only where the log changed meanwhile; the next round looks again.
+            let _ = self.delete_records(id, start);
+        }
+    }
+
+    fn expire_producers(&mut self) {
+        let before = self.now.wall_ms.saturating_sub(self.config.producer_expiry_ms);
+        for (_, log) in &mut self.logs {
+            if !log.producers.is_empty() {
+                log.producers.expire(before);
+            }
+        }
+    }
+}
+
+/// The new start of a log by its retention, if it moves.
+fn retained_from(log: &mut Partition, now_ms: i64) -> Option<Offset> {
+    if !log.config.cleanup.deletes() || log.segments.is_empty() {
+        return None;
+    }
+    roll_expired(log, now_ms);
+    let mut size = log.size_bytes();
+    let mut start = None;
+    for segment in log.segments.iter().take(log.segments.len() - 1) {
+        let too_large = u64::try_from(log.config.retention_bytes).is_ok_and(|max| size - segment.bytes >= max);
+        if !(too_large || expired(log, segment, now_ms)) {
+            break;
+        }
+        size -= segment.bytes;
+        start = Some(segment.end);
+    }
+    start.filter(|s| *s > log.log_start)
+}
+
+fn expired(log: &Partition, segment: &Segment, now_ms: i64) -> bool {
+    log.config.retention_ms >= 0
+        && segment.max_timestamp != i64::MIN
+        && now_ms.saturating_sub(segment.max_timestamp) > log.config.retention_ms
+}
+
+/// An active segment whose newest record is too old makes way for an empty one, so that it can go.
+fn roll_expired(log: &mut Partition, now_ms: i64) {
+    let old = log.segments.last().is_some_and(|s| s.bytes > 0 && expired(log, s, now_ms));
+    if old
+        && log.flush == crate::partition::FlushState::Idle
+        && log.unwritten_bytes == 0
+        && log.written_end == log.log_end
+    {
+        log.segments.push(Segment::new(log.log_end, now_ms));
+        log.dirty = true;
+    }
+}

@@ -1,0 +1,584 @@
+//! Reads: from the tail at once, from segments after the disk has answered. What comes from a segment is verified before
+//! it is served (INV-6, rule 21), and kept in a bounded cache for the readers that follow.
+//!
+//! ```text
+//! read -> in the tail? -> Ready
+//!      -> Pending: chunk list known? -> else read it -> chunks cached? -> else read a span -> verify -> serve
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use slab::Slab;
+use wherry_wire::types::{LogId, Offset};
+
+use super::ops::Pending;
+use super::{Engine, Event};
+use crate::config::{MAX_READS_IN_FLIGHT, MAX_READS_WAITING};
+use crate::error::{Corruption, LogError};
+use crate::files::Access;
+use crate::io::{BLOCK, Disk, DiskError, Done, round_up};
+use crate::partition::Partition;
+use crate::segment::chunk::{self, ChunkRef};
+use crate::segment::{SegmentKey, StoredBatch};
+use crate::timestamps::{self, Target};
+
+/// Bytes of chunk headers read at once while a segment's chunk list is built.
+const INDEX_READ_BYTES: usize = 64 << 10;
+
+/// Names a read that waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReadToken(pub u64);
+
+/// Whole batches, verified, all below the durable end. The first may begin before the offset asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    /// The batches as they were produced.
+    pub batches: Vec<Bytes>,
+    /// Offset to go on from.
+    pub next: Offset,
+}
+
+/// Answer to a read.
+#[derive(Debug)]
+pub enum Read {
+    /// Served from memory. Empty at the end of the log, or where the first batch is larger than allowed.
+    Ready(Served),
+    /// [`Event::ReadDone`] will bring it.
+    Pending(ReadToken),
+}
+
+/// Answer to a lookup by time: the first record at or after it, and its timestamp.
+#[derive(Debug)]
+pub enum Lookup {
+    /// Found in memory, or known not to exist.
+    Ready(Option<(Offset, i64)>),
+    /// [`Event::LookupDone`] will bring it.
+    Pending(ReadToken),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Want {
+    /// Batches from an offset on.
+    Batches { from: Offset, max_bytes: usize, min_one: bool },
+    /// The first record at or after a time.
+    Time(Target),
+}
+
+/// A read that needs the disk.
+#[derive(Debug)]
+struct Cold {
+    log: usize,
+    id: LogId,
+    want: Want,
+    serial: u64,
+}
+
+type ChunkKey = (SegmentKey, u64);
+
+/// Reads under way and the chunks they brought.
+#[derive(Debug)]
+pub(super) struct Reads {
+    cold: Slab<Cold>,
+    serial: u64,
+    /// Reads that can take their next step.
+    ready: VecDeque<usize>,
+    /// Reads that wait for a chunk that is on its way.
+    waiting: HashMap<ChunkKey, Vec<usize>, RandomState>,
+    in_flight: usize,
+    cache: HashMap<ChunkKey, (Arc<Vec<StoredBatch>>, usize), RandomState>,
+    cache_order: VecDeque<ChunkKey>,
+    cache_bytes: usize,
+    cache_limit: usize,
+}
+
+impl Reads {
+    pub(super) fn new(cache_limit: usize) -> Self {
+        Self {
+            cold: Slab::new(),
+            serial: 0,
+            ready: VecDeque::new(),
+            waiting: HashMap::default(),
+            in_flight: 0,
+            cache: HashMap::default(),
+            cache_order: VecDeque::new(),
+            cache_bytes: 0,
+            cache_limit,
+        }
+    }
+
+    fn token(&self, index: usize) -> ReadToken {
+        let serial = self.cold.get(index).map_or(0, |c| c.serial);
+        ReadToken((serial << 16) | index as u64)
+    }
+
+    fn keep(&mut self, key: ChunkKey, batches: Arc<Vec<StoredBatch>>, bytes: usize) {
+        if self.cache.insert(key, (batches, bytes)).is_none() {
+            self.cache_order.push_back(key);
+            self.cache_bytes += bytes;
+        }
+        while self.cache_bytes > self.cache_limit && self.cache_order.len() > 1 {
+            let Some(oldest) = self.cache_order.pop_front() else { return };
+            if let Some((_, bytes)) = self.cache.remove(&oldest) {
+                self.cache_bytes -= bytes;
+            }
+        }
+    }
+
+    /// A file is gone or its meaning changed: what was read from it is void.
+    pub(super) fn forget_file(&mut self, key: SegmentKey) {
+        self.forget(|k| k.0 == key);
+    }
+
+    pub(super) fn forget_log(&mut self, id: LogId) {
+        self.forget(|k| k.0.log == id);
+    }
+
+    fn forget(&mut self, gone: impl Fn(&ChunkKey) -> bool) {
+        if self.cache.is_empty() {
+            return;
+        }
+        self.cache.retain(|key, (_, bytes)| {
+            let keep = !gone(key);
+            if !keep {
+                self.cache_bytes -= *bytes;
+            }
+            keep
+        });
+        self.cache_order.retain(|key| !gone(key));
+    }
+
+    /// Reads of a deleted log end now.
+    pub(super) fn log_gone(&mut self, log: usize, id: LogId, events: &mut Vec<Event>) {
+        let gone: Vec<usize> = self.cold.iter().filter(|(_, c)| c.log == log && c.id == id).map(|(i, _)| i).collect();
+        for index in gone {
+            let token = self.token(index);
+            let want = self.cold.remove(index).want;
+            self.ready.retain(|i| *i != index);
+            for list in self.waiting.values_mut() {
+                list.retain(|i| *i != index);
+            }
+            events.push(failed(token, want, LogError::NoSuchLog(id)));
+        }
+        self.forget_log(id);
+    }
+}
+
+fn failed(token: ReadToken, want: Want, error: LogError) -> Event {
+    match want {
+        Want::Batches { .. } => Event::ReadDone(token, Err(error)),
+        Want::Time(_) => Event::LookupDone(token, Err(error)),
+    }
+}
+
+/// What the next step of a cold read is.
+enum Step {
+    Serve(Served),
+    Found(Option<(Offset, i64)>),
+    LoadIndex {
+        segment: usize,
+    },
+    /// Read this span of chunks.
+    Load {
+        key: SegmentKey,
+        span: Vec<ChunkRef>,
+    },
+    /// Somebody reads that chunk already.
+    Join(ChunkKey),
+    Fail(LogError),
+}
+
+impl<D: Disk> Engine<D> {
+    /// Reads whole batches from the one that holds `from` on, up to `max_bytes`; with `min_one` the first is given even if
+    /// it is larger.
+    ///
+    /// # Errors
+    /// [`LogError::OutOfRange`], [`LogError::NoSuchLog`], [`LogError::Busy`].
+    pub fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError> {
+        let index = self.index_of(id)?;
+        let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
+        if from < log.log_start || from > log.durable_end {
+            return Err(LogError::OutOfRange { log: id, offset: from, start: log.log_start, end: log.durable_end });
+        }
+        if from >= log.tail_start() || from == log.durable_end {
+            self.stats.hot_reads += 1;
+            return Ok(Read::Ready(from_tail(log, from, max_bytes, min_one)));
+        }
+        self.stats.cold_reads += 1;
+        self.begin_cold(index, id, Want::Batches { from, max_bytes, min_one }).map(Read::Pending)
+    }
+
+    /// Finds the first record whose timestamp is at or after `timestamp_ms`.
+    ///
+    /// # Errors
+    /// [`LogError::NoSuchLog`], [`LogError::Busy`].
+    pub fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError> {
+        self.lookup(id, Target::AtOrAfter(timestamp_ms))
+    }
+
+    /// Finds the record with the largest timestamp.
+    ///
+    /// # Errors
+    /// [`LogError::NoSuchLog`], [`LogError::Busy`].
+    pub fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError> {
+        let index = self.index_of(id)?;
+        let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
+        let stored = log.segments.iter().filter(|s| s.end > log.log_start).map(|s| s.max_timestamp);
+        let durable = log.tail.iter().filter(|b| b.header.next_offset() <= log.durable_end);
+        let newest = stored.chain(durable.map(|b| b.header.max_timestamp)).max().filter(|t| *t != i64::MIN);
+        newest.map_or(Ok(Lookup::Ready(None)), |t| self.lookup(id, Target::AtOrAfter(t)))
+    }
+
+    fn lookup(&mut self, id: LogId, target: Target) -> Result<Lookup, LogError> {
+        let index = self.index_of(id)?;
+        let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
+        let Target::AtOrAfter(at) = target;
+        let cold =
+            log.segments.iter().any(|s| s.end > log.log_start && s.base < log.tail_start() && s.max_timestamp >= at);
+        if !cold {
+            return in_tail(log, target).map(Lookup::Ready);
+        }
+        self.begin_cold(index, id, Want::Time(target)).map(Lookup::Pending)
+    }
+
+    fn begin_cold(&mut self, log: usize, id: LogId, want: Want) -> Result<ReadToken, LogError> {
+        if self.reads.cold.len() >= MAX_READS_WAITING {
+            return Err(LogError::Busy { waiting: self.reads.cold.len() });
+        }
+        self.reads.serial += 1;
+        let serial = self.reads.serial;
+        let index = self.reads.cold.insert(Cold { log, id, want, serial });
+        self.reads.ready.push_back(index);
+        self.start_reads();
+        Ok(self.reads.token(index))
+    }
+
+    pub(super) fn start_reads(&mut self) {
+        while self.reads.in_flight < MAX_READS_IN_FLIGHT {
+            let Some(index) = self.reads.ready.pop_front() else { return };
+            self.step_read(index);
+        }
+    }
+
+    fn step_read(&mut self, index: usize) {
+        let Some(cold) = self.reads.cold.get(index) else { return };
+        let (id, want) = (cold.id, cold.want);
+        let Some(log) = self.logs.get(cold.log).filter(|l| l.id == id) else { return };
+        let log_index = cold.log;
+        let step = match want {
+            Want::Batches { from, max_bytes, min_one } => self.step_batches(log, from, max_bytes, min_one),
+            Want::Time(target) => self.step_time(log, target),
+        };
+        match step {
+            Step::Serve(served) => self.end_read(index, |token| Event::ReadDone(token, Ok(served))),
+            Step::Found(found) => self.end_read(index, |token| Event::LookupDone(token, Ok(found))),
+            Step::Fail(error) => self.end_read(index, |token| failed(token, want, error)),
+            Step::Join(key) => self.reads.waiting.entry(key).or_default().push(index),
+            Step::LoadIndex { segment } => self.load_index(index, log_index, segment),
+            Step::Load { key, span } => {
+                if let Some(first) = span.first() {
+                    self.reads.waiting.entry((key, first.position)).or_default().push(index);
+                }
+                self.load_span(key, span);
+            }
+        }
+    }
+
+    fn end_read(&mut self, index: usize, event: impl FnOnce(ReadToken) -> Event) {
+        let token = self.reads.token(index);
+        self.reads.cold.remove(index);
+        self.events.push(event(token));
+    }
+
+    fn step_batches(&self, log: &Partition, from: Offset, max_bytes: usize, min_one: bool) -> Step {
+        if from < log.log_start || from > log.durable_end {
+            return Step::Fail(LogError::OutOfRange {
+                log: log.id,
+                offset: from,
+                start: log.log_start,
+                end: log.durable_end,
+            });
+        }
+        let mut served = Served { batches: Vec::new(), next: from };
+        let mut bytes = 0;
+        while served.next < log.tail_start() {
+            let (segment, at) = match self.locate(log, served.next) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(step) if served.batches.is_empty() => return step,
+                Err(_) => return Step::Serve(served),
+            };
+            let Some((key, chunks)) =
+                log.segments.get(segment).map(|s| (s.key(log.id), s.chunks.as_deref().unwrap_or(&[])))
+            else {
+                break;
+            };
+            let Some(chunk) = chunks.get(at) else { break };
+            let Some((batches, _)) = self.reads.cache.get(&(key, chunk.position)) else {
+                if served.batches.is_empty() {
+                    return self.load_step(key, chunks, at);
+                }
+                return Step::Serve(served);
+            };
+            for batch in batches.iter().filter(|b| b.header.next_offset() <= chunk.next) {
+                if batch.header.next_offset() <= served.next {
+                    continue;
+                }
+                let first = served.batches.is_empty() && min_one;
+                if bytes + batch.bytes.len() > max_bytes && !first {
+                    return Step::Serve(served);
+                }
+                bytes += batch.bytes.len();
+                served.next = batch.header.next_offset();
+                served.batches.push(batch.bytes.clone());
+            }
+            // A chunk whose last records are gone (cut or compacted) still ends where it ends.
+            served.next = served.next.max(chunk.next);
+        }
+        let rest = from_tail(log, served.next, max_bytes.saturating_sub(bytes), min_one && served.batches.is_empty());
+        served.next = rest.next;
+        served.batches.extend(rest.batches);
+        Step::Serve(served)
+    }
+
+    /// The chunk that holds `offset`, or the first after it. `Ok(None)`: only the tail has it.
+    fn locate(&self, log: &Partition, offset: Offset) -> Result<Option<(usize, usize)>, Step> {
+        let Some(mut segment) = log.segment_of(offset) else { return Ok(None) };
+        while let Some(found) = log.segments.get(segment) {
+            let Some(chunks) = &found.chunks else { return Err(Step::LoadIndex { segment }) };
+            let at = chunks.partition_point(|c| c.next <= offset);
+            if at < chunks.len() {
+                return Ok(Some((segment, at)));
+            }
+            segment += 1;
+        }
+        Ok(None)
+    }
+
+    fn load_step(&self, key: SegmentKey, chunks: &[ChunkRef], at: usize) -> Step {
+        let Some(first) = chunks.get(at) else { return Step::Serve(Served::default()) };
+        if self.reads.waiting.contains_key(&(key, first.position)) {
+            return Step::Join((key, first.position));
+        }
+        let mut span = Vec::new();
+        let (mut len, mut position) = (0, first.position);
+        for chunk in chunks.iter().skip(at) {
+            let enough = !span.is_empty() && len + chunk.file_len() > self.config.read_bytes;
+            if chunk.position != position || enough {
+                break;
+            }
+            len += chunk.file_len();
+            position += chunk.file_len() as u64;
+            span.push(*chunk);
+        }
+        Step::Load { key, span }
+    }
+
+    fn load_span(&mut self, key: SegmentKey, span: Vec<ChunkRef>) {
+        let Some(position) = span.first().map(|c| c.position) else { return };
+        let len = span.iter().map(ChunkRef::file_len).sum();
+        self.reads.in_flight += 1;
+        let token = self.ops.add(Pending::ReadData { key, position, span });
+        self.files.submit(&mut self.disk, &mut self.ops, key, false, token, Access::Read { offset: position, len });
+    }
+
+    pub(super) fn data_read(
+        &mut self,
+        key: SegmentKey,
+        position: u64,
+        span: &[ChunkRef],
+        result: Result<Done, DiskError>,
+    ) {
+        self.reads.in_flight -= 1;
+        self.files.released(&mut self.disk, &mut self.ops, key);
+        let mut waiting = self.reads.waiting.remove(&(key, position)).unwrap_or_default();
+        let data = match result {
+            Ok(Done::Read(data)) => data,
+            Ok(_) => Bytes::new(),
+            Err(error) => return self.fail_reads(&waiting, &LogError::ReadFailed(error)),
+        };
+        self.stats.cold_bytes += data.len() as u64;
+        for chunk in span {
+            let at = usize::try_from(chunk.position - position).unwrap_or(usize::MAX);
+            let bytes = data.slice(at.min(data.len())..(at + chunk.file_len()).min(data.len()));
+            match chunk::verify(&bytes, key.log, chunk.position) {
+                Ok((_, batches)) => self.reads.keep((key, chunk.position), Arc::new(batches), bytes.len()),
+                Err((inside, what)) => {
+                    let corruption = Corruption {
+                        log: Some(key.log),
+                        path: key.path().display().to_string(),
+                        position: chunk.position + inside,
+                        what,
+                    };
+                    if let Some(index) = self.by_id.get(&key.log).copied() {
+                        self.mark_corrupt(index, &corruption);
+                    }
+                    // Whoever reads the damaged chunk fails; what lies before it can still be served.
+                    if chunk.position == position {
+                        return self.fail_reads(&waiting, &LogError::Corrupt(corruption));
+                    }
+                    break;
+                }
+            }
+        }
+        self.reads.ready.extend(waiting.drain(..));
+    }
+
+    fn fail_reads(&mut self, waiting: &[usize], error: &LogError) {
+        for index in waiting {
+            if let Some(want) = self.reads.cold.get(*index).map(|c| c.want) {
+                self.end_read(*index, |token| failed(token, want, error.clone()));
+            }
+        }
+    }
+
+    /// Reads the chunk headers of a segment whose list is not in memory.
+    fn load_index(&mut self, waiting: usize, log: usize, segment: usize) {
+        let Some((id, version, found)) =
+            self.logs.get(log).and_then(|l| Some((l.id, l.version, l.segments.get(segment)?)))
+        else {
+            return;
+        };
+        let key = found.key(id);
+        let joined = self.reads.waiting.entry((key, u64::MAX)).or_default();
+        joined.push(waiting);
+        if joined.len() == 1 {
+            self.read_index(key, log, version, 0, Vec::new());
+        }
+    }
+
+    fn read_index(&mut self, key: SegmentKey, log: usize, version: u64, position: u64, chunks: Vec<ChunkRef>) {
+        let Some(bytes) = self.segment_bytes(log, key) else { return self.index_known(key) };
+        if position >= bytes {
+            if let Some(segment) = self.segment_mut(log, key) {
+                let end = segment.end;
+                let mut chunks = chunks;
+                chunk::cut(&mut chunks, end);
+                segment.chunks = Some(chunks);
+            }
+            return self.index_known(key);
+        }
+        let len = round_up(usize::try_from(bytes - position).unwrap_or(usize::MAX).min(INDEX_READ_BYTES));
+        self.reads.in_flight += 1;
+        let token = self.ops.add(Pending::ReadIndex { key, log, version, position, chunks });
+        self.files.submit(&mut self.disk, &mut self.ops, key, false, token, Access::Read { offset: position, len });
+    }
+
+    fn segment_bytes(&self, log: usize, key: SegmentKey) -> Option<u64> {
+        let log = self.logs.get(log).filter(|l| l.id == key.log)?;
+        log.segments.iter().find(|s| s.base == key.base && s.version == key.version).map(|s| s.bytes)
+    }
+
+    fn segment_mut(&mut self, log: usize, key: SegmentKey) -> Option<&mut crate::segment::Segment> {
+        let log = self.logs.get_mut(log).filter(|l| l.id == key.log)?;
+        log.segments.iter_mut().find(|s| s.base == key.base && s.version == key.version)
+    }
+
+    /// Everybody who waited for this chunk list looks again.
+    fn index_known(&mut self, key: SegmentKey) {
+        let waiting = self.reads.waiting.remove(&(key, u64::MAX)).unwrap_or_default();
+        self.reads.ready.extend(waiting);
+    }
+
+    pub(super) fn index_read(
+        &mut self,
+        key: SegmentKey,
+        log: usize,
+        version: u64,
+        mut position: u64,
+        mut chunks: Vec<ChunkRef>,
+        result: Result<Done, DiskError>,
+    ) {
+        self.reads.in_flight -= 1;
+        self.files.released(&mut self.disk, &mut self.ops, key);
+        let data = match result {
+            Ok(Done::Read(data)) => data,
+            Ok(_) => Bytes::new(),
+            Err(error) => return self.index_failed(key, &LogError::ReadFailed(error)),
+        };
+        if self.logs.get(log).is_none_or(|l| l.id != key.log || l.version != version) {
+            return self.index_known(key);
+        }
+        let (start, bytes) = (position, self.segment_bytes(log, key).unwrap_or(0));
+        while position < bytes {
+            let at = usize::try_from(position - start).unwrap_or(usize::MAX);
+            let Some(head) = data.get(at..at.saturating_add(BLOCK)) else { break };
+            let found = chunk::read_header(head, key.log, position).filter(|c| position + c.file_len() as u64 <= bytes);
+            let Some(found) = found else {
+                let corruption = Corruption {
+                    log: Some(key.log),
+                    path: key.path().display().to_string(),
+                    position,
+                    what: "not an intact chunk header of this log".into(),
+                };
+                self.mark_corrupt(log, &corruption);
+                return self.index_failed(key, &LogError::Corrupt(corruption));
+            };
+            position += found.file_len() as u64;
+            chunk::push_cutting(&mut chunks, found);
+        }
+        if position == start {
+            let what = "the file is shorter than its checkpoint says".to_owned();
+            let corruption = Corruption { log: Some(key.log), path: key.path().display().to_string(), position, what };
+            self.mark_corrupt(log, &corruption);
+            return self.index_failed(key, &LogError::Corrupt(corruption));
+        }
+        self.read_index(key, log, version, position, chunks);
+    }
+
+    fn index_failed(&mut self, key: SegmentKey, error: &LogError) {
+        let waiting = self.reads.waiting.remove(&(key, u64::MAX)).unwrap_or_default();
+        self.fail_reads(&waiting, error);
+    }
+
+    fn step_time(&self, log: &Partition, target: Target) -> Step {
+        let Target::AtOrAfter(at) = target;
+        for (index, segment) in log.segments.iter().enumerate() {
+            if segment.end <= log.log_start || segment.max_timestamp < at {
+                continue;
+            }
+            let Some(chunks) = &segment.chunks else { return Step::LoadIndex { segment: index } };
+            let key = segment.key(log.id);
+            for (i, chunk) in chunks.iter().enumerate() {
+                if chunk.next <= log.log_start || chunk.max_timestamp < at {
+                    continue;
+                }
+                let Some((batches, _)) = self.reads.cache.get(&(key, chunk.position)) else {
+                    return self.load_step(key, chunks, i);
+                };
+                let live = batches.iter().filter(|b| b.header.next_offset() <= chunk.next);
+                match timestamps::find(live.map(|b| (&b.header, &b.bytes)), target, log.log_start, log.durable_end) {
+                    Ok(None) => {}
+                    Ok(found) => return Step::Found(found),
+                    Err(what) => return Step::Fail(LogError::Rejected { log: log.id, what }),
+                }
+            }
+        }
+        in_tail(log, target).map_or_else(Step::Fail, Step::Found)
+    }
+}
+
+fn in_tail(log: &Partition, target: Target) -> Result<Option<(Offset, i64)>, LogError> {
+    let live = log.tail.iter().take_while(|b| b.header.next_offset() <= log.durable_end);
+    timestamps::find(live.map(|b| (&b.header, &b.bytes)), target, log.log_start, log.durable_end)
+        .map_err(|what| LogError::Rejected { log: log.id, what })
+}
+
+fn from_tail(log: &Partition, from: Offset, max_bytes: usize, min_one: bool) -> Served {
+    let mut served = Served { batches: Vec::new(), next: from };
+    let first = log.tail.partition_point(|b| b.header.next_offset() <= from);
+    let mut bytes = 0;
+    for batch in log.tail.iter().skip(first) {
+        let next = batch.header.next_offset();
+        let too_much = bytes + batch.bytes.len() > max_bytes && !(served.batches.is_empty() && min_one);
+        if next > log.durable_end || too_much {
+            break;
+        }
+        bytes += batch.bytes.len();
+        served.next = next;
+        served.batches.push(batch.bytes.clone());
+    }
+    served
+}
