@@ -1,6 +1,7 @@
 //! Files that are open, by id. A close waits for the operations in flight on its file. Does no I/O.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::real::OpenFile;
@@ -31,8 +32,8 @@ impl FileTable {
         loop {
             self.last = self.last.wrapping_add(1);
             let id = FileId(self.last);
-            if !self.files.contains_key(&id) {
-                self.files.insert(id, Slot { file: Arc::new(file), busy: 0, closing: None });
+            if let Entry::Vacant(free) = self.files.entry(id) {
+                free.insert(Slot { file: Arc::new(file), busy: 0, closing: None });
                 return id;
             }
         }
