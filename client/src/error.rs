@@ -41,7 +41,7 @@ pub enum ClientError {
         /// Error code of the Kafka protocol.
         code: i16,
         /// Its name.
-        name: &'static str,
+        name: Arc<str>,
         /// The broker's own words, if it had any; starts with ": ".
         message: Arc<str>,
     },
@@ -81,7 +81,7 @@ pub enum ClientError {
         /// Who was fenced.
         what: Arc<str>,
         /// Name of the protocol error.
-        name: &'static str,
+        name: Arc<str>,
     },
     /// Bytes from a broker that contradict themselves or their checksum: do not use them, look at the broker.
     #[error("{at} offset {offset}: {what}; the data is damaged on the broker or on the way")]

@@ -4,6 +4,7 @@
 //! make of it. State machines (idempotence, positions, group membership, assignors) are pure; tasks drive them.
 
 pub mod admin;
+mod cluster;
 pub mod config;
 pub mod consumer;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod limits;
 mod net;
 pub mod producer;
 pub mod record;
+mod retry;
 
 pub use admin::Admin;
 pub use config::{Acks, Assignor, ClientConfig, Codec, ConsumerConfig, Isolation, OffsetReset, ProducerConfig};
@@ -20,9 +22,15 @@ pub use net::Connector;
 pub use producer::{Delivery, Producer};
 pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
 
+use std::sync::Arc;
+
+use cluster::Cluster;
+
 /// A connection to a cluster, from which producers, consumers and admin calls come. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Client {}
+pub struct Client {
+    cluster: Arc<Cluster>,
+}
 
 impl Client {
     /// Reaches the cluster through the first bootstrap address that answers.
@@ -30,8 +38,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Config`]; [`ClientError::Retry`] if none answers within `call_timeout`.
     pub async fn connect(config: ClientConfig) -> Result<Self> {
-        config.check()?;
-        Ok(Self {})
+        Ok(Self { cluster: Cluster::connect(config).await? })
     }
 
     /// A producer.
@@ -39,8 +46,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Config`]; with idempotence [`ClientError::Retry`] where no producer id could be had.
     pub async fn producer(&self, config: ProducerConfig) -> Result<Producer> {
-        config.check()?;
-        Ok(Producer {})
+        Producer::open(self.cluster.clone(), config).await
     }
 
     /// A consumer; nothing is read before `subscribe` or `assign`.

@@ -1,5 +1,7 @@
 //! Every bound of the client that is not configured, by name (INV-7, INV-8).
 
+use std::time::Duration;
+
 /// Requests in flight on one connection, by default.
 pub const IN_FLIGHT_REQUESTS: usize = 64;
 /// Largest answer accepted, by default.
@@ -16,3 +18,11 @@ pub const REBALANCE_EVENTS: usize = 64;
 pub const GROUP_METADATA_BYTES: usize = 8 * 1024 * 1024;
 /// Commands waiting for a background task.
 pub const TASK_COMMANDS: usize = 64;
+/// Topics that one client keeps metadata of.
+pub const TOPICS_IN_USE: usize = 100_000;
+/// How long a topic that no broker knows may take to appear: metadata spreads after creation.
+pub const TOPIC_GRACE: Duration = Duration::from_secs(5);
+/// Least time between two metadata refreshes.
+pub const METADATA_PACE: Duration = Duration::from_millis(20);
+/// Produce requests in flight to one leader; below [`IN_FLIGHT_REQUESTS`].
+pub const PRODUCE_REQUESTS_IN_FLIGHT: usize = 16;

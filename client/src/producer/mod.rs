@@ -1,17 +1,71 @@
-//! The producer.
+//! The producer: records in, batches out, receipts back.
+//!
+//! ```text
+//! send ─▶ partitioner ─▶ accumulator (per partition) ─▶ sender task: lane (order, sequences) ─▶ request ─▶ broker
+//!   ▲                                                        │
+//!   └──────────── memory given back, receipt settled ◀───────┘ answer
+//! ```
+//! It knows topics, partitions and leaders; it knows nothing of groups or of who reads.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+mod accumulator;
+mod batch;
+mod brokers;
+mod frame;
+mod identity;
+mod lane;
+mod memory;
+pub mod partitioner;
+mod receipt;
+mod sender;
+mod shared;
+mod verdict;
 
+pub use receipt::Delivery;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::cluster::Cluster;
+use crate::config::{Codec, ProducerConfig};
 use crate::error::{ClientError, Result};
-use crate::record::{ProduceRecord, RecordMetadata};
+use crate::record::ProduceRecord;
+use shared::Shared;
 
-/// Sends records. Cheap to clone; all clones share buffers and identity.
+/// Sends records. Cheap to clone; all clones share buffers and identity. When the last one is dropped without
+/// [`Producer::close`], what was accepted is still delivered in the background.
 #[derive(Debug, Clone)]
-pub struct Producer {}
+pub struct Producer {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    sender: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.shared.ready.nudge();
+    }
+}
+
+const CLOSED: ClientError = ClientError::Closed { what: "the producer" };
 
 impl Producer {
+    pub(crate) async fn open(cluster: Arc<Cluster>, config: ProducerConfig) -> Result<Self> {
+        config.check()?;
+        let identity = if config.idempotent { Some(identity::new(&cluster).await?) } else { None };
+        let shared = Arc::new(Shared::new(cluster, config, identity));
+        let (ended, sender) = tokio::sync::watch::channel(false);
+        tokio::spawn(sender::run(shared.clone(), ended));
+        Ok(Self { handle: Arc::new(Handle { shared, sender }) })
+    }
+
     /// Accepts a record. Waits only for buffer space (and, for a new topic, its metadata); the returned [`Delivery`] resolves with
     /// the receipt and may be dropped if nobody cares. Records for one partition are delivered in the order of the calls.
     ///
@@ -19,8 +73,10 @@ impl Producer {
     /// [`ClientError::NoSuchTopic`], [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Retry`] where no broker
     /// could be asked about the topic.
     pub async fn send(&self, record: ProduceRecord) -> Result<Delivery> {
-        let _ = record;
-        Err(ClientError::Closed { what: "the producer" })
+        match self.try_send(record)? {
+            Ok(delivery) => Ok(delivery),
+            Err(record) => self.send_slowly(record).await,
+        }
     }
 
     /// As [`Producer::send`] where nothing has to be waited for; gives the record back otherwise.
@@ -28,36 +84,133 @@ impl Producer {
     /// # Errors
     /// As [`Producer::send`].
     pub fn try_send(&self, record: ProduceRecord) -> Result<Result<Delivery, ProduceRecord>> {
-        let _ = record;
-        Err(ClientError::Closed { what: "the producer" })
+        let shared = &self.handle.shared;
+        let size = self.admit(&record)?;
+        if !shared.memory.try_take(size) {
+            return Ok(Err(record));
+        }
+        match shared.with_topic(&record.topic, |topic| self.push(topic, &record, size)) {
+            Some(pushed) => pushed.inspect_err(|_| shared.memory.give_back(size)).map(Ok),
+            None => {
+                shared.memory.give_back(size);
+                Ok(Err(record))
+            }
+        }
+    }
+
+    async fn send_slowly(&self, record: ProduceRecord) -> Result<Delivery> {
+        let shared = &self.handle.shared;
+        let size = self.admit(&record)?;
+        if shared.topic(&record.topic).is_none() {
+            shared.learn(&*shared.cluster.topic("send to", &record.topic, true).await?);
+        }
+        shared.memory.take(size).await;
+        let pushed = shared.with_topic(&record.topic, |topic| self.push(topic, &record, size)).unwrap_or(Err(CLOSED));
+        pushed.inspect_err(|_| shared.memory.give_back(size))
+    }
+
+    /// The record's size for the producer's memory, if it may be sent at all.
+    fn admit(&self, record: &ProduceRecord) -> Result<usize> {
+        let shared = &self.handle.shared;
+        if shared.is_closing() {
+            return Err(CLOSED);
+        }
+        let (size, limit) = (batch::size_bound(record), shared.config.max_record_bytes);
+        if size > limit {
+            let what = format!("a record for topic {}", record.topic).into();
+            return Err(ClientError::TooLarge { what, size, limit_name: "max_record_bytes", limit });
+        }
+        Ok(size)
+    }
+
+    fn push(&self, topic: &shared::Topic, record: &ProduceRecord, size: usize) -> Result<Delivery> {
+        let shared = &self.handle.shared;
+        let partition = topic.choose(record, size, shared.config.batch_bytes)?;
+        let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
+        let pushed = partition.push(record, size, timestamp_ms, shared.config.batch_bytes).ok_or(CLOSED)?;
+        if pushed.wake {
+            shared.ready.add(partition.clone());
+        }
+        Ok(pushed.delivery)
     }
 
     /// Sends what has been accepted without further linger, and waits until every record accepted before has its receipt or error.
     ///
     /// # Errors
-    /// [`ClientError::Closed`].
+    /// [`ClientError::Closed`] if the producer was closed and its background task has ended; then nothing is left to wait for.
     pub async fn flush(&self) -> Result<()> {
-        Err(ClientError::Closed { what: "the producer" })
+        if *self.handle.sender.borrow() {
+            return Err(CLOSED);
+        }
+        let shared = &self.handle.shared;
+        let _flushing = Flushing::new(shared);
+        let mut receipts = Vec::new();
+        for partition in shared.partitions() {
+            let open = partition.unsettled();
+            if !open.is_empty() {
+                receipts.extend(open);
+                shared.ready.add(partition);
+            }
+        }
+        for receipt in receipts {
+            receipt.settled().await;
+        }
+        Ok(())
     }
 
-    /// Refuses new records, flushes, and ends the background task. Other clones are closed with it.
+    /// Refuses new records, waits until those accepted have their receipt or error, and ends the background task. Other clones
+    /// are closed with it.
     ///
     /// # Errors
     /// [`ClientError::Closed`] if it already was.
     pub async fn close(&self) -> Result<()> {
-        Err(ClientError::Closed { what: "the producer" })
+        let shared = &self.handle.shared;
+        if shared.closing.swap(true, Ordering::AcqRel) {
+            return Err(CLOSED);
+        }
+        let _flushing = Flushing::new(shared);
+        for partition in shared.partitions() {
+            shared.ready.add(partition);
+        }
+        shared.ready.nudge();
+        let mut ended = self.handle.sender.clone();
+        // An error means that the sender's task is gone, which is what is waited for.
+        let _ = ended.wait_for(|ended| *ended).await;
+        Ok(())
     }
 }
 
-/// The future receipt of one record. Holds no task and no allocation of its own: it shares its batch's.
-#[derive(Debug)]
-#[must_use = "the receipt says whether the record was delivered"]
-pub struct Delivery {}
+/// Suspends linger while somebody waits for a flush.
+struct Flushing<'a>(&'a Shared);
 
-impl Future for Delivery {
-    type Output = Result<RecordMetadata>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Err(ClientError::Closed { what: "the producer" }))
+impl<'a> Flushing<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.flushing.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
     }
+}
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        self.0.flushing.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn codec_bits(codec: Codec) -> i16 {
+    match codec {
+        Codec::None => 0,
+        Codec::Gzip => 1,
+        Codec::Snappy => 2,
+        Codec::Lz4 => 3,
+        Codec::Zstd => 4,
+    }
+}
+
+fn compress(_codec: Codec, _level: Option<i32>, _bytes: &[u8]) -> Result<Bytes, String> {
+    Err("not yet".into())
 }
