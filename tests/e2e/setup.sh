@@ -54,7 +54,7 @@ part_kafka() {
     "org.apache.kafka:kafka-tools:$KAFKA_VERSION" org.slf4j:slf4j-simple:1.7.36
   say "Kafka tools $OLD_KAFKA_VERSION"
   jars "kafka-$OLD_KAFKA_VERSION" "org.apache.kafka:kafka_2.12:$OLD_KAFKA_VERSION" \
-    "org.apache.kafka:kafka-tools:$OLD_KAFKA_VERSION" org.slf4j:slf4j-simple:1.7.36
+    "org.apache.kafka:kafka-tools:$OLD_KAFKA_VERSION" # brings its own slf4j binding
   stamp kafka "$KAFKA_VERSION $OLD_KAFKA_VERSION"
 }
 

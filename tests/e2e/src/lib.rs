@@ -1,1 +1,38 @@
-//! Stock clients, real Kafka and real faults against the binary.
+//! The harness of the end-to-end tests: starting servers and stock clients as processes, and judging what came out.
+//!
+//! It must not know anything of Wherry but its command line (`server.rs`) and the Kafka protocol's promises: every
+//! test runs unchanged against Apache Kafka (`WHERRY_E2E_TARGET=kafka`), which proves the test before it judges us.
+//!
+//! Settings: `WHERRY_E2E_TARGET` (`wherry`, or `kafka`), `WHERRY_E2E_IO` (`io-uring` or `threads`: only that driver),
+//! `WHERRY_BIN` (a built `wherry`; otherwise it is built), `WHERRY_CACHE` (where setup.sh keeps the clients).
+
+pub mod clients;
+pub mod process;
+pub mod records;
+pub mod server;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// How long anything that a test waits for may take. Generous: machines that run tests are slow and shared.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Says something that must be seen even when the test passes: the test runner hides what passing tests print.
+pub fn notice(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\nNOTICE: {text}\n");
+}
+
+/// The number in an environment variable, or `default`.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// Waits until `condition` holds, asking every few milliseconds, at most [`PATIENCE`].
+pub fn until(what: &str, mut condition: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    while !condition()? {
+        anyhow::ensure!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

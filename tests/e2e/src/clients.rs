@@ -1,0 +1,108 @@
+//! Where the stock clients are and how each is called. It must not know what the tests do with them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::process::Program;
+
+/// Apache Kafka's current version: the oracle, and the newest Java tools.
+pub const KAFKA: &str = "4.3.1";
+/// The oldest Java client that is served.
+pub const OLD_KAFKA: &str = "2.1.1";
+
+/// Every compression codec of the protocol, by the name that all clients use.
+pub const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// The folder that setup.sh fills.
+pub fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/wherry");
+    std::env::var_os("WHERRY_CACHE").map_or_else(home, PathBuf::from)
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+/// A class of Kafka's own tools, of one version.
+pub fn java(version: &str, class: &str) -> Program {
+    let jars = cache().join(format!("kafka-{version}"));
+    Program::new("java")
+        .typed("-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true")
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
+        .arg("-cp")
+        .arg(jars.join("*"))
+        .arg(class)
+}
+
+/// kcat against `brokers`, quiet about anything but errors.
+pub fn kcat(brokers: &str) -> Program {
+    Program::new("kcat").typed("-q -b").arg(brokers)
+}
+
+/// A Python program with the test clients' libraries.
+pub fn python(file: &str) -> Program {
+    Program::new(cache().join("venv/bin/python")).arg(sources().join(file))
+}
+
+/// The client libraries that have a small program with the verbs of `clients/README.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// kafka-python.
+    KafkaPython,
+    /// confluent-kafka, which is librdkafka.
+    Confluent,
+    /// franz-go.
+    Franz,
+    /// Sarama, speaking the newest protocol version it knows as its default.
+    Sarama,
+}
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Library; 4] = [Library::KafkaPython, Library::Confluent, Library::Franz, Library::Sarama];
+
+    /// A short name, good in topic names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Library::KafkaPython => "kafka-python",
+            Library::Confluent => "confluent",
+            Library::Franz => "franz",
+            Library::Sarama => "sarama",
+        }
+    }
+
+    /// Its program.
+    pub fn program(self) -> Program {
+        match self {
+            Library::KafkaPython => python("kafka_python.py"),
+            Library::Confluent => python("confluent.py"),
+            Library::Franz | Library::Sarama => Program::new(cache().join("bin").join(self.name())),
+        }
+    }
+
+    /// False (with a notice) when the program can't be had here: there is no Go.
+    pub fn available(self) -> bool {
+        let built = match self {
+            Library::KafkaPython | Library::Confluent => true,
+            Library::Franz | Library::Sarama => cache().join("bin").join(self.name()).exists(),
+        };
+        if !built {
+            crate::notice(&format!(
+                "the {} tests were NOT run: Go is not installed (tests/e2e/setup.sh go)",
+                self.name()
+            ));
+        }
+        built
+    }
+}
+
+/// Runs setup.sh for the parts that a test needs; quick when they are there.
+pub fn ensure(parts: &str) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("setup.sh");
+    let done = Program::new(script).typed(parts).deadline(std::time::Duration::from_secs(1800)).finish()?;
+    if !done.status.success() {
+        bail!("tests/e2e/setup.sh {parts}: {}", done.errors);
+    }
+    Ok(())
+}
