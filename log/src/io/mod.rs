@@ -16,15 +16,20 @@ mod conformance;
 mod pool;
 mod probe;
 mod real;
+mod ring;
 mod rng;
 mod sim;
 mod table;
 mod threads;
+mod uring;
 
 pub use buf::{AlignedBuf, BLOCK, BufPool, round_up};
+pub use probe::{memlock_limit, probe_uring};
 pub use real::{DirectIo, SYNCFS_FROM_FILES};
+pub use ring::{Event, OpId, Owner, PoolBuf, Ring, RingConfig, SEND_MAX_CHUNKS, Wait, What};
 pub use sim::{Fault, FaultAction, FaultOn, SimConfig, SimDisk, Survive, Unsynced, UnsyncedChange};
 pub use threads::{ThreadDisk, ThreadDiskConfig};
+pub use uring::{UringDisk, UringDiskConfig};
 
 /// Chosen by the caller, echoed in the completion. Unique among the operations in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
