@@ -79,7 +79,7 @@ impl<D: Disk> Engine<D> {
         let mut wanted = Vec::new();
         let mut upto = done;
         for frame in &self.frames {
-            let covered = surplus > 0 || frame.seq <= journal_to || self.sync.closing;
+            let covered = surplus > 0 || frame.seq <= journal_to || self.sync.closing || self.house.quiet;
             if !covered {
                 break;
             }
@@ -110,7 +110,7 @@ impl<D: Disk> Engine<D> {
         if plan.batches == 0 {
             return;
         }
-        roll_if_due(log, now_ms);
+        roll_if_due(log, now_ms, &mut self.next_version);
         let Some(segment) = log.segments.last() else { return };
         let (key, offset) = (segment.key(log.id), segment.bytes);
         let mut buf = if plan.file_bytes <= self.sync.flush_pool_bytes {
@@ -135,7 +135,6 @@ impl<D: Disk> Engine<D> {
         let token = self.ops.add(Pending::Flush(Box::new(job)));
         let data = buf.freeze(plan.file_bytes);
         self.files.submit(&mut self.disk, &mut self.ops, key, true, token, Access::Write { offset, data });
-        self.sync.dir_dirty |= offset == 0;
     }
 
     pub(super) fn flush_done(&mut self, job: FlushJob, result: Result<Done, DiskError>) {
@@ -145,7 +144,8 @@ impl<D: Disk> Engine<D> {
         let Some(log) = current else { return };
         log.flush = FlushState::Idle;
         match result {
-            Ok(_) => {}
+            // The file's name exists from now on, not earlier: a directory sync that is under way may miss it.
+            Ok(_) => self.sync.dir_dirty |= job.chunks.first().is_some_and(|c| c.position == 0),
             Err(DiskError::Full { .. }) => return self.flush_found_no_room(),
             Err(error) => return self.flush_failed(job.log, job.key, &error),
         }
@@ -232,12 +232,13 @@ fn write_chunks(buf: &mut AlignedBuf, log: &Partition, plan: &Plan, offset: u64)
     Some(refs)
 }
 
-fn roll_if_due(log: &mut Partition, now_ms: i64) {
+fn roll_if_due(log: &mut Partition, now_ms: i64, next_version: &mut u32) {
     let due = log.segments.last().is_none_or(|s| {
         s.bytes >= log.config.segment_bytes
             || (s.bytes > 0 && now_ms.saturating_sub(s.created_ms) >= log.config.segment_ms)
     });
     if due {
-        log.segments.push(Segment::new(log.written_end, now_ms));
+        log.segments.push(Segment::new(log.written_end, *next_version, now_ms));
+        *next_version += 1;
     }
 }

@@ -18,6 +18,9 @@ pub(super) struct House {
     /// A flush found no room: the next waits for the next look at the disk.
     pub(super) flush_blocked: bool,
     asking: bool,
+    /// Nothing was appended for a whole round: the tail is written out, so that a restart has little to replay.
+    pub(super) quiet: bool,
+    appended: u64,
 }
 
 impl<D: Disk> Engine<D> {
@@ -30,6 +33,8 @@ impl<D: Disk> Engine<D> {
             self.house.asking = true;
             self.disk.submit(self.ops.add(Pending::Space), Op::FreeSpace);
         }
+        self.house.quiet = self.stats.batches == self.house.appended;
+        self.house.appended = self.stats.batches;
         self.sync.due = true;
         self.journal.retry();
         if self.journal.failed().is_none() {
@@ -52,8 +57,12 @@ impl<D: Disk> Engine<D> {
 
     fn apply_retention(&mut self) {
         let now_ms = self.now.wall_ms;
-        let moves: Vec<(usize, Offset)> =
-            self.logs.iter_mut().filter_map(|(index, log)| Some((index, retained_from(log, now_ms)?))).collect();
+        let next_version = &mut self.next_version;
+        let moves: Vec<(usize, Offset)> = self
+            .logs
+            .iter_mut()
+            .filter_map(|(index, log)| Some((index, retained_from(log, now_ms, next_version)?)))
+            .collect();
         for (index, start) in moves {
             let Some(id) = self.logs.get(index).map(|l| l.id) else { continue };
             // Refused only where the log changed meanwhile; the next round looks again.
@@ -72,11 +81,11 @@ impl<D: Disk> Engine<D> {
 }
 
 /// The new start of a log by its retention, if it moves.
-fn retained_from(log: &mut Partition, now_ms: i64) -> Option<Offset> {
+fn retained_from(log: &mut Partition, now_ms: i64, next_version: &mut u32) -> Option<Offset> {
     if !log.config.cleanup.deletes() || log.segments.is_empty() {
         return None;
     }
-    roll_expired(log, now_ms);
+    roll_expired(log, now_ms, next_version);
     let mut size = log.size_bytes();
     let mut start = None;
     for segment in log.segments.iter().take(log.segments.len() - 1) {
@@ -96,15 +105,24 @@ fn expired(log: &Partition, segment: &Segment, now_ms: i64) -> bool {
         && now_ms.saturating_sub(segment.max_timestamp) > log.config.retention_ms
 }
 
+/// Records that are too old can go only with their segment: they must get there first.
+fn expired_in_memory(log: &Partition, now_ms: i64) -> bool {
+    log.unwritten_bytes > 0
+        && log.config.cleanup.deletes()
+        && log.config.retention_ms >= 0
+        && log.tail.back().is_some_and(|b| now_ms.saturating_sub(b.header.max_timestamp) > log.config.retention_ms)
+}
+
 /// An active segment whose newest record is too old makes way for an empty one, so that it can go.
-fn roll_expired(log: &mut Partition, now_ms: i64) {
+fn roll_expired(log: &mut Partition, now_ms: i64, next_version: &mut u32) {
     let old = log.segments.last().is_some_and(|s| s.bytes > 0 && expired(log, s, now_ms));
     if old
         && log.flush == crate::partition::FlushState::Idle
         && log.unwritten_bytes == 0
         && log.written_end == log.log_end
     {
-        log.segments.push(Segment::new(log.log_end, now_ms));
+        log.segments.push(Segment::new(log.log_end, *next_version, now_ms));
+        *next_version += 1;
         log.dirty = true;
     }
 }

@@ -11,6 +11,8 @@ pub(crate) mod ops;
 mod read;
 mod recover;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -134,6 +136,8 @@ pub struct Engine<D: Disk> {
     house: housekeeping::House,
     /// Files to remove once this frame is durable.
     removals: VecDeque<(u64, crate::segment::SegmentKey)>,
+    /// Version of the next segment file.
+    next_version: u32,
     events: Vec<Event>,
     busy: bool,
     now: Now,
@@ -263,8 +267,8 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Blocks until something completes, and takes it.
-    fn wait_some(&mut self) {
+    /// Blocks until something completes, and takes it. For start-up and shutdown; otherwise [`Engine::turn`] is enough.
+    pub fn wait_some(&mut self) {
         let mut batch = std::mem::take(&mut self.completions);
         if batch.is_empty() {
             self.disk.wait(&mut batch);

@@ -250,9 +250,11 @@ impl<D: Disk> Engine<D> {
         self.reads.serial += 1;
         let serial = self.reads.serial;
         let index = self.reads.cold.insert(Cold { log, id, want, serial });
+        // Taken first: chunks in the cache may answer it at once.
+        let token = self.reads.token(index);
         self.reads.ready.push_back(index);
         self.start_reads();
-        Ok(self.reads.token(index))
+        Ok(token)
     }
 
     pub(super) fn start_reads(&mut self) {

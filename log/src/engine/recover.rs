@@ -131,6 +131,7 @@ impl<D: Disk> Engine<D> {
             reads: read::Reads::new(cache),
             house: housekeeping::House::default(),
             removals: VecDeque::new(),
+            next_version: 0,
             events: Vec::new(),
             busy: false,
             now,
@@ -141,8 +142,11 @@ impl<D: Disk> Engine<D> {
         for record in found.map(|c| c.logs).unwrap_or_default() {
             engine.restore(record);
         }
+        let names = Calls::new(&mut engine.disk, &mut engine.completions).list(segment::DIRECTORY)?;
+        let present: Vec<SegmentKey> = names.iter().filter_map(|n| SegmentKey::parse(n)).collect();
+        engine.note_versions(&present);
         engine.replay(scan, capture_seq, &mut report)?;
-        report.orphans = engine.remove_orphans()?;
+        report.orphans = engine.remove_orphans(&present)?;
         report.logs = engine.logs.len();
         engine.settle_journal();
         engine.events.clear();
@@ -285,8 +289,8 @@ impl<D: Disk> Engine<D> {
             }
             (Control::Delete, Some(index)) if !reflected(self) => self.drop_log(index, lsn),
             (Control::Truncate { to }, Some(index)) if !reflected(self) => self.truncate_at(index, to, lsn),
-            (Control::LogStart { start }, Some(index)) => self.advance_start_at(index, start, lsn),
-            (Control::Create { .. }, Some(_)) | (Control::Delete | Control::Truncate { .. }, Some(_)) | (_, None) => {}
+            (Control::LogStart { start }, Some(index)) if !reflected(self) => self.advance_start_at(index, start, lsn),
+            (_, Some(_) | None) => {}
         }
         self.sync.changed = true;
     }
@@ -324,15 +328,19 @@ impl<D: Disk> Engine<D> {
         self.sync.cannot = false;
     }
 
+    /// New files get versions that no file has had, nor one that is still to be removed.
+    fn note_versions(&mut self, present: &[SegmentKey]) {
+        let known = self.logs.iter().flat_map(|(_, l)| l.segments.iter().map(|s| s.version));
+        self.next_version = present.iter().map(|k| k.version).chain(known).max().map_or(0, |v| v + 1);
+    }
+
     /// Segment files of logs that were deleted, and versions that were replaced, just before a crash.
-    fn remove_orphans(&mut self) -> Result<usize, OpenError> {
-        let names = Calls::new(&mut self.disk, &mut self.completions).list(segment::DIRECTORY)?;
+    fn remove_orphans(&mut self, present: &[SegmentKey]) -> Result<usize, OpenError> {
         let mut removed = 0;
-        for name in names {
-            let Some(key) = SegmentKey::parse(&name) else { continue };
+        for key in present {
             let log = self.by_id.get(&key.log).and_then(|i| self.logs.get(*i));
             let used = log.is_some_and(|l| l.segments.iter().any(|s| s.base == key.base && s.version == key.version));
-            let due = self.removals.iter().any(|(_, k)| *k == key);
+            let due = self.removals.iter().any(|(_, k)| k == key);
             if !used && !due {
                 Calls::new(&mut self.disk, &mut self.completions).call(Op::Remove { path: key.path() })?;
                 removed += 1;

@@ -1,5 +1,5 @@
 //! Segments: where a log's batches rest after the journal. One file per segment, all in one directory, named by log,
-//! base offset and version (a compacted segment is a new version of the one that it replaces).
+//! base offset and version.
 
 pub mod chunk;
 
@@ -19,7 +19,8 @@ pub struct SegmentKey {
     pub log: LogId,
     /// First offset that it may hold.
     pub base: Offset,
-    /// 0 as written; each compaction makes a higher one.
+    /// Tells files apart that begin at the same offset (after a truncation, a compaction): no two files that were ever
+    /// made in a data directory share it.
     pub version: u32,
 }
 
@@ -71,10 +72,10 @@ pub struct Segment {
 impl Segment {
     /// An empty one.
     #[must_use]
-    pub fn new(base: Offset, now_ms: i64) -> Self {
+    pub fn new(base: Offset, version: u32, now_ms: i64) -> Self {
         Self {
             base,
-            version: 0,
+            version,
             bytes: 0,
             end: base,
             max_timestamp: i64::MIN,

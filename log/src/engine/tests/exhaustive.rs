@@ -1,0 +1,107 @@
+//! Small worlds, completely: every workload of three operations, cut at every completion, with every subset of what was
+//! not yet settled on disk.
+
+use super::*;
+use crate::io::Survive;
+
+/// Units beyond this many are sampled rather than enumerated.
+const MAX_UNITS: usize = 12;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Append,
+    Flush,
+    Truncate,
+    Roll,
+    Delete,
+}
+
+const WORK: [Work; 5] = [Work::Append, Work::Flush, Work::Truncate, Work::Roll, Work::Delete];
+
+fn tiny() -> EngineConfig {
+    EngineConfig { journal_file_bytes: 16 << 10, journal_files: 4, mark_after_ms: 1 << 40, ..small() }
+}
+
+fn begin(rig: &mut Rig, work: Work, n: u64) {
+    let id = log_id(1);
+    let model = rig.model();
+    let log = model.get(&id).cloned();
+    match (work, log) {
+        (_, None) => {
+            rig.create(id);
+        }
+        (Work::Append, Some(_)) => {
+            rig.append(id, &[n], 1, 200).unwrap();
+        }
+        (Work::Flush, Some(_)) => {
+            let index = rig.engine.index_of(id).unwrap();
+            rig.engine.queue_flush(index);
+            rig.engine.sync.due = true;
+            rig.engine.sync.changed = true;
+        }
+        (Work::Truncate, Some(log)) => {
+            let to = log.batches.last().map_or(log.end, |b| b.0);
+            rig.truncate(id, Offset(to));
+        }
+        // Enough for the journal to go on in its next file.
+        (Work::Roll, Some(_)) => {
+            rig.append(id, &[n], 1, 7000).unwrap();
+        }
+        (Work::Delete, Some(_)) => {
+            rig.delete(id);
+        }
+    }
+}
+
+fn check_all_subsets(rig: &Rig, context: &str, checked: &mut usize) {
+    let disk = &rig.engine.disk;
+    let units = disk.unsynced().len() + disk.in_flight_units().len();
+    let masks: Vec<u64> = if units <= MAX_UNITS {
+        (0..1u64 << units).collect()
+    } else {
+        (0..256).map(|i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).collect()
+    };
+    for mask in masks {
+        *checked += 1;
+        let copy = Rig {
+            engine: Engine::open(SimDisk::new(SimConfig::default()), rig.config.clone(), rig.now, Uuid::nil())
+                .unwrap()
+                .0,
+            config: rig.config.clone(),
+            now: rig.now,
+            asked: rig.asked.clone(),
+            base: rig.base.clone(),
+            durable: rig.durable,
+            events: Vec::new(),
+            log_config: rig.log_config.clone(),
+        };
+        copy.recover_from(disk.crash(Survive::Mask(mask)), &format!("{context} mask {mask:#b} of {units}"));
+    }
+}
+
+#[test]
+fn every_short_workload_survives_every_power_cut() {
+    let mut checked = 0;
+    for first in WORK {
+        for second in WORK {
+            for third in WORK {
+                let mut rig = Rig::new(7, tiny());
+                let start = rig.create(log_id(1));
+                rig.until_durable(start);
+                rig.append(log_id(1), &[900], 1, 100).unwrap();
+                for (n, work) in [first, second, third].into_iter().enumerate() {
+                    begin(&mut rig, work, n as u64 + 1);
+                    for turn in 0..4 {
+                        rig.turn();
+                        check_all_subsets(
+                            &rig,
+                            &format!("{first:?} {second:?} {third:?} after {n} turn {turn}"),
+                            &mut checked,
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked > 3000, "only {checked} power cuts were tried");
+}
