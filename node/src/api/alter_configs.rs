@@ -1,0 +1,222 @@
+//! IncrementalAlterConfigs, and the older AlterConfigs that replaces everything that is set. Topics only: a node's own
+//! settings come from its configuration and are the same after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_metadata::{Change, Command, ConfigKind, MetadataError, Topic, config_key};
+
+use super::codec::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResult;
+use super::codec::messages::incremental_alter_configs_request::AlterConfigsResource;
+use super::codec::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use super::codec::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use super::codec::{ResponseError, StrBytes};
+use super::errors::{ApiError, shown};
+use super::{Ctx, Outcome, configs, topics};
+use crate::core::store::LogStore;
+use crate::core::{AfterCommit, Core};
+use crate::limits::{MAX_CONFIGS_PER_RESOURCE, MAX_TOPICS_PER_CHANGE};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// A request whose commands are on their way to the disk.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    ctx: Ctx,
+    legacy: bool,
+    answers: Vec<Answer>,
+    places: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    resource_type: i8,
+    resource_name: StrBytes,
+    error: Option<ApiError>,
+}
+
+/// Keys to set (a value) or to reset (none).
+type Wishes = BTreeMap<String, Option<String>>;
+
+/// IncrementalAlterConfigs.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: IncrementalAlterConfigsRequest) -> Outcome {
+    let wishes = request.resources.iter().map(|r| {
+        let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r));
+        (r.resource_type, r.resource_name.clone(), wish)
+    });
+    let wishes = wishes.collect();
+    change(core, ctx, false, request.validate_only, wishes)
+}
+
+/// AlterConfigs.
+pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: AlterConfigsRequest) -> Outcome {
+    let wishes = request.resources.iter().map(|r| {
+        let entries = r.configs.iter().map(|e| (e.name.to_string(), e.value.as_ref().map(ToString::to_string)));
+        let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| {
+            if r.configs.len() > MAX_CONFIGS_PER_RESOURCE {
+                return Err(too_many());
+            }
+            // Whatever is set now and not named goes back to its default.
+            let mut wish: Wishes = topic.overrides.keys().map(|key| ((*key).to_owned(), None)).collect();
+            wish.extend(entries);
+            Ok((topic.id, wish))
+        });
+        (r.resource_type, r.resource_name.clone(), wish)
+    });
+    let wishes = wishes.collect();
+    change(core, ctx, true, request.validate_only, wishes)
+}
+
+fn too_many() -> ApiError {
+    ApiError::new(ResponseError::InvalidConfig, format!("at most {MAX_CONFIGS_PER_RESOURCE} entries for one resource"))
+}
+
+fn topic<S: LogStore>(core: &Core<S>, resource_type: i8, name: &str) -> Result<std::sync::Arc<Topic>, ApiError> {
+    match resource_type {
+        configs::TOPIC => Ok(std::sync::Arc::clone(topics::by_name(&core.meta, name)?)),
+        configs::BROKER => Err(ApiError::new(
+            ResponseError::InvalidConfig,
+            "a node's settings are in its own configuration and change with a restart",
+        )),
+        other => Err(ApiError::new(
+            ResponseError::InvalidRequest,
+            format!("resources of type {other} have no configuration here"),
+        )),
+    }
+}
+
+fn incremental(topic: &Topic, resource: &AlterConfigsResource) -> Result<(uuid::Uuid, Wishes), ApiError> {
+    if resource.configs.len() > MAX_CONFIGS_PER_RESOURCE {
+        return Err(too_many());
+    }
+    let mut wishes = Wishes::new();
+    for entry in &resource.configs {
+        let name = entry.name.to_string();
+        let wish = match (entry.config_operation, &entry.value) {
+            (DELETE, _) => None,
+            (SET, Some(value)) => Some(value.to_string()),
+            (APPEND, Some(value)) => Some(edited(topic, &name, value, true)?),
+            (SUBTRACT, Some(value)) => Some(edited(topic, &name, value, false)?),
+            (SET | APPEND | SUBTRACT, None) => {
+                return Err(invalid(format!("the configuration {} has no value", shown(&name))));
+            }
+            (other, _) => {
+                return Err(ApiError::new(ResponseError::InvalidRequest, format!("unknown operation {other}")));
+            }
+        };
+        if wishes.insert(name, wish).is_some() {
+            let text = format!("the configuration {} is named twice", shown(&entry.name));
+            return Err(ApiError::new(ResponseError::InvalidRequest, text));
+        }
+    }
+    Ok((topic.id, wishes))
+}
+
+fn invalid(text: String) -> ApiError {
+    ApiError::new(ResponseError::InvalidConfig, text)
+}
+
+/// A list with words added or taken away.
+fn edited(topic: &Topic, name: &str, words: &str, add: bool) -> Result<String, ApiError> {
+    let key = config_key(name)
+        .filter(|key| key.kind == ConfigKind::List)
+        .ok_or_else(|| invalid(format!("{} is not a list; set it instead", shown(name))))?;
+    let now = topic.overrides.get(key.name).map_or(key.default, String::as_str);
+    let mut list: Vec<&str> = now.split(',').filter(|w| !w.is_empty()).collect();
+    for word in words.split(',').map(str::trim) {
+        if !add {
+            list.retain(|w| *w != word);
+        } else if !list.contains(&word) {
+            list.push(word);
+        }
+    }
+    Ok(list.join(","))
+}
+
+type Wish = (i8, StrBytes, Result<(uuid::Uuid, Wishes), ApiError>);
+
+fn change<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, legacy: bool, dry: bool, wishes: Vec<Wish>) -> Outcome {
+    let (mut commands, mut places, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
+    for (resource_type, resource_name, wish) in wishes {
+        let checked = wish.and_then(|(id, set)| {
+            if !seen.insert(id) || seen.len() > MAX_TOPICS_PER_CHANGE {
+                return Err(ApiError::new(ResponseError::InvalidRequest, "named twice, or too many resources"));
+            }
+            let command = Command::AlterTopicConfigs { id, set };
+            core.meta.check(&command).map_err(|error| ApiError::from(&error))?;
+            Ok(command)
+        });
+        let error = match checked {
+            Ok(command) => {
+                places.push(answers.len());
+                commands.push(command);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        answers.push(Answer { resource_type, resource_name, error });
+    }
+    let pending = Pending { ctx: ctx.clone(), legacy, answers, places };
+    if dry || commands.is_empty() {
+        return answer(&pending);
+    }
+    match core.propose(commands, AfterCommit::AlterConfigs(Box::new(pending))) {
+        Ok(()) => Outcome::LaterAlone,
+        Err((error, AfterCommit::AlterConfigs(pending))) => not_logged(*pending, &ApiError::from(&error)),
+        Err((error, _)) => Outcome::Close(error.to_string()),
+    }
+}
+
+fn not_logged(mut pending: Pending, error: &ApiError) -> Outcome {
+    for place in &pending.places {
+        if let Some(answer) = pending.answers.get_mut(*place) {
+            answer.error = Some(error.clone());
+        }
+    }
+    answer(&pending)
+}
+
+/// Goes on when the commands are committed.
+pub(crate) fn committed<S: LogStore>(
+    core: &mut Core<S>,
+    mut pending: Pending,
+    results: Vec<Result<Change, MetadataError>>,
+) {
+    for (place, outcome) in pending.places.iter().zip(results) {
+        if let (Some(answer), Err(error)) = (pending.answers.get_mut(*place), outcome) {
+            answer.error = Some(ApiError::from(&error));
+        }
+    }
+    let outcome = answer(&pending);
+    core.finish(pending.ctx.id, outcome);
+}
+
+fn answer(pending: &Pending) -> Outcome {
+    let code = |a: &Answer| a.error.as_ref().map_or(0, ApiError::code);
+    let text = |a: &Answer| a.error.as_ref().and_then(ApiError::text);
+    if pending.legacy {
+        let result = |a: &Answer| {
+            LegacyResult::default()
+                .with_error_code(code(a))
+                .with_error_message(text(a))
+                .with_resource_type(a.resource_type)
+                .with_resource_name(a.resource_name.clone())
+        };
+        let responses = pending.answers.iter().map(result).collect();
+        return pending.ctx.reply(&AlterConfigsResponse::default().with_responses(responses));
+    }
+    let result = |a: &Answer| {
+        AlterConfigsResourceResponse::default()
+            .with_error_code(code(a))
+            .with_error_message(text(a))
+            .with_resource_type(a.resource_type)
+            .with_resource_name(a.resource_name.clone())
+    };
+    let responses = pending.answers.iter().map(result).collect();
+    pending.ctx.reply(&IncrementalAlterConfigsResponse::default().with_responses(responses))
+}

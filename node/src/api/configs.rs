@@ -1,0 +1,27 @@
+//! What the configuration requests share: resource types, sources, value types.
+
+use wherry_metadata::ConfigKind;
+
+/// Resource type of a topic.
+pub(crate) const TOPIC: i8 = 2;
+/// Resource type of a node.
+pub(crate) const BROKER: i8 = 4;
+
+/// Set on the topic.
+pub(crate) const SOURCE_TOPIC: i8 = 1;
+/// Set in the node's own configuration.
+pub(crate) const SOURCE_STATIC_BROKER: i8 = 4;
+/// Set nowhere.
+pub(crate) const SOURCE_DEFAULT: i8 = 5;
+
+/// The protocol's number of a value type.
+pub(crate) fn type_number(kind: ConfigKind) -> i8 {
+    match kind {
+        ConfigKind::Boolean => 1,
+        ConfigKind::String => 2,
+        ConfigKind::Int => 3,
+        ConfigKind::Long => 5,
+        ConfigKind::Double => 6,
+        ConfigKind::List => 7,
+    }
+}

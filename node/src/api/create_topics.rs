@@ -1,0 +1,221 @@
+//! CreateTopics. Answered when the topics are durable in the metadata.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+use wherry_metadata::{Change, Command, MetadataError};
+
+use super::codec::messages::create_topics_request::CreatableTopic;
+use super::codec::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use super::codec::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use super::codec::{ResponseError, StrBytes};
+use super::errors::{ApiError, shown};
+use super::{Ctx, Outcome, configs};
+use crate::core::store::LogStore;
+use crate::core::{AfterCommit, Core};
+use crate::limits::{MAX_CONFIGS_PER_RESOURCE, MAX_NEW_PARTITIONS_PER_REQUEST, MAX_TOPICS_PER_CHANGE};
+
+/// Names that other systems give to topics of their own; clients look them up and must not find a user's topic there.
+const RESERVED: [&str; 4] = ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
+
+/// A request whose commands are on their way to the disk.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    ctx: Ctx,
+    response: CreateTopicsResponse,
+    /// Place in the response of each command.
+    places: Vec<usize>,
+}
+
+/// Checks every topic by itself; the good ones are made even if others are not.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: CreateTopicsRequest) -> Outcome {
+    let mut response = CreateTopicsResponse::default();
+    let mut commands = Vec::new();
+    let mut places = Vec::new();
+    let twice = named_twice(&request.topics);
+    let mut room = MAX_NEW_PARTITIONS_PER_REQUEST;
+    for (n, topic) in request.topics.iter().enumerate() {
+        let checked = if n >= MAX_TOPICS_PER_CHANGE {
+            Err(ApiError::new(
+                ResponseError::PolicyViolation,
+                format!("at most {MAX_TOPICS_PER_CHANGE} topics in one request"),
+            ))
+        } else if twice.contains(&topic.name.0) {
+            Err(ApiError::new(ResponseError::InvalidRequest, "the topic is named twice in this request"))
+        } else {
+            command(core, topic, &mut room)
+        };
+        let mut result = CreatableTopicResult::default().with_name(topic.name.clone());
+        result.num_partitions = -1;
+        result.replication_factor = -1;
+        match checked {
+            Ok(command) => {
+                places.push(response.topics.len());
+                commands.push(command);
+            }
+            Err(error) => fail(&mut result, &error),
+        }
+        response.topics.push(result);
+    }
+    if request.validate_only || commands.is_empty() {
+        for (command, place) in commands.iter().zip(&places) {
+            if let Some(result) = response.topics.get_mut(*place) {
+                describe_planned(result, command);
+            }
+        }
+        return ctx.reply(&response);
+    }
+    let pending = Pending { ctx: ctx.clone(), response, places };
+    match core.propose(commands, AfterCommit::CreateTopics(Box::new(pending))) {
+        Ok(()) => Outcome::LaterAlone,
+        Err((error, AfterCommit::CreateTopics(pending))) => not_logged(*pending, &ApiError::from(&error)),
+        Err((error, _)) => Outcome::Close(error.to_string()),
+    }
+}
+
+fn not_logged(mut pending: Pending, error: &ApiError) -> Outcome {
+    for place in &pending.places {
+        if let Some(result) = pending.response.topics.get_mut(*place) {
+            fail(result, error);
+        }
+    }
+    pending.ctx.reply(&pending.response)
+}
+
+/// Goes on when the commands are committed.
+pub(crate) fn committed<S: LogStore>(
+    core: &mut Core<S>,
+    mut pending: Pending,
+    results: Vec<Result<Change, MetadataError>>,
+) {
+    for (place, outcome) in pending.places.iter().zip(results) {
+        let Some(result) = pending.response.topics.get_mut(*place) else { continue };
+        match outcome {
+            Ok(Change::TopicCreated { id }) => describe_made(core, result, id),
+            Ok(_) => {}
+            Err(error) => fail(result, &ApiError::from(&error)),
+        }
+    }
+    let outcome = pending.ctx.reply(&pending.response);
+    core.finish(pending.ctx.id, outcome);
+}
+
+fn fail(result: &mut CreatableTopicResult, error: &ApiError) {
+    result.error_code = error.code();
+    result.error_message = error.text();
+    result.topic_config_error_code = error.code();
+}
+
+fn named_twice(topics: &[CreatableTopic]) -> BTreeSet<StrBytes> {
+    let mut seen = BTreeSet::new();
+    topics.iter().filter(|t| !seen.insert(t.name.as_str())).map(|t| t.name.0.clone()).collect()
+}
+
+/// What the state machine and this node say about a command, before it is logged.
+pub(crate) fn check<S: LogStore>(core: &Core<S>, command: &Command) -> Result<(), ApiError> {
+    if let Command::CreateTopic { name, .. } = command
+        && RESERVED.contains(&name.as_str())
+    {
+        return Err(ApiError::new(
+            ResponseError::InvalidTopicException,
+            format!("the name '{name}' is reserved for the system"),
+        ));
+    }
+    core.meta.check(command).map_err(|error| ApiError::from(&error))
+}
+
+fn command<S: LogStore>(core: &Core<S>, topic: &CreatableTopic, room: &mut usize) -> Result<Command, ApiError> {
+    if topic.configs.len() > MAX_CONFIGS_PER_RESOURCE {
+        let text = format!("at most {MAX_CONFIGS_PER_RESOURCE} configuration entries for one topic");
+        return Err(ApiError::new(ResponseError::InvalidConfig, text));
+    }
+    let (partitions, replication_factor) = size(core, topic)?;
+    let command = Command::CreateTopic {
+        name: topic.name.to_string(),
+        id: Uuid::new_v4(),
+        partitions,
+        replication_factor,
+        configs: entries(topic)?,
+        internal: false,
+    };
+    check(core, &command)?;
+    *room = room.checked_sub(usize::try_from(partitions).unwrap_or(usize::MAX)).ok_or_else(|| {
+        let text = format!("at most {MAX_NEW_PARTITIONS_PER_REQUEST} new partitions in one request");
+        ApiError::new(ResponseError::PolicyViolation, text)
+    })?;
+    Ok(command)
+}
+
+fn size<S: LogStore>(core: &Core<S>, topic: &CreatableTopic) -> Result<(i32, i16), ApiError> {
+    if topic.assignments.is_empty() {
+        let partitions = if topic.num_partitions == -1 { core.config.default_partitions } else { topic.num_partitions };
+        let replicas = if topic.replication_factor == -1 { 1 } else { topic.replication_factor };
+        return Ok((partitions, replicas));
+    }
+    if topic.num_partitions != -1 || topic.replication_factor != -1 {
+        return Err(ApiError::new(
+            ResponseError::InvalidRequest,
+            "give either assignments, or a number of partitions and a replication factor",
+        ));
+    }
+    let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    let here = |a: &super::codec::messages::create_topics_request::CreatableReplicaAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
+    if !indexes.iter().copied().eq(0..i32::try_from(indexes.len()).unwrap_or(i32::MAX)) {
+        return Err(ApiError::new(
+            ResponseError::InvalidReplicaAssignment,
+            "assignments must be for partitions 0, 1, 2 and so on",
+        ));
+    }
+    if !topic.assignments.iter().all(here) {
+        return Err(ApiError::new(
+            ResponseError::InvalidReplicaAssignment,
+            format!("every partition must be assigned to node {} and to no other", core.config.node_id),
+        ));
+    }
+    Ok((i32::try_from(indexes.len()).unwrap_or(i32::MAX), 1))
+}
+
+fn entries(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, ApiError> {
+    topic
+        .configs
+        .iter()
+        .map(|entry| match &entry.value {
+            Some(value) => Ok((entry.name.to_string(), value.to_string())),
+            None => Err(ApiError::new(
+                ResponseError::InvalidConfig,
+                format!("the configuration {} has no value", shown(&entry.name)),
+            )),
+        })
+        .collect()
+}
+
+fn describe_planned(result: &mut CreatableTopicResult, command: &Command) {
+    if let Command::CreateTopic { partitions, replication_factor, configs, .. } = command {
+        result.num_partitions = *partitions;
+        result.replication_factor = *replication_factor;
+        result.configs = Some(described(|key| configs.get(key).cloned()));
+    }
+}
+
+fn describe_made<S: LogStore>(core: &Core<S>, result: &mut CreatableTopicResult, id: Uuid) {
+    let Some(topic) = core.meta.topic_by_id(id) else { return };
+    result.topic_id = id;
+    result.num_partitions = topic.partitions;
+    result.replication_factor = topic.replication_factor;
+    result.configs = Some(described(|key| topic.overrides.get(key).cloned()));
+}
+
+fn described(value: impl Fn(&str) -> Option<String>) -> Vec<CreatableTopicConfigs> {
+    wherry_metadata::config_keys()
+        .iter()
+        .map(|key| {
+            let set = value(key.name);
+            let source = if set.is_some() { configs::SOURCE_TOPIC } else { configs::SOURCE_DEFAULT };
+            CreatableTopicConfigs::default()
+                .with_name(StrBytes::from_static_str(key.name))
+                .with_config_source(source)
+                .with_value(Some(set.map_or(StrBytes::from_static_str(key.default), StrBytes::from_string)))
+        })
+        .collect()
+}

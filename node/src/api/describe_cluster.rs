@@ -1,0 +1,34 @@
+//! DescribeCluster: the nodes.
+
+use super::codec::messages::describe_cluster_response::DescribeClusterBroker;
+use super::codec::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use super::codec::{ResponseError, StrBytes};
+use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
+use super::{Ctx, Outcome};
+use crate::core::Core;
+use crate::core::store::LogStore;
+
+const BROKERS: i8 = 1;
+
+/// Answers with this node; controllers can't be asked for, since there are none apart.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeClusterRequest) -> Outcome {
+    let mut response = DescribeClusterResponse::default();
+    if ctx.version >= 1 && request.endpoint_type != BROKERS {
+        response.error_code = ResponseError::UnsupportedEndpointType.code();
+        response.error_message = Some(StrBytes::from_static_str("only the endpoints of brokers can be listed"));
+        response.endpoint_type = BROKERS;
+        return ctx.reply(&response);
+    }
+    response.cluster_id = StrBytes::from_string(core.meta.cluster_id().unwrap_or_default().to_owned());
+    response.controller_id = BrokerId(core.config.node_id);
+    response.cluster_authorized_operations =
+        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
+    response.brokers = vec![
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(core.config.node_id))
+            .with_host(StrBytes::from_string(core.advertised.host.clone()))
+            .with_port(i32::from(core.advertised.port))
+            .with_rack(core.config.rack.clone().map(StrBytes::from_string)),
+    ];
+    ctx.reply(&response)
+}

@@ -1,0 +1,180 @@
+//! DescribeConfigs: every setting of a topic or of this node, where it comes from, and what it means.
+
+use wherry_metadata::{ConfigKey, ConfigKind, Topic};
+
+use super::codec::messages::describe_configs_request::DescribeConfigsResource;
+use super::codec::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use super::codec::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use super::codec::{ResponseError, StrBytes};
+use super::errors::{ApiError, shown};
+use super::{Ctx, Outcome, configs, topics};
+use crate::core::Core;
+use crate::core::store::LogStore;
+
+/// Answers for each resource.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeConfigsRequest) -> Outcome {
+    let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
+    let results = request
+        .resources
+        .iter()
+        .map(|resource| {
+            let mut result = DescribeConfigsResult::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone());
+            match describe(core, resource, detail) {
+                Ok(entries) => result.configs = entries,
+                Err(error) => {
+                    result.error_code = error.code();
+                    result.error_message = error.text();
+                }
+            }
+            result
+        })
+        .collect();
+    ctx.reply(&DescribeConfigsResponse::default().with_results(results))
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Detail {
+    synonyms: bool,
+    documentation: bool,
+}
+
+fn describe<S: LogStore>(
+    core: &Core<S>,
+    resource: &DescribeConfigsResource,
+    detail: Detail,
+) -> Result<Vec<DescribeConfigsResourceResult>, ApiError> {
+    let wanted = |name: &str| match &resource.configuration_keys {
+        None => true,
+        Some(keys) => keys.iter().any(|key| key.as_str() == name),
+    };
+    match resource.resource_type {
+        configs::TOPIC => {
+            let topic = topics::by_name(&core.meta, &resource.resource_name)?;
+            let keys = wherry_metadata::config_keys().iter().filter(|key| wanted(key.name));
+            Ok(keys.map(|key| topic_entry(topic, key, detail)).collect())
+        }
+        configs::BROKER => {
+            check_node(core, &resource.resource_name)?;
+            Ok(node_settings(core).into_iter().filter(|s| wanted(s.name)).map(|s| node_entry(s, detail)).collect())
+        }
+        other => Err(ApiError::new(
+            ResponseError::InvalidRequest,
+            format!("resources of type {other} have no configuration here"),
+        )),
+    }
+}
+
+fn topic_entry(topic: &Topic, key: &'static ConfigKey, detail: Detail) -> DescribeConfigsResourceResult {
+    let set = topic.overrides.get(key.name).map(|value| StrBytes::from_string(value.clone()));
+    let default = StrBytes::from_static_str(key.default);
+    let source = if set.is_some() { configs::SOURCE_TOPIC } else { configs::SOURCE_DEFAULT };
+    let mut entry = DescribeConfigsResourceResult::default();
+    entry.name = StrBytes::from_static_str(key.name);
+    entry.config_source = source;
+    entry.config_type = configs::type_number(key.kind);
+    if detail.synonyms {
+        let synonym = |name, value, source| {
+            DescribeConfigsSynonym::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(Some(value))
+                .with_source(source)
+        };
+        let own = set.clone().map(|value| synonym(key.name, value, configs::SOURCE_TOPIC));
+        entry.synonyms = own.into_iter().collect();
+        entry.synonyms.push(synonym(key.broker_name, default.clone(), configs::SOURCE_DEFAULT));
+    }
+    if detail.documentation {
+        entry.documentation = Some(StrBytes::from_static_str(key.doc));
+    }
+    entry.value = Some(set.unwrap_or(default));
+    entry
+}
+
+/// One setting of this node, by the name that tools know.
+struct Setting {
+    name: &'static str,
+    value: String,
+    kind: ConfigKind,
+    doc: &'static str,
+}
+
+fn check_node<S: LogStore>(core: &Core<S>, name: &str) -> Result<(), ApiError> {
+    let ours = core.config.node_id;
+    // Without a name: the defaults of all nodes, which are the same as this one's.
+    if name.is_empty() || name.parse() == Ok(ours) {
+        return Ok(());
+    }
+    let text = format!("this is node {ours}; ask node {} for its own settings", shown(name));
+    Err(ApiError::new(ResponseError::InvalidRequest, text))
+}
+
+fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
+    let config = &core.config;
+    let setting = |name, value: String, kind, doc| Setting { name, value, kind, doc };
+    let address = |host: &str, port| format!("PLAINTEXT://{host}:{port}");
+    let advertised = address(&core.advertised.host, core.advertised.port);
+    let listeners = address(&config.listen.ip().to_string(), config.listen.port());
+    let mut all = vec![
+        setting("advertised.listeners", advertised, ConfigKind::String, "Where clients are told to connect."),
+        setting(
+            "auto.create.topics.enable",
+            config.auto_create_topics.to_string(),
+            ConfigKind::Boolean,
+            "Whether asking for an unknown topic makes it.",
+        ),
+        setting("broker.id", config.node_id.to_string(), ConfigKind::Int, "Id of this node."),
+        setting("default.replication.factor", "1".into(), ConfigKind::Int, "Replicas of a topic that does not say."),
+        setting("listeners", listeners, ConfigKind::String, "Address that is served."),
+        setting(
+            "log.dirs",
+            config.data_dir.display().to_string(),
+            ConfigKind::String,
+            "Directory of everything that lasts.",
+        ),
+        setting("node.id", config.node_id.to_string(), ConfigKind::Int, "Id of this node."),
+        setting(
+            "num.partitions",
+            config.default_partitions.to_string(),
+            ConfigKind::Int,
+            "Partitions of a topic that does not say.",
+        ),
+        setting(
+            "socket.request.max.bytes",
+            config.limits.request_bytes.to_string(),
+            ConfigKind::Int,
+            "Largest request in bytes.",
+        ),
+    ];
+    if let Some(rack) = &config.rack {
+        all.push(setting("broker.rack", rack.clone(), ConfigKind::String, "Failure domain."));
+    }
+    let topic_defaults = wherry_metadata::config_keys().iter();
+    all.extend(topic_defaults.map(|k| setting(k.broker_name, k.default.to_owned(), k.kind, k.doc)));
+    all
+}
+
+fn node_entry(setting: Setting, detail: Detail) -> DescribeConfigsResourceResult {
+    let mut entry = DescribeConfigsResourceResult::default();
+    entry.name = StrBytes::from_static_str(setting.name);
+    entry.read_only = true;
+    entry.config_source = configs::SOURCE_STATIC_BROKER;
+    entry.config_type = configs::type_number(setting.kind);
+    let value = StrBytes::from_string(setting.value);
+    if detail.synonyms {
+        entry.synonyms = vec![
+            DescribeConfigsSynonym::default()
+                .with_name(entry.name.clone())
+                .with_value(Some(value.clone()))
+                .with_source(configs::SOURCE_STATIC_BROKER),
+        ];
+    }
+    if detail.documentation {
+        entry.documentation = Some(StrBytes::from_static_str(setting.doc));
+    }
+    entry.value = Some(value);
+    entry
+}

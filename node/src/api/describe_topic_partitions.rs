@@ -1,0 +1,109 @@
+//! DescribeTopicPartitions (KIP-966): topics by name order, a bounded number of partitions per response, and a cursor.
+
+use super::codec::ResponseError;
+use super::codec::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use super::codec::messages::{BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
+use super::metadata::TOPIC_OPERATIONS;
+use super::{Ctx, Outcome, topics};
+use crate::core::Core;
+use crate::core::store::LogStore;
+use crate::limits::MAX_DESCRIBED_PARTITIONS;
+use wherry_metadata::Topic;
+
+/// Answers from the cursor on.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeTopicPartitionsRequest) -> Outcome {
+    let asked = usize::try_from(request.response_partition_limit).unwrap_or(0).max(1);
+    let mut room = asked.min(MAX_DESCRIBED_PARTITIONS);
+    let (from, first) = match &request.cursor {
+        Some(cursor) => (cursor.topic_name.to_string(), cursor.partition_index.max(0)),
+        None => (String::new(), 0),
+    };
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for (name, topic) in wanted(core, request, &from, asked) {
+        if room == 0 {
+            response.next_cursor = Some(cursor(&name, 0));
+            break;
+        }
+        let Some(topic) = topic else {
+            room -= 1;
+            response.topics.push(unknown(name));
+            continue;
+        };
+        let start = if name == from { first.min(topic.partitions) } else { 0 };
+        let end = topic.partitions.min(start.saturating_add(i32::try_from(room).unwrap_or(i32::MAX)));
+        room -= usize::try_from(end - start).unwrap_or(room).min(room);
+        response.topics.push(describe(core, &topic, start..end));
+        if end < topic.partitions {
+            response.next_cursor = Some(cursor(&name, end));
+            break;
+        }
+    }
+    ctx.reply(&response)
+}
+
+type Wanted = (String, Option<std::sync::Arc<Topic>>);
+
+/// Names in order from the cursor on, one more than can be answered at most.
+fn wanted<S: LogStore>(
+    core: &Core<S>,
+    request: &DescribeTopicPartitionsRequest,
+    from: &str,
+    most: usize,
+) -> Vec<Wanted> {
+    let most = most.min(MAX_DESCRIBED_PARTITIONS).saturating_add(1);
+    if request.topics.is_empty() {
+        let all = core.meta.topics_from(from).take(most);
+        return all.map(|topic| (topic.name.to_string(), Some(std::sync::Arc::clone(topic)))).collect();
+    }
+    let mut names: Vec<&str> = request.topics.iter().map(|t| t.name.as_str()).filter(|name| *name >= from).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(most);
+    names.into_iter().map(|name| (name.to_owned(), core.meta.topic(name).cloned())).collect()
+}
+
+fn cursor(name: &str, partition: i32) -> Cursor {
+    Cursor::default()
+        .with_topic_name(TopicName(super::codec::StrBytes::from_string(name.to_owned())))
+        .with_partition_index(partition)
+}
+
+fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
+    let error = match wherry_metadata::check_name(&name) {
+        Ok(()) => ResponseError::UnknownTopicOrPartition,
+        Err(_) => ResponseError::InvalidTopicException,
+    };
+    let mut topic = DescribeTopicPartitionsResponseTopic::default();
+    topic.error_code = error.code();
+    topic.name = Some(TopicName(super::codec::StrBytes::from_string(name)));
+    topic
+}
+
+fn describe<S: LogStore>(
+    core: &Core<S>,
+    topic: &Topic,
+    partitions: std::ops::Range<i32>,
+) -> DescribeTopicPartitionsResponseTopic {
+    let node = BrokerId(core.config.node_id);
+    let epoch = core.leader_epoch(topic);
+    let mut described = DescribeTopicPartitionsResponseTopic::default();
+    described.name = Some(TopicName(topics::name_of(topic)));
+    described.topic_id = topic.id;
+    described.is_internal = topic.internal;
+    described.topic_authorized_operations = TOPIC_OPERATIONS;
+    described.partitions = partitions
+        .map(|index| {
+            DescribeTopicPartitionsResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(node)
+                .with_leader_epoch(epoch.0)
+                .with_replica_nodes(vec![node])
+                .with_isr_nodes(vec![node])
+                .with_eligible_leader_replicas(Some(Vec::new()))
+                .with_last_known_elr(Some(Vec::new()))
+        })
+        .collect();
+    described
+}

@@ -1,0 +1,270 @@
+//! Fetch: long polls without polling, cold reads without blocking, incremental sessions.
+//!
+//! ```text
+//!  handle ─> gather ─┬─ all there ──────────────┬─ enough, or time over ─> respond
+//!                    └─ reads pending ─ done ───┴─ not enough ─> wait ─ log moved / deadline ─> gather
+//! ```
+//! While a fetch waits it holds no record bytes: the tail's memory is freed by flushing alone (rule 15).
+
+mod op;
+mod request;
+mod response;
+
+use wherry_wire::types::Offset;
+
+use super::codec::ResponseError;
+use super::codec::messages::FetchRequest;
+use super::errors::ApiError;
+use super::{Ctx, Outcome, topics};
+use crate::core::Core;
+use crate::core::purgatory::FetchId;
+use crate::core::sessions::{Told, TopicRef};
+use crate::core::store::{LogError, LogStore, Read, ReadToken, Served};
+pub(crate) use op::FetchOp;
+use op::Part;
+
+/// A read that the disk owes, and for which part.
+type Owed = (ReadToken, u32);
+
+/// Begins a fetch.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: FetchRequest) -> Outcome {
+    let mut op = match request::plan(core, ctx, request) {
+        Ok(op) => op,
+        Err(error) => return response::failed(ctx, error),
+    };
+    let owed = gather(core, &mut op);
+    if owed.is_empty() {
+        if is_due(core, &op) {
+            return response::answer(core, op);
+        }
+        hold(&mut op);
+    }
+    let id = core.purgatory.insert(Box::new(op));
+    if let Some(connection) = core.connection(ctx.id.conn) {
+        connection.fetches.push(id);
+    }
+    expect(core, id, owed);
+    watch_if_idle(core, id);
+    Outcome::Later
+}
+
+fn expect<S: LogStore>(core: &mut Core<S>, id: FetchId, owed: Vec<Owed>) {
+    for (token, part) in owed {
+        core.purgatory.expect_read(token, id, part);
+    }
+}
+
+fn is_due<S: LogStore>(core: &Core<S>, op: &FetchOp) -> bool {
+    op.is_satisfied() || core.now.monotonic_ns >= op.deadline_ns
+}
+
+/// Lets go of record bytes: they are read again when the fetch is answered.
+fn hold(op: &mut FetchOp) {
+    for part in &mut op.parts {
+        part.data.clear();
+    }
+}
+
+fn watch_if_idle<S: LogStore>(core: &mut Core<S>, id: FetchId) {
+    let Some(op) = core.purgatory.get_mut(id) else { return };
+    if op.outstanding > 0 {
+        return;
+    }
+    let deadline_ns = op.deadline_ns;
+    let logs: Vec<_> = (0u32..).zip(&op.parts).filter_map(|(n, part)| part.log.map(|log| (log, n))).collect();
+    core.purgatory.watch(id, deadline_ns, logs.into_iter());
+    core.stats.fetches_waiting.set(core.purgatory.len() as u64);
+}
+
+/// Reads every part, within the request's budget. What the disk owes is returned.
+fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
+    let mut owed = Vec::new();
+    let mut taken = 0usize;
+    for (n, part) in (0u32..).zip(&mut op.parts) {
+        part.data.clear();
+        part.error = None;
+        part.dirty = false;
+        part.known_bytes = 0;
+        let room = op.max_bytes.saturating_sub(taken);
+        match read_part(core, part, room, taken == 0) {
+            Ok(Found::Data) => taken = taken.saturating_add(part.data_bytes()),
+            Ok(Found::NoRoom) => {}
+            Ok(Found::Owed(token, reserved)) => {
+                owed.push((token, n));
+                taken = taken.saturating_add(reserved);
+            }
+            Err(error) => part.fail(error),
+        }
+    }
+    op.outstanding = owed.len();
+    owed
+}
+
+enum Found {
+    /// All that there is, or that there is room for.
+    Data,
+    /// The budget is spent; the part has its turn another time.
+    NoRoom,
+    /// The disk brings it; this much of the budget is kept for it.
+    Owed(ReadToken, usize),
+}
+
+fn read_part<S: LogStore>(
+    core: &mut Core<S>,
+    part: &mut Part,
+    room: usize,
+    first: bool,
+) -> Result<Found, ResponseError> {
+    locate(core, part)?;
+    let Some(log) = part.log else { return Err(ResponseError::UnknownTopicOrPartition) };
+    let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    part.now = Told { high_watermark: info.durable_end.0, log_start: info.log_start.0 };
+    let from = Offset(part.wanted.offset);
+    // Between the durable end and the log's end: nothing to see yet, and nothing wrong.
+    if from >= info.durable_end && from <= info.log_end {
+        part.known_bytes = 0;
+        return Ok(Found::Data);
+    }
+    let limit = usize::try_from(part.wanted.max_bytes).unwrap_or(0).min(core.config.limits.fetch_partition_bytes);
+    let budget = limit.min(room);
+    if budget == 0 && !first {
+        return Ok(Found::NoRoom);
+    }
+    match core.store.read(log, from, budget, first) {
+        Ok(Read::Ready(served)) => {
+            part.take(served);
+            Ok(Found::Data)
+        }
+        Ok(Read::Pending(token)) => Ok(Found::Owed(token, budget)),
+        // Too many reads wait: the client gets the rest in its next fetch.
+        Err(LogError::Busy { .. }) => Ok(Found::NoRoom),
+        Err(error) => Err(error_of(&error)),
+    }
+}
+
+fn error_of(error: &LogError) -> ResponseError {
+    if let LogError::Corrupt(what) = error {
+        tracing::error!(%what, "refusing to serve damaged bytes");
+    }
+    ApiError::from(error).error
+}
+
+/// Finds the part's log anew each time: the topic may be gone since, or another under the same name.
+fn locate<S: LogStore>(core: &Core<S>, part: &mut Part) -> Result<(), ResponseError> {
+    part.log = None;
+    let topic = match &part.wanted.topic {
+        TopicRef::Name(name) => topics::by_name(&core.meta, name)?,
+        TopicRef::Id(id) => topics::by_id(&core.meta, *id)?,
+    };
+    let log = topics::log(topic, part.wanted.partition)?;
+    topics::check_epoch(part.wanted.leader_epoch, core.leader_epoch(topic))?;
+    part.log = Some(log);
+    Ok(())
+}
+
+/// A read came back from the disk.
+pub(crate) fn read_done<S: LogStore>(core: &mut Core<S>, token: ReadToken, result: Result<Served, LogError>) {
+    let Some((id, n)) = core.purgatory.read_arrived(token) else { return };
+    let Some(op) = core.purgatory.get_mut(id) else { return };
+    op.outstanding = op.outstanding.saturating_sub(1);
+    if let Some(part) = usize::try_from(n).ok().and_then(|n| op.parts.get_mut(n)) {
+        match result {
+            Ok(served) => part.take(served),
+            Err(error) => part.fail(error_of(&error)),
+        }
+    }
+    if op.outstanding == 0 {
+        decide(core, id);
+    }
+}
+
+/// Everything that was asked of the disk is here: answer, or wait.
+fn decide<S: LogStore>(core: &mut Core<S>, id: FetchId) {
+    let Some(op) = core.purgatory.check_out(id) else { return };
+    if is_due(core, &op) {
+        return respond(core, id, *op);
+    }
+    let mut op = op;
+    hold(&mut op);
+    core.purgatory.check_in(id, op);
+    watch_if_idle(core, id);
+}
+
+fn respond<S: LogStore>(core: &mut Core<S>, id: FetchId, op: FetchOp) {
+    core.purgatory.remove(id);
+    core.stats.fetches_waiting.set(core.purgatory.len() as u64);
+    let request = op.ctx.id;
+    if let Some(connection) = core.connection(request.conn) {
+        connection.fetches.retain(|fetch| *fetch != id);
+    }
+    let outcome = response::answer(core, op);
+    core.finish(request, outcome);
+}
+
+/// Gathers again and answers, as soon as the disk has what it owes.
+fn conclude<S: LogStore>(core: &mut Core<S>, id: FetchId, mut op: Box<FetchOp>) {
+    let owed = gather(core, &mut op);
+    if owed.is_empty() && is_due(core, &op) {
+        return respond(core, id, *op);
+    }
+    core.purgatory.check_in(id, op);
+    if owed.is_empty() {
+        // Less is there than a moment ago (records were deleted): it goes on waiting.
+        if let Some(op) = core.purgatory.get_mut(id) {
+            hold(op);
+        }
+        return watch_if_idle(core, id);
+    }
+    expect(core, id, owed);
+}
+
+impl<S: LogStore> Core<S> {
+    /// A log moved, or is gone: fetches that watch it are looked at in this turn.
+    pub(crate) fn wake_log(&mut self, log: wherry_wire::types::LogId) {
+        self.purgatory.wake(log);
+    }
+
+    /// Looks at the fetches whose logs moved; each once per turn, and only at the parts that moved.
+    pub(crate) fn evaluate_woken(&mut self) {
+        for id in self.purgatory.take_woken() {
+            let Some(mut op) = self.purgatory.check_out(id) else { continue };
+            if op.outstanding > 0 {
+                self.purgatory.check_in(id, op);
+                continue;
+            }
+            self.peek_dirty(&mut op);
+            if is_due(self, &op) {
+                conclude(self, id, op);
+            } else {
+                self.purgatory.check_in(id, op);
+            }
+        }
+    }
+
+    fn peek_dirty(&mut self, op: &mut FetchOp) {
+        let room = op.max_bytes;
+        for part in op.parts.iter_mut().filter(|part| part.dirty) {
+            part.dirty = false;
+            match read_part(self, part, room, true) {
+                Ok(Found::Data | Found::NoRoom) => {}
+                // On disk, so surely there: `conclude` reads it. The token finds nobody.
+                Ok(Found::Owed(..)) => part.known_bytes = usize::MAX,
+                Err(error) => part.fail(error),
+            }
+            part.data.clear();
+        }
+    }
+
+    /// Answers the fetches whose time is over.
+    pub(crate) fn expire_fetches(&mut self) {
+        while let Some(id) = self.purgatory.pop_due(self.now.monotonic_ns) {
+            let Some(op) = self.purgatory.check_out(id) else { continue };
+            if op.outstanding > 0 {
+                // Answered when the reads are there: `decide` sees that the time is over.
+                self.purgatory.check_in(id, op);
+            } else {
+                conclude(self, id, op);
+            }
+        }
+    }
+}

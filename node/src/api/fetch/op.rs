@@ -1,0 +1,112 @@
+//! A fetch that is being carried out: what is wanted of each partition, and what was found.
+
+use bytes::Bytes;
+use wherry_wire::types::LogId;
+
+use crate::api::Ctx;
+use crate::api::codec::ResponseError;
+use crate::core::sessions::{Told, Wanted};
+use crate::core::store::Served;
+
+/// How the request relates to a fetch session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InSession {
+    /// None.
+    No,
+    /// The first fetch of this session: everything is answered.
+    First(i32),
+    /// A later fetch: what is new is answered.
+    Later(i32),
+}
+
+impl InSession {
+    /// The id that the response carries.
+    pub(crate) fn id(self) -> i32 {
+        match self {
+            Self::No => 0,
+            Self::First(id) | Self::Later(id) => id,
+        }
+    }
+}
+
+/// One partition of a fetch.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) wanted: Wanted,
+    pub(crate) told: Option<Told>,
+    pub(crate) log: Option<LogId>,
+    pub(crate) error: Option<ResponseError>,
+    pub(crate) now: Told,
+    pub(crate) data: Vec<Bytes>,
+    /// Bytes that were there when it was last looked at.
+    pub(crate) known_bytes: usize,
+    /// The log moved since.
+    pub(crate) dirty: bool,
+}
+
+impl Part {
+    pub(crate) fn new(wanted: Wanted, told: Option<Told>) -> Self {
+        Self {
+            wanted,
+            told,
+            log: None,
+            error: None,
+            now: Told::default(),
+            data: Vec::new(),
+            known_bytes: 0,
+            dirty: true,
+        }
+    }
+
+    pub(crate) fn fail(&mut self, error: ResponseError) {
+        self.error = Some(error);
+        self.data.clear();
+        self.now = Told { high_watermark: -1, log_start: -1 };
+    }
+
+    /// Takes what was read. Where more is there than was read, waiting for more would be pointless.
+    pub(crate) fn take(&mut self, served: Served) {
+        let more = served.next.0 < self.now.high_watermark;
+        self.data = served.batches;
+        self.known_bytes = if more { usize::MAX } else { self.data_bytes() };
+    }
+
+    pub(crate) fn data_bytes(&self) -> usize {
+        self.data.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether an incremental response must name it.
+    pub(crate) fn is_news(&self) -> bool {
+        self.error.is_some() || !self.data.is_empty() || self.told != Some(self.now)
+    }
+}
+
+/// A fetch request on its way.
+#[derive(Debug)]
+pub(crate) struct FetchOp {
+    pub(crate) ctx: Ctx,
+    pub(crate) began_ns: u64,
+    pub(crate) deadline_ns: u64,
+    pub(crate) min_bytes: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) read_committed: bool,
+    pub(crate) session: InSession,
+    pub(crate) parts: Vec<Part>,
+    /// Reads that the disk owes.
+    pub(crate) outstanding: usize,
+}
+
+impl FetchOp {
+    /// Notes that the log of a part moved.
+    pub(crate) fn mark_dirty(&mut self, part: u32) {
+        if let Some(part) = usize::try_from(part).ok().and_then(|n| self.parts.get_mut(n)) {
+            part.dirty = true;
+        }
+    }
+
+    /// Whether there is enough to answer before the deadline.
+    pub(crate) fn is_satisfied(&self) -> bool {
+        let known = self.parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.known_bytes));
+        self.parts.is_empty() || known >= self.min_bytes || self.parts.iter().any(|part| part.error.is_some())
+    }
+}

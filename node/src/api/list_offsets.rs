@@ -1,0 +1,146 @@
+//! ListOffsets: the offset at a time, or at an end of the log. Lookups that need the disk are answered when it has.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use wherry_wire::types::Offset;
+
+use super::codec::ResponseError;
+use super::codec::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use super::codec::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use super::errors::ApiError;
+use super::{Ctx, Outcome, topics};
+use crate::core::Core;
+use crate::core::store::{LogError, LogStore, Lookup, ReadToken};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+#[derive(Debug)]
+struct Op {
+    ctx: Ctx,
+    response: ListOffsetsResponse,
+    outstanding: usize,
+}
+
+/// Where an awaited lookup belongs.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    op: usize,
+    topic: usize,
+    partition: usize,
+}
+
+/// Requests that wait for the disk. Bounded by the requests in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    ops: Slab<Op>,
+    tokens: HashMap<ReadToken, Place, RandomState>,
+}
+
+enum Found {
+    Ready(Offset, i64, i32),
+    Nothing,
+    Pending(ReadToken),
+}
+
+/// Answers, or starts what needs the disk.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListOffsetsRequest) -> Outcome {
+    let mut response = ListOffsetsResponse::default();
+    let mut waiting = Vec::new();
+    for (t, topic) in request.topics.iter().enumerate() {
+        let mut result = ListOffsetsTopicResponse::default().with_name(topic.name.clone());
+        for (p, partition) in topic.partitions.iter().enumerate() {
+            let mut one = ListOffsetsPartitionResponse::default().with_partition_index(partition.partition_index);
+            set(&mut one, Ok(None));
+            let found =
+                find(core, &topic.name, partition.partition_index, partition.current_leader_epoch, partition.timestamp);
+            match found {
+                Ok(Found::Ready(offset, timestamp, epoch)) => set(&mut one, Ok(Some((offset, timestamp, epoch)))),
+                Ok(Found::Nothing) => {}
+                Ok(Found::Pending(token)) => waiting.push((token, t, p)),
+                Err(error) => set(&mut one, Err(error)),
+            }
+            result.partitions.push(one);
+        }
+        response.topics.push(result);
+    }
+    if waiting.is_empty() {
+        return ctx.reply(&response);
+    }
+    let op = core.lookups.ops.insert(Op { ctx: ctx.clone(), response, outstanding: waiting.len() });
+    for (token, topic, partition) in waiting {
+        core.lookups.tokens.insert(token, Place { op, topic, partition });
+    }
+    Outcome::Later
+}
+
+/// A lookup came back from the disk.
+pub(crate) fn lookup_done<S: LogStore>(
+    core: &mut Core<S>,
+    token: ReadToken,
+    result: Result<Option<(Offset, i64)>, LogError>,
+) {
+    let Some(place) = core.lookups.tokens.remove(&token) else { return };
+    let Some(op) = core.lookups.ops.get_mut(place.op) else { return };
+    if let Some(one) = op.response.topics.get_mut(place.topic).and_then(|t| t.partitions.get_mut(place.partition)) {
+        let found = result.map(|found| found.map(|(offset, timestamp)| (offset, timestamp, -1)));
+        set(one, found.map_err(|error| ApiError::from(&error)));
+    }
+    op.outstanding = op.outstanding.saturating_sub(1);
+    if op.outstanding == 0 {
+        let op = core.lookups.ops.remove(place.op);
+        let outcome = op.ctx.reply(&op.response);
+        core.finish(op.ctx.id, outcome);
+    }
+}
+
+fn set(one: &mut ListOffsetsPartitionResponse, found: Result<Option<(Offset, i64, i32)>, ApiError>) {
+    one.offset = -1;
+    one.timestamp = -1;
+    one.leader_epoch = -1;
+    match found {
+        Ok(Some((offset, timestamp, epoch))) => {
+            one.offset = offset.0;
+            one.timestamp = timestamp;
+            one.leader_epoch = epoch;
+        }
+        Ok(None) => {}
+        Err(error) => one.error_code = error.code(),
+    }
+}
+
+fn find<S: LogStore>(
+    core: &mut Core<S>,
+    name: &str,
+    partition: i32,
+    known_epoch: i32,
+    timestamp: i64,
+) -> Result<Found, ApiError> {
+    let topic = topics::by_name(&core.meta, name)?;
+    let log = topics::log(topic, partition)?;
+    let epoch = core.leader_epoch(topic);
+    topics::check_epoch(known_epoch, epoch)?;
+    let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    match timestamp {
+        LATEST => Ok(Found::Ready(info.durable_end, -1, epoch.0)),
+        EARLIEST | EARLIEST_LOCAL => Ok(Found::Ready(info.log_start, -1, -1)),
+        LATEST_TIERED => Ok(Found::Nothing),
+        MAX_TIMESTAMP => by_lookup(core.store.find_max_timestamp(log)),
+        0.. => by_lookup(core.store.find_offset_by_time(log, timestamp)),
+        _ => Err(ResponseError::InvalidRequest.into()),
+    }
+}
+
+fn by_lookup(lookup: Result<Lookup, LogError>) -> Result<Found, ApiError> {
+    match lookup {
+        Ok(Lookup::Ready(Some((offset, timestamp)))) => Ok(Found::Ready(offset, timestamp, -1)),
+        Ok(Lookup::Ready(None)) => Ok(Found::Nothing),
+        Ok(Lookup::Pending(token)) => Ok(Found::Pending(token)),
+        Err(error) => Err(ApiError::from(&error)),
+    }
+}

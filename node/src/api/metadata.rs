@@ -1,0 +1,154 @@
+//! Metadata: nodes, topics and their partitions. Topics are made on the way where that is switched on.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use wherry_metadata::{Command, Topic};
+
+use super::codec::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use super::codec::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use super::codec::{ResponseError, StrBytes};
+use super::errors::ApiError;
+use super::{Ctx, Outcome, create_topics, topics};
+use crate::core::store::LogStore;
+use crate::core::{AfterCommit, Core};
+use crate::limits::MAX_TOPICS_PER_CHANGE;
+
+/// Operations that everyone may do on a topic (bits of KIP-430), as long as there are no ACLs.
+pub(crate) const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+/// The same on the cluster.
+pub(crate) const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+/// Not asked for.
+pub(crate) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+/// A request that waits until the topics it asked for are made.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    ctx: Ctx,
+    request: MetadataRequest,
+}
+
+/// Answers now, or after the missing topics are made.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &MetadataRequest) -> Outcome {
+    let commands = missing_topics(core, ctx, request);
+    if commands.is_empty() {
+        return answer(core, ctx, request);
+    }
+    let pending = Pending { ctx: ctx.clone(), request: request.clone() };
+    match core.propose(commands, AfterCommit::AutoCreate(Box::new(pending))) {
+        Ok(()) => Outcome::LaterAlone,
+        // Not now: the client sees the topics as unknown and asks again.
+        Err(_) => answer(core, ctx, request),
+    }
+}
+
+/// Goes on after the topics were made (or refused).
+pub(crate) fn committed<S: LogStore>(core: &mut Core<S>, pending: Pending) {
+    let outcome = answer(core, &pending.ctx, &pending.request);
+    core.finish(pending.ctx.id, outcome);
+}
+
+fn missing_topics<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> Vec<Command> {
+    // Before version 4 asking always meant creating.
+    if !core.config.auto_create_topics || !(ctx.version < 4 || request.allow_auto_topic_creation) {
+        return Vec::new();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    request
+        .topics
+        .iter()
+        .flatten()
+        .filter_map(|topic| topic.name.as_ref())
+        .filter(|name| core.meta.topic(name).is_none() && seen.insert(name.as_str()))
+        .take(MAX_TOPICS_PER_CHANGE)
+        .map(|name| Command::CreateTopic {
+            name: name.to_string(),
+            id: Uuid::new_v4(),
+            partitions: core.config.default_partitions,
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+            internal: false,
+        })
+        .filter(|command| create_topics::check(core, command).is_ok())
+        .collect()
+}
+
+fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> Outcome {
+    let mut response = MetadataResponse::default();
+    response.brokers = vec![broker(core)];
+    response.cluster_id = core.meta.cluster_id().map(|id| StrBytes::from_string(id.to_owned()));
+    response.controller_id = BrokerId(core.config.node_id);
+    response.cluster_authorized_operations =
+        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
+    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
+    response.topics = match &request.topics {
+        None => every_topic(core, operations),
+        // In version 0 an empty list means all.
+        Some(list) if list.is_empty() && ctx.version == 0 => every_topic(core, operations),
+        Some(list) => list.iter().map(|t| asked_topic(core, t.name.as_ref(), t.topic_id, operations)).collect(),
+    };
+    ctx.reply(&response)
+}
+
+fn every_topic<S: LogStore>(core: &Core<S>, operations: i32) -> Vec<MetadataResponseTopic> {
+    core.meta.topics_from("").map(|topic| known_topic(core, topic, operations)).collect()
+}
+
+fn asked_topic<S: LogStore>(
+    core: &Core<S>,
+    name: Option<&TopicName>,
+    id: Uuid,
+    operations: i32,
+) -> MetadataResponseTopic {
+    let found = match name {
+        Some(name) => match wherry_metadata::check_name(name) {
+            Ok(()) => topics::by_name(&core.meta, name),
+            Err(error) => Err(ApiError::from(&error).error),
+        },
+        None => topics::by_id(&core.meta, id),
+    };
+    match found {
+        Ok(topic) => known_topic(core, topic, operations),
+        Err(error) => failed_topic(name.cloned(), id, error),
+    }
+}
+
+fn failed_topic(name: Option<TopicName>, id: Uuid, error: ResponseError) -> MetadataResponseTopic {
+    let mut topic = MetadataResponseTopic::default();
+    topic.error_code = error.code();
+    topic.name = name;
+    topic.topic_id = id;
+    topic.topic_authorized_operations = OPERATIONS_UNKNOWN;
+    topic
+}
+
+fn known_topic<S: LogStore>(core: &Core<S>, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+    let epoch = core.leader_epoch(topic);
+    let node = BrokerId(core.config.node_id);
+    let mut known = MetadataResponseTopic::default();
+    known.name = Some(TopicName(topics::name_of(topic)));
+    known.topic_id = topic.id;
+    known.is_internal = topic.internal;
+    known.topic_authorized_operations = operations;
+    known.partitions = (0..topic.partitions)
+        .map(|index| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(node)
+                .with_leader_epoch(epoch.0)
+                .with_replica_nodes(vec![node])
+                .with_isr_nodes(vec![node])
+        })
+        .collect();
+    known
+}
+
+fn broker<S: LogStore>(core: &Core<S>) -> MetadataResponseBroker {
+    MetadataResponseBroker::default()
+        .with_node_id(BrokerId(core.config.node_id))
+        .with_host(StrBytes::from_string(core.advertised.host.clone()))
+        .with_port(i32::from(core.advertised.port))
+        .with_rack(core.config.rack.clone().map(StrBytes::from_string))
+}

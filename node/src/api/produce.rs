@@ -1,0 +1,366 @@
+//! Produce: batches are checked, appended at once, and acknowledged when they are durable (INV-1). acks=1 waits as acks=all
+//! does: with one replica they mean the same. acks=0 has no response; an error closes the connection, since there is no
+//! other way to tell.
+//!
+//! The response is encoded as soon as the offsets are known; only its sending waits for the disk.
+
+use bytes::{Bytes, BytesMut};
+use wherry_metadata::{TimestampType, Topic, TopicConfig};
+use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
+use wherry_wire::types::LogId;
+
+use super::codec::ResponseError;
+use super::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use super::codec::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use super::codec::messages::{ProduceRequest, ProduceResponse};
+use super::errors::ApiError;
+use super::{Ctx, Outcome, topics};
+use crate::core::store::{Appended, LogError, LogStore, Ticket};
+use crate::core::{Blocked, Core, Then, records};
+use crate::limits::MAX_PARTITIONS_PER_REQUEST;
+
+/// First version whose clients know zstd.
+const ZSTD_FROM: i16 = 7;
+/// First version that names topics by id.
+const TOPIC_IDS_FROM: i16 = 13;
+const ZSTD: u8 = 4;
+/// Attribute bit: the timestamps are those of the append.
+const LOG_APPEND_TIME: i16 = 0x08;
+const NO_TIMESTAMP: i64 = -1;
+
+/// A produce request that is being carried out: where it stands when the disk holds it up.
+#[derive(Debug)]
+pub(crate) struct ProduceOp {
+    pub(crate) ctx: Ctx,
+    acks: i16,
+    topics: std::vec::IntoIter<TopicProduceData>,
+    current: Option<(TopicProduceResponse, std::vec::IntoIter<PartitionProduceData>)>,
+    retry: Option<PartitionProduceData>,
+    response: ProduceResponse,
+    ticket: Option<Ticket>,
+    failed: Option<ApiError>,
+}
+
+/// Begins a produce request.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ProduceRequest) -> Outcome {
+    let partitions: usize = request.topic_data.iter().map(|t| t.partition_data.len()).sum();
+    if partitions > MAX_PARTITIONS_PER_REQUEST {
+        return Outcome::Close(format!("{partitions} partitions in one request"));
+    }
+    let refusal = if request.transactional_id.is_some() {
+        Some(ApiError::new(ResponseError::UnsupportedVersion, "transactions are not implemented by this node"))
+    } else if !(-1..=1).contains(&request.acks) {
+        Some(ApiError::new(ResponseError::InvalidRequiredAcks, "acks must be -1, 0 or 1"))
+    } else {
+        None
+    };
+    let op = ProduceOp {
+        ctx: ctx.clone(),
+        acks: request.acks,
+        topics: request.topic_data.into_iter(),
+        current: None,
+        retry: None,
+        response: ProduceResponse::default(),
+        ticket: None,
+        failed: None,
+    };
+    match refusal {
+        Some(error) => refuse(core, op, &error),
+        None => run(core, op),
+    }
+}
+
+fn refuse<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp, error: &ApiError) -> Outcome {
+    for topic in op.topics.by_ref() {
+        let mut result = TopicProduceResponse::default().with_name(topic.name).with_topic_id(topic.topic_id);
+        for data in topic.partition_data {
+            result.partition_responses.push(failed(core, data.index, error));
+        }
+        op.response.responses.push(result);
+    }
+    op.failed = Some(error.clone());
+    answer(core, op)
+}
+
+/// Carries a produce request out, as far as the disk lets it.
+pub(crate) fn run<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp) -> Outcome {
+    loop {
+        let Some((mut result, mut partitions)) = op.current.take() else {
+            let Some(topic) = op.topics.next() else { return answer(core, op) };
+            let result = TopicProduceResponse::default().with_name(topic.name).with_topic_id(topic.topic_id);
+            op.current = Some((result, topic.partition_data.into_iter()));
+            continue;
+        };
+        while let Some(data) = op.retry.take().or_else(|| partitions.next()) {
+            match append(core, &op.ctx, op.acks, &result, &data) {
+                Ok(Placed { appended, log_append_time }) => {
+                    op.ticket = op.ticket.max(Some(appended.ticket));
+                    result.partition_responses.push(done(data.index, &appended, log_append_time));
+                }
+                Err(Failure::Busy) => {
+                    op.retry = Some(data);
+                    op.current = Some((result, partitions));
+                    return stall(core, op);
+                }
+                Err(Failure::Refused(error)) => {
+                    result.partition_responses.push(failed(core, data.index, &error));
+                    op.failed = Some(error);
+                }
+            }
+        }
+        op.response.responses.push(result);
+    }
+}
+
+/// The disk can't keep up: the connection waits, in order, until it can.
+fn stall<S: LogStore>(core: &mut Core<S>, op: ProduceOp) -> Outcome {
+    core.stats.produce_stalls.add(1);
+    if let Some(connection) = core.connection(op.ctx.id.conn) {
+        connection.blocked = Blocked::Stalled;
+        core.stalled.push_back(Box::new(op));
+    }
+    Outcome::Later
+}
+
+fn answer<S: LogStore>(core: &mut Core<S>, op: ProduceOp) -> Outcome {
+    if op.acks == 0 {
+        return match op.failed {
+            Some(error) => Outcome::Close(format!("a produce with acks=0 failed: {}", error.message)),
+            None => Outcome::Silent,
+        };
+    }
+    let chunks = match op.ctx.encode(&op.response) {
+        Ok(chunks) => chunks,
+        Err(reason) => return Outcome::Close(reason),
+    };
+    let Some(ticket) = op.ticket.filter(|ticket| !core.durable.is_durable(*ticket)) else {
+        return Outcome::Reply(chunks);
+    };
+    let appended_ns = Some(core.now.monotonic_ns);
+    core.durable.push(ticket, Then::Respond { request: op.ctx.id, chunks, appended_ns });
+    Outcome::Later
+}
+
+fn done(index: i32, appended: &Appended, log_append_time: Option<i64>) -> PartitionProduceResponse {
+    let mut response = PartitionProduceResponse::default().with_index(index);
+    response.base_offset = appended.base_offset.0;
+    response.log_append_time_ms = log_append_time.unwrap_or(NO_TIMESTAMP);
+    response.log_start_offset = appended.log_start.0;
+    response
+}
+
+fn failed<S: LogStore>(core: &Core<S>, index: i32, error: &ApiError) -> PartitionProduceResponse {
+    core.stats.errors.add(1);
+    let mut response = PartitionProduceResponse::default().with_index(index);
+    response.error_code = error.code();
+    response.error_message = error.text();
+    response.base_offset = -1;
+    response.log_append_time_ms = NO_TIMESTAMP;
+    response.log_start_offset = -1;
+    if error.error == ResponseError::InvalidRecord {
+        response.record_errors =
+            vec![BatchIndexAndErrorMessage::default().with_batch_index(0).with_batch_index_error_message(error.text())];
+    }
+    response
+}
+
+struct Placed {
+    appended: Appended,
+    log_append_time: Option<i64>,
+}
+
+enum Failure {
+    /// Try this partition again when there is room.
+    Busy,
+    Refused(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+fn append<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    acks: i16,
+    topic: &TopicProduceResponse,
+    data: &PartitionProduceData,
+) -> Result<Placed, Failure> {
+    let found = if ctx.version >= TOPIC_IDS_FROM {
+        topics::by_id(&core.meta, topic.topic_id)?
+    } else {
+        topics::by_name(&core.meta, &topic.name)?
+    };
+    let log = topics::log(found, data.index)?;
+    if acks == -1 && found.config.min_insync_replicas > 1 {
+        let text = format!("{} in-sync replicas are required, there is 1", found.config.min_insync_replicas);
+        return Err(ApiError::new(ResponseError::NotEnoughReplicas, text).into());
+    }
+    let rules = Rules { topic: found, version: ctx.version, now_ms: core.now.wall_ms };
+    let batches = rules.check(data.records.clone().unwrap_or_default())?;
+    let log_append_time = rules.log_append_time();
+    let epoch = core.leader_epoch(found);
+    store(core, log, &batches, epoch).map(|appended| Placed { appended, log_append_time })
+}
+
+fn store<S: LogStore>(
+    core: &mut Core<S>,
+    log: LogId,
+    batches: &[CheckedBatch],
+    epoch: wherry_wire::types::LeaderEpoch,
+) -> Result<Appended, Failure> {
+    let appended = core.store.append(log, batches, epoch, core.now.wall_ms).map_err(|error| match error {
+        LogError::Busy { .. } => Failure::Busy,
+        error => Failure::Refused(ApiError::from(&error)),
+    })?;
+    if appended.duplicate {
+        core.stats.duplicates.add(1);
+    } else {
+        for one in batches {
+            core.stats.batches_appended.add(1);
+            core.stats.records_appended.add(u64::try_from(one.header().record_count).unwrap_or(0));
+            core.stats.bytes_appended.add(one.len() as u64);
+        }
+    }
+    Ok(appended)
+}
+
+/// What a topic asks of batches.
+struct Rules<'a> {
+    topic: &'a Topic,
+    version: i16,
+    now_ms: i64,
+}
+
+impl Rules<'_> {
+    fn config(&self) -> &TopicConfig {
+        &self.topic.config
+    }
+
+    fn log_append_time(&self) -> Option<i64> {
+        (self.config().timestamp_type == TimestampType::LogAppendTime).then_some(self.now_ms)
+    }
+
+    /// The batches of one partition, fit to be appended.
+    fn check(&self, records: Bytes) -> Result<Vec<CheckedBatch>, ApiError> {
+        let mut batches = Vec::with_capacity(1);
+        for raw in split(records) {
+            let raw = raw.map_err(|error| ApiError::from(&error))?;
+            self.check_header(raw.header())?;
+            let checked = raw.check().map_err(|error| ApiError::from(&error))?;
+            self.check_keys(&checked)?;
+            batches.push(self.stamped(checked)?);
+        }
+        match batches.as_slice() {
+            [] => Err(invalid("there is no record batch for this partition")),
+            [_] => Ok(batches),
+            several if several.iter().any(|b| b.header().producer().is_some()) => {
+                Err(invalid("an idempotent producer sends one batch per partition and request"))
+            }
+            _ => Ok(batches),
+        }
+    }
+
+    fn check_header(&self, header: &BatchHeader) -> Result<(), ApiError> {
+        let limit = self.config().max_message_bytes;
+        if header.len > limit {
+            let text = format!(
+                "a batch of {} bytes, where max.message.bytes of topic '{}' is {limit}",
+                header.len, self.topic.name
+            );
+            return Err(ApiError::new(ResponseError::MessageTooLarge, text));
+        }
+        if header.record_count < 1 || header.last_offset_delta != header.record_count - 1 {
+            return Err(invalid("the record count of the batch does not fit its last offset"));
+        }
+        if header.is_control() {
+            return Err(invalid("clients don't send control batches"));
+        }
+        if header.is_transactional() {
+            return Err(ApiError::new(ResponseError::InvalidTxnState, "transactions are not implemented by this node"));
+        }
+        self.check_producer(header)?;
+        self.check_compression(header)?;
+        self.check_timestamps(header)
+    }
+
+    fn check_producer(&self, header: &BatchHeader) -> Result<(), ApiError> {
+        if header.producer().is_some() && (header.producer_epoch < 0 || header.base_sequence < 0) {
+            return Err(invalid("a batch with a producer id needs an epoch and a sequence"));
+        }
+        Ok(())
+    }
+
+    fn check_compression(&self, header: &BatchHeader) -> Result<(), ApiError> {
+        let unsupported = |text| Err(ApiError::new(ResponseError::UnsupportedCompressionType, text));
+        match header.compression() {
+            ZSTD if self.version < ZSTD_FROM => unsupported("zstd needs Produce version 7 or newer"),
+            0..=ZSTD => Ok(()),
+            _ => unsupported("unknown compression"),
+        }
+    }
+
+    fn check_timestamps(&self, header: &BatchHeader) -> Result<(), ApiError> {
+        if self.log_append_time().is_some() {
+            return Ok(());
+        }
+        let wrong = |text: String| Err(ApiError::new(ResponseError::InvalidTimestamp, text));
+        if header.attributes & LOG_APPEND_TIME != 0 {
+            return wrong("the batch says that its timestamps are of its append".into());
+        }
+        for timestamp in [header.base_timestamp, header.max_timestamp] {
+            if timestamp == NO_TIMESTAMP {
+                continue;
+            }
+            let oldest = self.now_ms.saturating_sub(self.config().timestamp_before_max_ms);
+            let newest = self.now_ms.saturating_add(self.config().timestamp_after_max_ms);
+            if timestamp < oldest || timestamp > newest {
+                return wrong(format!(
+                    "timestamp {timestamp} is outside {oldest} to {newest}, the range that topic '{}' allows now",
+                    self.topic.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A compacted topic keeps the last record of each key: one without a key could never go.
+    fn check_keys(&self, checked: &CheckedBatch) -> Result<(), ApiError> {
+        if !self.config().is_compacted() {
+            return Ok(());
+        }
+        match records::every_key(checked) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(invalid("a compacted topic needs a key in every record")),
+            Err(error) => Err(ApiError::new(ResponseError::InvalidRecord, error)),
+        }
+    }
+
+    /// With LogAppendTime the batch gets the node's time: attributes and largest timestamp are under the CRC, so it is
+    /// computed again (one of the exceptions of INV-3).
+    fn stamped(&self, checked: CheckedBatch) -> Result<CheckedBatch, ApiError> {
+        let Some(now_ms) = self.log_append_time() else { return Ok(checked) };
+        let mut bytes = BytesMut::from(checked.bytes().as_ref());
+        let attributes = checked.header().attributes | LOG_APPEND_TIME;
+        patch(&mut bytes, 21, &attributes.to_be_bytes());
+        patch(&mut bytes, 35, &now_ms.to_be_bytes());
+        let crc = batch::crc32c(bytes.get(batch::CRC_START..).unwrap_or_default());
+        patch(&mut bytes, 17, &crc.to_be_bytes());
+        let stamped = split(bytes.freeze()).next().ok_or_else(|| invalid("an empty batch"))?;
+        stamped.and_then(RawBatch::check).map_err(|error| ApiError::from(&error))
+    }
+}
+
+fn patch(bytes: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(target) = bytes.get_mut(at..at + value.len()) {
+        target.copy_from_slice(value);
+    }
+}
+
+fn invalid(text: &str) -> ApiError {
+    ApiError::new(ResponseError::InvalidRecord, text)
+}

@@ -1,0 +1,231 @@
+//! Settings of a node. Unknown keys and unsafe combinations are refused at start, with a sentence.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::core::store::{BLOCK, EngineConfig};
+use crate::limits::Limits;
+
+/// Which driver owns sockets and disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IoDriver {
+    /// io_uring where it is permitted, threads elsewhere.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// Threads and plain system calls.
+    Threads,
+}
+
+/// Where clients are told to connect.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Advertised {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Sizes of the log engine that an operator may choose.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineOptions {
+    /// Disk space of the journal in bytes: it bounds what must be replayed after a crash.
+    pub journal_bytes: u64,
+    /// Memory for recent batches in bytes.
+    pub tail_bytes: usize,
+    /// Memory for chunks read from disk in bytes.
+    pub read_cache_bytes: usize,
+    /// Free disk space kept for deletes and metadata in bytes; below it appends are refused.
+    pub reserve_bytes: u64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let engine = EngineConfig::default();
+        Self {
+            journal_bytes: engine.journal_file_bytes * u64::try_from(engine.journal_files).unwrap_or(3),
+            tail_bytes: engine.tail_bytes,
+            read_cache_bytes: engine.read_cache_bytes,
+            reserve_bytes: engine.reserve_bytes,
+        }
+    }
+}
+
+/// Smallest journal in bytes.
+pub const MIN_JOURNAL_BYTES: u64 = 16 << 20;
+
+impl EngineOptions {
+    /// The engine's own settings: the journal is cut into files of at most 64 MiB, at least four.
+    #[must_use]
+    pub fn engine_config(&self) -> EngineConfig {
+        let block = u64::try_from(BLOCK).unwrap_or(4096);
+        let file = (self.journal_bytes / 4).min(64 << 20) / block * block;
+        let files = usize::try_from(self.journal_bytes / file.max(1)).unwrap_or(4).max(4);
+        EngineConfig {
+            journal_file_bytes: file,
+            journal_files: files,
+            tail_bytes: self.tail_bytes,
+            read_cache_bytes: self.read_cache_bytes,
+            reserve_bytes: self.reserve_bytes,
+            ..EngineConfig::default()
+        }
+    }
+}
+
+/// Settings of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Address that the Kafka protocol is served on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where clients are told to connect; `listen` if it is a concrete address.
+    pub advertised: Option<Advertised>,
+    /// Directory of everything that lasts. One node at a time.
+    pub data_dir: PathBuf,
+    /// Id of this node in its cluster, not negative.
+    pub node_id: i32,
+    /// Id of the cluster; a new data directory without one makes its own.
+    pub cluster_id: Option<String>,
+    /// Failure domain that is told to clients.
+    pub rack: Option<String>,
+    /// Whether asking for an unknown topic makes it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that does not say.
+    pub default_partitions: i32,
+    /// Bounds.
+    pub limits: Limits,
+    /// Sizes of the log engine.
+    pub engine: EngineOptions,
+    /// Which driver.
+    pub io: IoDriver,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            advertised: None,
+            data_dir: PathBuf::from("wherry-data"),
+            node_id: 0,
+            cluster_id: None,
+            rack: None,
+            auto_create_topics: false,
+            default_partitions: 1,
+            limits: Limits::default(),
+            engine: EngineOptions::default(),
+            io: IoDriver::Auto,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Refuses what can't work or is not safe.
+    ///
+    /// # Errors
+    /// A sentence that says what to set.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.node_id < 0 {
+            return Err(format!("node_id {} is negative; ids start at 0", self.node_id));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            return Err("data_dir is empty; name a directory".into());
+        }
+        let most = wherry_metadata::limits::MAX_PARTITIONS_PER_TOPIC;
+        if !(1..=most).contains(&self.default_partitions) {
+            return Err(format!("default_partitions {} must be from 1 to {most}", self.default_partitions));
+        }
+        self.validate_addresses()?;
+        if self.cluster_id.as_ref().is_some_and(String::is_empty) {
+            return Err("cluster_id is empty; leave it out to have one made".into());
+        }
+        if self.engine.journal_bytes < MIN_JOURNAL_BYTES {
+            return Err(format!("engine.journal_bytes {} is below {MIN_JOURNAL_BYTES}", self.engine.journal_bytes));
+        }
+        self.limits.validate()?;
+        self.engine.engine_config().validate()
+    }
+
+    fn validate_addresses(&self) -> Result<(), String> {
+        match &self.advertised {
+            None if self.listen.ip().is_unspecified() => Err(format!(
+                "listen {} is every address of this machine, so clients can't be told where to connect; set advertised",
+                self.listen
+            )),
+            Some(advertised) if advertised.host.is_empty() || advertised.host.len() > 255 => {
+                Err("advertised.host must have 1 to 255 characters".into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Where clients connect, given the address that was really bound.
+    #[must_use]
+    pub fn advertised_at(&self, bound: SocketAddr) -> Advertised {
+        match &self.advertised {
+            Some(advertised) if advertised.port != 0 => advertised.clone(),
+            Some(advertised) => Advertised { host: advertised.host.clone(), port: bound.port() },
+            None => Advertised { host: bound.ip().to_canonical().to_string(), port: bound.port() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(NodeConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn bad_settings_get_a_sentence() {
+        let every: [(fn(&mut NodeConfig), &str); 7] = [
+            (|c| c.node_id = -1, "node_id"),
+            (|c| c.default_partitions = 0, "default_partitions"),
+            (|c| c.listen = SocketAddr::from(([0, 0, 0, 0], 9092)), "advertised"),
+            (|c| c.data_dir = PathBuf::new(), "data_dir"),
+            (|c| c.engine.journal_bytes = 4096, "journal_bytes"),
+            (|c| c.engine.tail_bytes = 1, "tail_bytes"),
+            (|c| c.limits.requests_per_connection = 0, "requests_per_connection"),
+        ];
+        for (spoil, word) in every {
+            let mut config = NodeConfig::default();
+            spoil(&mut config);
+            let sentence = config.validate().unwrap_err();
+            assert!(sentence.contains(word), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        assert!(serde_json::from_str::<NodeConfig>(r#"{"node_id": 3}"#).is_ok());
+        let error = serde_json::from_str::<NodeConfig>(r#"{"nod_id": 3}"#).unwrap_err().to_string();
+        assert!(error.contains("nod_id"), "{error}");
+    }
+
+    #[test]
+    fn advertises_what_was_bound() {
+        let config = NodeConfig::default();
+        let at = config.advertised_at(SocketAddr::from(([127, 0, 0, 1], 5)));
+        assert_eq!(at, Advertised { host: "127.0.0.1".into(), port: 5 });
+        let mapped: SocketAddr = "[::ffff:10.0.0.1]:7".parse().unwrap();
+        assert_eq!(config.advertised_at(mapped).host, "10.0.0.1", "an IPv4 address is advertised as one");
+    }
+
+    #[test]
+    fn journal_files_share_the_journal() {
+        for bytes in [MIN_JOURNAL_BYTES, 100 << 20, 768 << 20, 8 << 30] {
+            let engine = EngineOptions { journal_bytes: bytes, ..EngineOptions::default() }.engine_config();
+            assert_eq!(engine.validate(), Ok(()));
+            let files = u64::try_from(engine.journal_files).unwrap();
+            assert!(engine.journal_file_bytes * files <= bytes);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The node as a state machine: frames and time in, effects out. No sockets, no disk, no clock: a driver owns those,
+//! and the simulator is one more driver.
+//!
+//! ```text
+//!  connected / received / disconnected / sent ─┐                 ┌─> effects: Send, Close, PauseReads, ..., Stop
+//!  turn (store's events, deadlines) ───────────┴─> Core ── api ──┤
+//!                                                                └─> LogStore: append, read, ...
+//! ```
+//! Appends happen as soon as their request arrives; the response waits in its slot until the ticket is durable (INV-1).
+
+mod command_log;
+mod conn;
+mod conns;
+mod durable;
+mod effect;
+mod internal_log;
+mod open;
+mod producer_ids;
+pub(crate) mod purgatory;
+pub(crate) mod records;
+pub(crate) mod sessions;
+pub mod store;
+mod timers;
+mod turn;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wherry_metadata::Metadata;
+
+pub use conn::{ConnId, RequestId};
+pub use effect::Effect;
+
+use crate::api;
+use crate::config::{Advertised, NodeConfig};
+use crate::error::Refused;
+use crate::stats::NodeStats;
+pub(crate) use command_log::AfterCommit;
+use command_log::{CommandLog, LogWork};
+pub(crate) use conn::Blocked;
+use conns::Connections;
+use durable::DurableQueue;
+pub(crate) use durable::Then;
+pub(crate) use producer_ids::ProducerIdGrant;
+use producer_ids::ProducerIds;
+use purgatory::Purgatory;
+use sessions::Sessions;
+use store::{Event, LogStore, Now};
+
+/// One node's state machine over a store of logs. Methods are cheap and never block.
+#[derive(Debug)]
+pub struct Core<S: LogStore> {
+    pub(crate) config: NodeConfig,
+    pub(crate) advertised: Advertised,
+    pub(crate) store: S,
+    pub(crate) meta: Metadata,
+    pub(crate) commands: CommandLog,
+    pub(crate) log_work: VecDeque<LogWork>,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) durable: DurableQueue,
+    pub(crate) stalled: VecDeque<Box<api::produce::ProduceOp>>,
+    pub(crate) purgatory: Purgatory,
+    pub(crate) lookups: api::list_offsets::Lookups,
+    pub(crate) sessions: Sessions,
+    pub(crate) stats: Arc<NodeStats>,
+    /// Time of the input that is being handled.
+    pub(crate) now: Now,
+    conns: Connections,
+    effects: Vec<Effect>,
+    events: Vec<Event>,
+    stopping: bool,
+}
+
+impl<S: LogStore> Core<S> {
+    /// A client connected.
+    ///
+    /// # Errors
+    /// [`Refused`]: the driver closes the socket.
+    pub fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused> {
+        self.now = now;
+        if self.stopping {
+            return Err(Refused::Stopping);
+        }
+        let id = self.conns.insert(peer, self.config.limits.connections).inspect_err(|_| {
+            self.stats.connections_refused.add(1);
+        })?;
+        self.stats.connections_accepted.add(1);
+        self.stats.connections.set(self.conns.len() as u64);
+        Ok(id)
+    }
+
+    /// One whole request frame arrived, without its length prefix.
+    pub fn received(&mut self, now: Now, conn: ConnId, frame: Bytes) {
+        self.now = now;
+        self.stats.bytes_in.add(frame.len() as u64);
+        let limit = self.config.limits.request_bytes_in_flight;
+        let full = self.conns.add_bytes(frame.len()) > limit;
+        let Some(connection) = self.conns.get_mut(conn) else {
+            self.conns.remove_bytes(frame.len());
+            return;
+        };
+        if connection.backlog.is_empty() && connection.may_begin(&self.config.limits) {
+            self.execute(conn, frame);
+        } else {
+            connection.defer(frame);
+        }
+        if full && let Some(connection) = self.conns.get_mut(conn) {
+            connection.waits_for_memory = true;
+            self.conns.wait_for_memory(conn);
+        }
+        self.settle(conn);
+    }
+
+    /// The client is gone. What it asked for goes on; answers to it are dropped.
+    pub fn disconnected(&mut self, conn: ConnId) {
+        self.forget(conn);
+    }
+
+    /// The kernel took response bytes of a connection.
+    pub fn sent(&mut self, conn: ConnId, bytes: usize) {
+        if let Some(connection) = self.conns.get_mut(conn) {
+            connection.sent(bytes);
+            self.settle(conn);
+        }
+    }
+
+    /// What to do now, in order. The list is empty afterwards.
+    pub fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    /// Whether effects wait to be taken.
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// When [`Core::turn`] must be called at the latest, in monotonic nanoseconds.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        [self.store.next_deadline(), self.purgatory.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// The counters; shared with whoever renders them.
+    #[must_use]
+    pub fn stats(&self) -> Arc<NodeStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// The store, for drivers that own part of it.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Takes no more connections; call [`Core::turn`] until requests are answered, then [`Core::close`].
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.stats.ready.set(0);
+    }
+
+    /// Writes out everything and marks the end as clean.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn close(&mut self, now: Now) -> Result<(), store::LogError> {
+        self.stop();
+        self.store.close(now)
+    }
+
+    /// Begins a request. Whatever it needs to wait for is registered; the rest is done at once.
+    fn execute(&mut self, conn: ConnId, frame: Bytes) {
+        let length = frame.len();
+        match api::decode(frame) {
+            Ok((header, body)) => {
+                let Some(connection) = self.conns.get_mut(conn) else { return };
+                let id = connection.open(header.api_key, length, self.now.monotonic_ns);
+                let ctx = header.into_context(id);
+                self.stats.api(ctx.api_key).requests.add(1);
+                let outcome = api::dispatch(self, &ctx, body);
+                self.conclude(id, outcome);
+            }
+            Err(reason) => self.close_connection(conn, reason),
+        }
+    }
+
+    /// Does what a handler decided.
+    pub(crate) fn conclude(&mut self, id: RequestId, outcome: api::Outcome) {
+        match outcome {
+            api::Outcome::Reply(chunks) => self.fill(id, chunks),
+            api::Outcome::Silent => self.fill(id, Vec::new()),
+            api::Outcome::Later => {}
+            api::Outcome::LaterAlone => {
+                if let Some(connection) = self.conns.get_mut(id.conn) {
+                    connection.blocked = Blocked::Until(id.sequence);
+                }
+            }
+            api::Outcome::Close(reason) => self.close_connection(id.conn, reason),
+        }
+    }
+
+    /// Answers a request that waited, and goes on with its connection.
+    pub(crate) fn finish(&mut self, id: RequestId, outcome: api::Outcome) {
+        self.conclude(id, outcome);
+        self.settle(id.conn);
+    }
+
+    fn fill(&mut self, id: RequestId, chunks: Vec<Bytes>) {
+        if let Some(connection) = self.conns.get_mut(id.conn) {
+            connection.fill(id, chunks);
+        }
+    }
+
+    /// Sends what is ready, begins what may begin, pauses or resumes reading.
+    pub(crate) fn settle(&mut self, conn: ConnId) {
+        loop {
+            self.send_ready(conn);
+            let Some(connection) = self.conns.get_mut(conn) else { return };
+            if !connection.may_begin(&self.config.limits) {
+                break;
+            }
+            let Some(frame) = connection.take_deferred() else { break };
+            self.execute(conn, frame);
+        }
+        let Some(connection) = self.conns.get_mut(conn) else { return };
+        if !connection.paused && connection.should_pause(&self.config.limits) {
+            connection.paused = true;
+            self.effects.push(Effect::PauseReads { conn });
+        } else if connection.paused && connection.may_resume(&self.config.limits) {
+            connection.paused = false;
+            self.effects.push(Effect::ResumeReads { conn });
+        }
+    }
+
+    fn send_ready(&mut self, conn: ConnId) {
+        let Some(connection) = self.conns.get_mut(conn) else { return };
+        let mut freed = 0;
+        while let Some(out) = connection.next_outgoing() {
+            freed += out.frame_bytes;
+            let api = self.stats.api(out.api_key);
+            api.responses.add(1);
+            api.latency_ns.record(self.now.monotonic_ns.saturating_sub(out.began_ns));
+            if !out.chunks.is_empty() {
+                self.stats.bytes_out.add(out.chunks.iter().map(|c| c.len() as u64).sum());
+                self.effects.push(Effect::Send { conn, chunks: out.chunks });
+            }
+        }
+        self.conns.remove_bytes(freed);
+        if freed > 0 {
+            self.stats.request_bytes_in_flight.set(self.conns.bytes() as u64);
+        }
+    }
+
+    pub(crate) fn close_connection(&mut self, conn: ConnId, reason: String) {
+        if self.conns.get_mut(conn).is_some() {
+            tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
+            self.stats.connections_closed.add(1);
+            self.forget(conn);
+            self.effects.push(Effect::Close { conn, reason });
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        for fetch in self.conns.remove(conn) {
+            self.purgatory.remove(fetch);
+        }
+        self.stats.connections.set(self.conns.len() as u64);
+    }
+
+    /// A connection that may go on because memory is there again.
+    fn next_after_memory(&mut self) -> Option<ConnId> {
+        self.conns.memory_returned(self.config.limits.request_bytes_in_flight)
+    }
+
+    pub(crate) fn connection(&mut self, conn: ConnId) -> Option<&mut conn::Connection> {
+        self.conns.get_mut(conn)
+    }
+
+    /// This node's leader epoch for a topic.
+    pub(crate) fn leader_epoch(&self, topic: &wherry_metadata::Topic) -> wherry_wire::types::LeaderEpoch {
+        wherry_wire::types::LeaderEpoch(self.meta.leader_epoch(topic))
+    }
+
+    pub(crate) fn stop_now(&mut self, reason: String) {
+        if !self.stopping {
+            self.stop();
+            self.effects.push(Effect::Stop { reason });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

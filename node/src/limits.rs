@@ -1,0 +1,104 @@
+//! Every bound of the node's core, by name (INV-7, INV-8). At a bound the caller is slowed or refused; memory is not grown.
+
+/// Bounds that an operator may set. The defaults suit a node with a few GiB of memory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Client connections at once; more are refused.
+    pub connections: usize,
+    /// Largest request frame in bytes.
+    pub request_bytes: usize,
+    /// Requests of one connection that are not answered yet; beyond it the connection is not read.
+    pub requests_per_connection: usize,
+    /// Bytes of those requests; beyond it the connection is not read.
+    pub request_bytes_per_connection: usize,
+    /// Bytes of unanswered requests of all connections; beyond it whoever sends is not read.
+    pub request_bytes_in_flight: usize,
+    /// Response bytes of one connection that the kernel has not taken; beyond it the connection is not read.
+    pub response_bytes_per_connection: usize,
+    /// Record bytes in one fetch response, whatever the client asks for.
+    pub fetch_bytes: usize,
+    /// Record bytes of one partition in a fetch response.
+    pub fetch_partition_bytes: usize,
+    /// Fetch sessions kept (KIP-227); without room a client is served without one.
+    pub fetch_sessions: usize,
+    /// Partitions in all fetch sessions together.
+    pub fetch_session_partitions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            request_bytes: 100 << 20,
+            requests_per_connection: 512,
+            request_bytes_per_connection: 64 << 20,
+            request_bytes_in_flight: 512 << 20,
+            response_bytes_per_connection: 16 << 20,
+            fetch_bytes: 64 << 20,
+            fetch_partition_bytes: 64 << 20,
+            fetch_sessions: 1_000,
+            fetch_session_partitions: 500_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses values that can't work.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn validate(&self) -> Result<(), String> {
+        for (name, value) in [
+            ("connections", self.connections),
+            ("requests_per_connection", self.requests_per_connection),
+            ("fetch_bytes", self.fetch_bytes),
+            ("fetch_partition_bytes", self.fetch_partition_bytes),
+            ("response_bytes_per_connection", self.response_bytes_per_connection),
+        ] {
+            if value == 0 {
+                return Err(format!("limits.{name} must be at least 1"));
+            }
+        }
+        if !(64 << 10..=1 << 30).contains(&self.request_bytes) {
+            return Err(format!("limits.request_bytes {} must be from 64 KiB to 1 GiB", self.request_bytes));
+        }
+        if self.request_bytes_in_flight < self.request_bytes {
+            return Err("limits.request_bytes_in_flight must hold at least one request of limits.request_bytes".into());
+        }
+        Ok(())
+    }
+}
+
+/// Fetches of one connection that wait or read at once; later requests wait behind them.
+pub const MAX_FETCHES_PER_CONNECTION: usize = 8;
+/// Longest that a fetch waits for data, in milliseconds.
+pub const MAX_FETCH_WAIT_MS: i32 = 300_000;
+/// Partitions in one request of any kind; a request with more is refused whole.
+pub const MAX_PARTITIONS_PER_REQUEST: usize = 200_000;
+/// Topics that one CreateTopics, DeleteTopics or CreatePartitions request may change.
+pub const MAX_TOPICS_PER_CHANGE: usize = 10_000;
+/// Partitions that one request may make.
+pub const MAX_NEW_PARTITIONS_PER_REQUEST: usize = 20_000;
+/// Configuration entries in one resource of a request.
+pub const MAX_CONFIGS_PER_RESOURCE: usize = 1_000;
+/// Watches of partitions by waiting fetches; beyond it a fetch waits out its time without being woken.
+pub const MAX_FETCH_WATCHES: usize = 2_000_000;
+/// Metadata commands that wait to be durable; beyond it changes are refused.
+pub const MAX_PENDING_COMMANDS: usize = 50_000;
+/// Producer ids taken from the metadata at once.
+pub const PRODUCER_ID_BLOCK: i64 = 1_000;
+/// Requests for a producer id that wait for the next block.
+pub const MAX_PRODUCER_ID_WAITERS: usize = 20_000;
+/// Responses of DescribeTopicPartitions: partitions at the most (KIP-966).
+pub const MAX_DESCRIBED_PARTITIONS: usize = 2_000;
+/// Metadata log records beyond the last snapshot before the next snapshot is written.
+pub const SNAPSHOT_AFTER_COMMANDS: usize = 10_000;
+/// Bytes of commands in one batch of the metadata log.
+pub const METADATA_BATCH_BYTES: usize = 512 << 10;
+/// Bytes of one read while the node's own logs are replayed.
+pub const REPLAY_READ_BYTES: usize = 4 << 20;
+/// How long an idle fetch session is kept from eviction, in milliseconds.
+pub const FETCH_SESSION_MIN_IDLE_MS: u64 = 120_000;
+/// Bytes of a client's text that an error message repeats.
+pub const SHOWN_TEXT: usize = 200;

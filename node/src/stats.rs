@@ -1,0 +1,226 @@
+//! What the core counts. One thread writes, any thread reads: plain relaxed loads and stores, no locked instruction.
+//!
+//! Rendering as Prometheus text is another room's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the core's thread may call it.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it; only the core's thread may call it.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Buckets of [`Histogram`]: bucket n counts values below 2^n, the last one everything.
+pub const BUCKETS: usize = 40;
+
+/// Counts by powers of two.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS],
+    sum: Counter,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| Counter::default()), sum: Counter::default() }
+    }
+}
+
+impl Histogram {
+    /// Counts one value.
+    pub fn record(&self, value: u64) {
+        let bits = usize::try_from(u64::BITS - value.leading_zeros()).unwrap_or(BUCKETS);
+        if let Some(bucket) = self.buckets.get(bits.min(BUCKETS - 1)) {
+            bucket.add(1);
+        }
+        self.sum.add(value);
+    }
+
+    /// Sum of all values.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sum.get()
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::get).sum()
+    }
+
+    /// Upper bound (exclusive) and count of each bucket, not cumulative; the last has no upper bound.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        self.buckets.iter().enumerate().map(|(n, count)| ((n + 1 < BUCKETS).then(|| 1u64 << n), count.get()))
+    }
+}
+
+/// API keys counted one by one; larger ones count as the last.
+pub const API_KEYS: usize = 96;
+
+/// Counters of one kind of request.
+#[derive(Debug, Default)]
+pub struct ApiStats {
+    /// Requests decoded.
+    pub requests: Counter,
+    /// Responses handed out.
+    pub responses: Counter,
+    /// Nanoseconds from the whole frame to the response.
+    pub latency_ns: Histogram,
+}
+
+/// Everything that a node counts.
+#[derive(Debug)]
+pub struct NodeStats {
+    apis: [ApiStats; API_KEYS],
+    /// Bytes of request frames.
+    pub bytes_in: Counter,
+    /// Bytes of responses.
+    pub bytes_out: Counter,
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections ever accepted.
+    pub connections_accepted: Counter,
+    /// Connections refused at the bound.
+    pub connections_refused: Counter,
+    /// Connections that the node closed because of what they sent.
+    pub connections_closed: Counter,
+    /// Error codes in responses, of partitions and topics as well as of whole requests.
+    pub errors: Counter,
+    /// Record batches appended.
+    pub batches_appended: Counter,
+    /// Records appended.
+    pub records_appended: Counter,
+    /// Bytes of batches appended.
+    pub bytes_appended: Counter,
+    /// Batches that were duplicates of an idempotent producer.
+    pub duplicates: Counter,
+    /// Bytes of batches sent to consumers.
+    pub bytes_fetched: Counter,
+    /// Nanoseconds from the append to its durability.
+    pub append_latency_ns: Histogram,
+    /// Nanoseconds from a fetch to its response.
+    pub fetch_latency_ns: Histogram,
+    /// Appends made durable at once: how well commits are grouped.
+    pub group_appends: Histogram,
+    /// Fetches that wait for data now.
+    pub fetches_waiting: Gauge,
+    /// Fetch sessions now.
+    pub fetch_sessions: Gauge,
+    /// Produce requests held back because the disk can't keep up.
+    pub produce_stalls: Counter,
+    /// Bytes of unanswered requests now.
+    pub request_bytes_in_flight: Gauge,
+    /// Topics now.
+    pub topics: Gauge,
+    /// Partitions now.
+    pub partitions: Gauge,
+    /// Logs found damaged.
+    pub logs_failed: Counter,
+    /// 1 while the disk is too full to append.
+    pub disk_full: Gauge,
+    /// 1 once the node serves.
+    pub ready: Gauge,
+}
+
+impl Default for NodeStats {
+    fn default() -> Self {
+        Self {
+            apis: std::array::from_fn(|_| ApiStats::default()),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            connections: Gauge::default(),
+            connections_accepted: Counter::default(),
+            connections_refused: Counter::default(),
+            connections_closed: Counter::default(),
+            errors: Counter::default(),
+            batches_appended: Counter::default(),
+            records_appended: Counter::default(),
+            bytes_appended: Counter::default(),
+            duplicates: Counter::default(),
+            bytes_fetched: Counter::default(),
+            append_latency_ns: Histogram::default(),
+            fetch_latency_ns: Histogram::default(),
+            group_appends: Histogram::default(),
+            fetches_waiting: Gauge::default(),
+            fetch_sessions: Gauge::default(),
+            produce_stalls: Counter::default(),
+            request_bytes_in_flight: Gauge::default(),
+            topics: Gauge::default(),
+            partitions: Gauge::default(),
+            logs_failed: Counter::default(),
+            disk_full: Gauge::default(),
+            ready: Gauge::default(),
+        }
+    }
+}
+
+impl NodeStats {
+    /// The counters of one API key.
+    #[must_use]
+    pub fn api(&self, key: i16) -> &ApiStats {
+        let at = usize::try_from(key).unwrap_or(API_KEYS).min(API_KEYS - 1);
+        // The index is below the array's length by construction.
+        &self.apis[at]
+    }
+
+    /// API keys that were used, with their counters.
+    pub fn apis(&self) -> impl Iterator<Item = (i16, &ApiStats)> {
+        self.apis.iter().enumerate().filter(|(_, api)| api.requests.get() > 0).filter_map(|(key, api)| {
+            let key = i16::try_from(key).ok()?;
+            Some((key, api))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histogram_buckets() {
+        let h = Histogram::default();
+        for value in [0, 1, 2, 3, 4, u64::MAX] {
+            h.record(value);
+        }
+        let filled: Vec<_> = h.buckets().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(filled, [(Some(1), 1), (Some(2), 1), (Some(4), 2), (Some(8), 1), (None, 1)]);
+        assert_eq!(h.count(), 6);
+    }
+
+    #[test]
+    fn any_api_key_has_a_place() {
+        let stats = NodeStats::default();
+        for key in [i16::MIN, -1, 0, 95, 96, i16::MAX] {
+            stats.api(key).requests.add(1);
+        }
+        assert_eq!(stats.apis().map(|(_, api)| api.requests.get()).sum::<u64>(), 6);
+    }
+}
