@@ -7,6 +7,8 @@
 //! `WHERRY_BIN` (a built `wherry`; otherwise it is built), `WHERRY_CACHE` (where setup.sh keeps the clients).
 
 pub mod clients;
+pub mod judge;
+pub mod loopfs;
 pub mod process;
 pub mod records;
 pub mod server;
@@ -20,6 +22,11 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Says something that must be seen even when the test passes: the test runner hides what passing tests print.
 pub fn notice(text: &str) {
     let _ = writeln!(std::io::stderr(), "\nNOTICE: {text}\n");
+}
+
+/// Says how a long test went, or goes.
+pub fn report(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// The number in an environment variable, or `default`.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PATIENCE;
 
@@ -182,9 +183,14 @@ impl Running {
         Ok(done.lines)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends it a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
-        Ok(rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)?)
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.pid(), signal)?)
     }
 
     fn end_now(&mut self) -> String {

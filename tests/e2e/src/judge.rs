@@ -1,0 +1,294 @@
+//! INV-1 judged from outside: producers that go on through faults, and a model of the log that each reading extends.
+//!
+//! The payload of every message follows from its producer and sequence number, and sequence numbers go round robin
+//! over the partitions; so for each producer and partition the next message is known. The judge sees a lost, an
+//! invented, a doubled, a reordered or a changed record, a gap in offsets, and history that changed after it was read.
+//! It must not know which faults happen.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::clients::{kcat, python};
+use crate::server::Server;
+use crate::until;
+
+/// How long a whole soak may take; producers are killed after that.
+const SOAK: Duration = Duration::from_secs(6 * 3600);
+
+/// One acknowledged message.
+#[derive(Clone, Copy, Debug)]
+struct Acked {
+    producer: usize,
+    sequence: u64,
+    partition: usize,
+    offset: usize,
+}
+
+/// What the producers have said so far.
+#[derive(Debug, Default)]
+struct Said {
+    acks: Vec<Acked>,
+    /// Messages sent, by producer, once it has ended.
+    sent: Vec<Option<u64>>,
+    failures: Vec<String>,
+}
+
+/// Producers under way.
+#[derive(Debug)]
+pub struct Load {
+    said: Arc<Mutex<Said>>,
+    threads: Vec<JoinHandle<()>>,
+    pids: Vec<Pid>,
+}
+
+impl Load {
+    /// Starts `producers` idempotent producers of at most `rate` messages a second each.
+    pub fn start(server: &Server, topic: &str, partitions: usize, producers: usize, rate: u64) -> Result<Load> {
+        let said = Arc::new(Mutex::new(Said { sent: vec![None; producers], ..Said::default() }));
+        let (mut threads, mut pids) = (Vec::new(), Vec::new());
+        for producer in 0..producers {
+            let mut running = python("load.py")
+                .typed(&format!("{} {topic} {partitions} {producer} {rate}", server.addr()))
+                .deadline(SOAK)
+                .start()?;
+            pids.push(running.pid());
+            let said = Arc::clone(&said);
+            threads.push(std::thread::spawn(move || {
+                let outcome = loop {
+                    match running.next_line() {
+                        Ok(Some(line)) => match lock(&said).hear(producer, &line) {
+                            Ok(()) => {}
+                            Err(e) => break Err(e),
+                        },
+                        Ok(None) => break running.finish().map(|f| f.errors),
+                        Err(e) => break Err(e),
+                    }
+                };
+                let mut said = lock(&said);
+                match outcome {
+                    Ok(errors) if errors.is_empty() && said.sent[producer].is_some() => {}
+                    Ok(errors) => said.failures.push(format!("producer {producer} ended: {errors}")),
+                    Err(e) => said.failures.push(format!("producer {producer}: {e:#}")),
+                }
+            }));
+        }
+        Ok(Load { said, threads, pids })
+    }
+
+    /// Waits for `count` more acknowledgements than there are now.
+    pub fn await_acks(&self, count: usize) -> Result<()> {
+        let want = self.acked() + count;
+        until("acknowledgements", || {
+            let said = lock(&self.said);
+            ensure!(said.failures.is_empty(), "{}", said.failures.join("\n"));
+            Ok(said.acks.len() >= want)
+        })
+    }
+
+    /// Acknowledgements so far.
+    pub fn acked(&self) -> usize {
+        lock(&self.said).acks.len()
+    }
+
+    /// Lets the producers settle what they have sent, and end.
+    pub fn finish(self) -> Result<Settled> {
+        for pid in &self.pids {
+            let _ = kill_process(*pid, Signal::TERM);
+        }
+        for thread in self.threads {
+            ensure!(thread.join().is_ok(), "a listener died");
+        }
+        let said = std::mem::take(&mut *lock(&self.said));
+        ensure!(said.failures.is_empty(), "{}", said.failures.join("\n"));
+        let sent =
+            said.sent.into_iter().collect::<Option<Vec<u64>>>().context("a producer did not say what it sent")?;
+        Ok(Settled { acks: said.acks, sent })
+    }
+}
+
+/// What the producers sent and were promised, all settled.
+#[derive(Debug)]
+pub struct Settled {
+    acks: Vec<Acked>,
+    sent: Vec<u64>,
+}
+
+impl Settled {
+    /// Messages sent in all.
+    pub fn total(&self) -> u64 {
+        self.sent.iter().sum()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Said {
+    fn hear(&mut self, producer: usize, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["sent", sent, "failed", failed] => {
+                ensure!(failed == "0", "{failed} messages failed");
+                self.sent[producer] = Some(sent.parse()?);
+            }
+            [sequence, partition, offset] => self.acks.push(Acked {
+                producer,
+                sequence: sequence.parse()?,
+                partition: partition.parse()?,
+                offset: offset.parse()?,
+            }),
+            _ => bail!("not an acknowledgement: {line}"),
+        }
+        Ok(())
+    }
+}
+
+/// The payload of a message (as `clients/load.py` makes it).
+fn payload(producer: usize, sequence: u64) -> String {
+    let number = producer as u64;
+    let word = sequence
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(number.wrapping_mul(1_442_695_040_888_963_407))
+        .wrapping_add(1);
+    let words = usize::try_from(1 + (sequence * 7 + number) % 60).unwrap_or(1);
+    format!("{producer}/{sequence}/{}", format!("{word:016x}").repeat(words))
+}
+
+/// What the log is known to hold.
+#[derive(Debug)]
+pub struct Judge {
+    topic: String,
+    /// By partition and offset: producer and sequence number.
+    logs: Vec<Vec<(usize, u64)>>,
+    /// By partition and producer: the sequence number that must come next.
+    next: Vec<Vec<u64>>,
+}
+
+impl Judge {
+    /// A judge of an empty topic.
+    pub fn new(topic: &str, partitions: usize, producers: usize) -> Judge {
+        let next = (0..partitions).map(|p| vec![p as u64; producers]).collect();
+        Judge { topic: topic.into(), logs: vec![Vec::new(); partitions], next }
+    }
+
+    /// Records seen so far.
+    pub fn seen(&self) -> usize {
+        self.logs.iter().map(Vec::len).sum()
+    }
+
+    /// Reads what is new in every partition, then checks every acknowledgement that was heard before the reading.
+    pub fn read_on(&mut self, server: &Server, load: &Load) -> Result<()> {
+        let heard = load.acked();
+        for partition in 0..self.logs.len() {
+            self.read_partition(server, partition).with_context(|| format!("partition {partition}"))?;
+        }
+        self.check(&lock(&load.said).acks[..heard])
+    }
+
+    /// Reads the whole log once more from its beginning: history must be what it was, and hold all that was sent.
+    pub fn conclude(&mut self, server: &Server, settled: &Settled) -> Result<()> {
+        for partition in 0..self.logs.len() {
+            self.read_partition(server, partition).with_context(|| format!("partition {partition}"))?;
+        }
+        self.check(&settled.acks)?;
+        let producers = settled.sent.len();
+        let mut again = Judge::new(&self.topic, self.logs.len(), producers);
+        for partition in 0..self.logs.len() {
+            again.read_partition(server, partition).with_context(|| format!("partition {partition}, read again"))?;
+            ensure!(again.logs[partition] == self.logs[partition], "the history of partition {partition} has changed");
+        }
+        let (seen, sent) = (self.seen() as u64, settled.total());
+        ensure!(seen == sent, "sent {sent}, in the log {seen}");
+        ensure!(settled.acks.len() as u64 == sent, "sent {sent}, acknowledged {}", settled.acks.len());
+        Ok(())
+    }
+
+    /// Reads on to where the partition ends at this moment: under load a reader that waits for the end finds none.
+    fn read_partition(&mut self, server: &Server, partition: usize) -> Result<()> {
+        let from = self.logs[partition].len();
+        let asked = kcat(&server.addr()).typed(&format!("-Q -t {}:{partition}:-1", self.topic)).run()?.concat();
+        let end: usize = asked.rsplit(' ').next().context("no offset")?.parse().context(asked.clone())?;
+        ensure!(end >= from, "the log ends at {end}; it ended at {from} before");
+        if end == from {
+            return Ok(());
+        }
+        let set = format!("-C -t {} -p {partition} -o {from} -c {} -X check.crcs=true -f", self.topic, end - from);
+        let mut read = kcat(&server.addr()).typed(&set).arg("%o %s\\n").start()?;
+        while let Some(line) = read.next_line()? {
+            self.take(partition, &line)?;
+        }
+        ensure!(self.logs[partition].len() == end, "read to {}, the end is {end}", self.logs[partition].len());
+        read.rest().map(drop)
+    }
+
+    fn take(&mut self, partition: usize, line: &str) -> Result<()> {
+        let due = self.logs[partition].len();
+        let (offset, value) = line.split_once(' ').with_context(|| format!("not a record: {line:.80}"))?;
+        ensure!(offset.parse() == Ok(due), "offset {offset} where {due} was due");
+        let mut parts = value.splitn(3, '/');
+        let mut number = || parts.next().and_then(|p| p.parse::<u64>().ok());
+        let (Some(producer), Some(sequence)) = (number(), number()) else {
+            bail!("offset {due}: nobody sent {value:.80}");
+        };
+        let producer = usize::try_from(producer)?;
+        ensure!(value == payload(producer, sequence), "offset {due}: nobody sent {value:.80}");
+        let step = self.logs.len() as u64;
+        let next = self.next[partition].get_mut(producer).with_context(|| format!("no producer {producer}"))?;
+        ensure!(
+            sequence == *next,
+            "offset {due}: message {sequence} of producer {producer} where {next} was due: {}",
+            if sequence < *next { "doubled or reordered" } else { "one was lost" }
+        );
+        *next += step;
+        self.logs[partition].push((producer, sequence));
+        Ok(())
+    }
+
+    fn check(&self, acks: &[Acked]) -> Result<()> {
+        for ack in acks {
+            let at = self.logs.get(ack.partition).and_then(|l| l.get(ack.offset));
+            let at = at.with_context(|| format!("acknowledged and lost: {ack:?}"))?;
+            ensure!(*at == (ack.producer, ack.sequence), "acknowledged {ack:?}, but there is {at:?}");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(offset: usize, producer: usize, sequence: u64) -> String {
+        format!("{offset} {}", payload(producer, sequence))
+    }
+
+    fn judge_of(lines: &[String]) -> Result<Judge> {
+        let mut judge = Judge::new("t", 2, 2);
+        lines.iter().try_for_each(|l| judge.take(0, l))?;
+        Ok(judge)
+    }
+
+    #[test]
+    fn a_whole_log_is_accepted() {
+        let judge = judge_of(&[line(0, 0, 0), line(1, 1, 0), line(2, 0, 2), line(3, 1, 2)]).unwrap();
+        judge.check(&[Acked { producer: 0, sequence: 2, partition: 0, offset: 2 }]).unwrap();
+    }
+
+    #[test]
+    fn faults_are_seen() {
+        let verdict = |lines: &[String]| judge_of(lines).map(drop).unwrap_err().to_string();
+        assert!(verdict(&[line(1, 0, 0)]).contains("was due"), "a gap");
+        assert!(verdict(&[line(0, 0, 0), line(1, 0, 4)]).contains("lost"));
+        assert!(verdict(&[line(0, 0, 0), line(1, 0, 0)]).contains("doubled"));
+        assert!(verdict(&[line(0, 0, 0), format!("1 {}x", payload(0, 2))]).contains("nobody"), "changed");
+        assert!(verdict(&[line(0, 0, 0), "1 hello".into()]).contains("nobody"), "invented");
+        let judge = judge_of(&[line(0, 0, 0)]).unwrap();
+        assert!(judge.check(&[Acked { producer: 0, sequence: 2, partition: 0, offset: 1 }]).is_err(), "lost");
+        assert!(judge.check(&[Acked { producer: 1, sequence: 0, partition: 0, offset: 0 }]).is_err(), "another's");
+    }
+}
