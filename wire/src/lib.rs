@@ -3,4 +3,9 @@
 //! This room knows bytes and nothing of disks, sockets or clocks.
 
 pub mod batch;
+pub mod codec;
+pub mod compress;
+pub mod frame;
+pub mod limits;
+pub mod records;
 pub mod types;

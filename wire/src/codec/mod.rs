@@ -1,0 +1,25 @@
+//! The seam over the kafka-protocol crate, whose messages are used as they are ([`messages`]).
+//!
+//! Nothing reaches its decoders that was not walked first (see `schema`): they allocate whatever a frame declares.
+//! Frames are without their length prefix when they are decoded, and with it when they are encoded.
+
+mod api;
+mod error;
+mod fetch;
+mod request;
+mod response;
+mod schema;
+#[rustfmt::skip]
+mod schema_table;
+#[cfg(test)]
+mod tests;
+
+pub use api::{Served, api_versions, served_api};
+pub use error::{DecodeError, EncodeError};
+pub use fetch::{AbortedTransaction, FetchPartition, FetchResponseHead, FetchResponseWriter, LeaderHint, NodeEndpoint};
+pub use kafka_protocol::error::ResponseError;
+pub use kafka_protocol::messages::{self, ApiKey};
+pub use kafka_protocol::protocol::StrBytes;
+pub use request::{Request, RequestBody, RequestHeader, decode_request, encode_request};
+pub use response::{can_decode_response, correlation_id, decode_response, encode_response};
+pub use schema::{Direction, Malformed, Problem};
