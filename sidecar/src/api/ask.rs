@@ -1,0 +1,146 @@
+//! What an application asks for when it subscribes, pulls or settles, checked and brought within bounds; the same for gRPC and HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Code;
+use wherry_proto::v1::{DeliveryLevel, InitialPosition};
+
+use crate::backend::{MemberSpec, Start};
+use crate::error::Failure;
+use crate::limits::{self, Limits};
+use crate::publish::record::check_topic;
+
+/// The membership that is meant: group, topics without repeats and in order, start.
+pub(crate) fn member(group: &str, topics: &[String], start: i32) -> Result<MemberSpec, Failure> {
+    if group.is_empty() {
+        return Err(Failure::invalid("INVALID_GROUP", "no group is named; set `group`"));
+    }
+    if group.len() > limits::GROUP_NAME_BYTES || group.chars().any(char::is_control) {
+        return Err(Failure::invalid(
+            "INVALID_GROUP",
+            "the group's name is longer than 255 bytes or has control characters; choose another",
+        ));
+    }
+    if topics.is_empty() {
+        return Err(Failure::invalid("INVALID_TOPIC", "no topic is named; set `topics`"));
+    }
+    if topics.len() > limits::TOPICS_PER_SUBSCRIPTION {
+        return Err(Failure::invalid("INVALID_TOPIC", "more than 64 topics; use several groups"));
+    }
+    topics.iter().try_for_each(|topic| check_topic(topic))?;
+    let mut topics: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(topic.as_str())).collect();
+    topics.sort();
+    topics.dedup();
+    Ok(MemberSpec { group: group.into(), topics, start: self::start(start)? })
+}
+
+fn start(asked: i32) -> Result<Start, Failure> {
+    match InitialPosition::try_from(asked) {
+        Ok(InitialPosition::Unspecified | InitialPosition::Earliest) => Ok(Start::Earliest),
+        Ok(InitialPosition::Latest) => Ok(Start::Latest),
+        Err(_) => Err(Failure::invalid(
+            "INVALID",
+            format!("initial position {asked} is unknown to this sidecar; use one of InitialPosition"),
+        )),
+    }
+}
+
+/// Delivery levels of subscriptions that are offered.
+pub(crate) fn delivery(asked: i32) -> Result<(), Failure> {
+    match DeliveryLevel::try_from(asked) {
+        Ok(DeliveryLevel::Unspecified | DeliveryLevel::AtLeastOnce) => Ok(()),
+        Ok(DeliveryLevel::AtMostOnce | DeliveryLevel::EffectivelyOnce) => Err(Failure::lasting(
+            Code::Unimplemented,
+            "NOT_OFFERED",
+            "subscriptions deliver at least once; other levels are not offered yet: leave `delivery` out",
+        )),
+        Err(_) => Err(Failure::invalid(
+            "INVALID",
+            format!("delivery level {asked} is unknown to this sidecar; use one of DeliveryLevel"),
+        )),
+    }
+}
+
+/// An ack timeout, default where none is asked for.
+pub(crate) fn ack_timeout(asked: Option<Duration>, limits: &Limits) -> Result<Duration, Failure> {
+    match asked {
+        None => Ok(limits::ACK_TIMEOUT_DEFAULT.min(limits.ack_timeout)),
+        Some(asked) if asked < limits::ACK_TIMEOUT_MIN || asked > limits.ack_timeout => Err(Failure::invalid(
+            "INVALID",
+            format!(
+                "a timeout of {asked:?} is not between {:?} and limits.ack_timeout = {:?}; choose one that is",
+                limits::ACK_TIMEOUT_MIN,
+                limits.ack_timeout
+            ),
+        )),
+        Some(asked) => Ok(asked),
+    }
+}
+
+/// A delay before the next delivery.
+pub(crate) fn delay(asked: Option<Duration>, limits: &Limits) -> Result<Duration, Failure> {
+    match asked {
+        Some(asked) if asked > limits.ack_timeout => Err(Failure::invalid(
+            "INVALID",
+            format!(
+                "a delay of {asked:?} is above limits.ack_timeout = {:?}; choose a shorter one",
+                limits.ack_timeout
+            ),
+        )),
+        asked => Ok(asked.unwrap_or_default()),
+    }
+}
+
+/// How many messages a pull asks for.
+pub(crate) fn pull_messages(asked: u32, limits: &Limits) -> usize {
+    asked.clamp(1, limits.pull_messages) as usize
+}
+
+/// Ack ids in one request.
+pub(crate) fn ack_ids(ids: Vec<Bytes>) -> Result<Vec<Bytes>, Failure> {
+    if ids.len() > limits::ACK_IDS {
+        return Err(Failure::invalid("TOO_MANY_ACK_IDS", "more than 10000 ack ids at once; send them in parts"));
+    }
+    Ok(ids)
+}
+
+/// A duration of a request.
+pub(crate) fn duration(asked: Option<prost_types::Duration>) -> Result<Option<Duration>, Failure> {
+    let Some(asked) = asked else { return Ok(None) };
+    match Duration::try_from(asked) {
+        Ok(duration) => Ok(Some(duration)),
+        Err(_) => Err(Failure::invalid("INVALID", "a duration is negative; correct it")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_topics_in_any_order_are_the_same_membership() {
+        let topics = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let one = member("g", &topics(&["b", "a", "b"]), 0).expect("valid");
+        assert_eq!(one, member("g", &topics(&["a", "b"]), 1).expect("valid"));
+        assert_eq!(one.start, Start::Earliest);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let topics = vec!["t".to_owned()];
+        assert_eq!(member("", &topics, 0).expect_err("group").reason, "INVALID_GROUP");
+        assert_eq!(member("g\n", &topics, 0).expect_err("group").reason, "INVALID_GROUP");
+        assert_eq!(member("g", &[], 0).expect_err("topics").reason, "INVALID_TOPIC");
+        assert_eq!(member("g", &["a b".to_owned()], 0).expect_err("topic").reason, "INVALID_TOPIC");
+        assert_eq!(member("g", &topics, 9).expect_err("start").reason, "INVALID");
+        assert_eq!(delivery(3).expect_err("level").code, Code::Unimplemented);
+        let limits = Limits::default();
+        assert_eq!(ack_timeout(Some(Duration::ZERO), &limits).expect_err("short").reason, "INVALID");
+        assert_eq!(ack_timeout(None, &limits), Ok(limits::ACK_TIMEOUT_DEFAULT));
+        assert_eq!(delay(Some(Duration::MAX), &limits).expect_err("long").reason, "INVALID");
+        let negative = prost_types::Duration { seconds: -1, nanos: 0 };
+        assert_eq!(duration(Some(negative)).expect_err("negative").reason, "INVALID");
+    }
+}

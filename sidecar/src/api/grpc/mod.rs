@@ -1,0 +1,44 @@
+//! The gRPC services of package `wherry.v1`, with health (grpc.health.v1) and reflection (v1).
+
+mod publisher;
+mod subscriber;
+mod topics;
+
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+use wherry_proto::FILE_DESCRIPTOR_SET;
+use wherry_proto::v1::publisher_service_server::PublisherServiceServer;
+use wherry_proto::v1::subscriber_service_server::SubscriberServiceServer;
+use wherry_proto::v1::topic_service_server::TopicServiceServer;
+
+use crate::backend::Backend;
+use crate::limits;
+use crate::shared::Shared;
+
+/// All services, and what reports their health.
+pub(crate) async fn routes<B: Backend>(
+    shared: &Shared<B>,
+) -> Result<(axum::Router, HealthReporter), tonic_reflection::server::Error> {
+    let frame = shared.limits.message_bytes + limits::FRAME_OVERHEAD_BYTES;
+    let publisher = PublisherServiceServer::new(publisher::Publisher { shared: shared.clone() })
+        .max_decoding_message_size(frame)
+        .max_encoding_message_size(usize::MAX);
+    let subscriber = SubscriberServiceServer::new(subscriber::Subscriber { shared: shared.clone() })
+        .max_decoding_message_size(frame)
+        .max_encoding_message_size(usize::MAX);
+    let topics = TopicServiceServer::new(topics::Topics { shared: shared.clone() });
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PublisherServiceServer<publisher::Publisher<B>>>().await;
+    health.set_serving::<SubscriberServiceServer<subscriber::Subscriber<B>>>().await;
+    health.set_serving::<TopicServiceServer<topics::Topics<B>>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let routes = Routes::new(publisher)
+        .add_service(subscriber)
+        .add_service(topics)
+        .add_service(health_service)
+        .add_service(reflection);
+    Ok((routes.prepare().into_axum_router(), health))
+}

@@ -1,0 +1,72 @@
+//! Pulling over HTTP.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use wherry_proto::v1::InitialPosition;
+
+use super::answer::Refusal;
+use super::json::ReceivedJson;
+use super::query::{self, Params};
+use crate::api::ask;
+use crate::backend::Backend;
+use crate::shared::Shared;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FromTopic {
+    group: String,
+    #[serde(default)]
+    max: u32,
+    wait: Option<String>,
+    ack_timeout: Option<String>,
+    #[serde(default)]
+    start: StartName,
+    #[serde(default)]
+    encoding: Encoding,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StartName {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// How payloads, keys and header values appear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Encoding {
+    /// As JSON or text where they are that.
+    #[default]
+    Auto,
+    /// As base64 always.
+    Base64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PulledJson {
+    messages: Vec<ReceivedJson>,
+}
+
+/// `GET /v1/topics/{topic}/messages`
+pub(super) async fn from_topic<B: Backend>(
+    State(shared): State<Shared<B>>,
+    Path(topic): Path<String>,
+    Params(params): Params<FromTopic>,
+) -> Result<Json<PulledJson>, Refusal> {
+    let limits = &shared.limits;
+    let start = match params.start {
+        StartName::Earliest => InitialPosition::Earliest,
+        StartName::Latest => InitialPosition::Latest,
+    };
+    let spec = ask::member(&params.group, &[topic], start.into())?;
+    let wait = query::duration("wait", params.wait.as_deref())?.unwrap_or_default().min(limits.pull_wait);
+    let ack_timeout = ask::ack_timeout(query::duration("ack_timeout", params.ack_timeout.as_deref())?, limits)?;
+    let max = ask::pull_messages(params.max, limits);
+    let messages = shared.groups.pull(&shared, &spec, max, Instant::now() + wait, ack_timeout).await?;
+    let base64 = params.encoding == Encoding::Base64;
+    Ok(Json(PulledJson { messages: messages.into_iter().map(|message| ReceivedJson::of(message, base64)).collect() }))
+}

@@ -1,0 +1,288 @@
+//! The real cluster, through `wherry_client`. Connects in the background: nothing here delays the start of the sidecar.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wherry_client::admin::NewTopic;
+use wherry_client::{
+    Client, ClientError, Committer, ConsumedRecord, Consumer, ConsumerConfig, Delivery, OffsetReset, ProduceRecord,
+    Producer, RebalanceEvents, RecordMetadata, TopicPartition,
+};
+
+use super::{Backend, Member, MemberSpec, Polled, Receipt, Start, Taken};
+use crate::config::SidecarConfig;
+
+/// Lanes of records with a key, besides the one for records without.
+const KEY_LANES: u64 = 32;
+/// First and longest pause between attempts to reach the cluster.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// `TOPIC_ALREADY_EXISTS` in the Kafka protocol.
+const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// Bytes fetched ahead for one membership; what is delivered is bounded elsewhere.
+const PREFETCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// The cluster. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    link: watch::Receiver<Link>,
+    wait: Duration,
+    closing: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+enum Link {
+    /// Not reached yet, and what the last attempt met.
+    Connecting(Option<ClientError>),
+    /// Reached once; from then on the client reconnects by itself.
+    Up { client: Client, producer: Producer },
+}
+
+impl Cluster {
+    /// Starts to connect.
+    #[must_use]
+    pub fn start(config: &SidecarConfig) -> Self {
+        let (sender, link) = watch::channel(Link::Connecting(None));
+        let closing = CancellationToken::new();
+        let connect = connect(config.clone(), sender);
+        let stop = closing.clone();
+        tokio::spawn(async move {
+            stop.run_until_cancelled(connect).await;
+        });
+        Self { link, wait: config.cluster_wait, closing }
+    }
+
+    fn producer(&self) -> Option<Producer> {
+        match &*self.link.borrow() {
+            Link::Up { producer, .. } => Some(producer.clone()),
+            Link::Connecting(_) => None,
+        }
+    }
+
+    /// The client, once the cluster is reached, within the configured time.
+    async fn up(mut self, what: &str) -> Result<(Client, Producer), ClientError> {
+        let reached = {
+            let up = self.link.wait_for(|link| matches!(link, Link::Up { .. }));
+            tokio::time::timeout(self.wait, up).await.ok().and_then(Result::ok).map(|link| link.clone())
+        };
+        if let Some(Link::Up { client, producer }) = reached {
+            return Ok((client, producer));
+        }
+        Err(ClientError::Retry { what: what.into(), cause: self.why_not(), waited: self.wait })
+    }
+
+    fn why_not(&self) -> Arc<str> {
+        match &*self.link.borrow() {
+            Link::Connecting(Some(error)) => error.to_string().into(),
+            Link::Connecting(None) | Link::Up { .. } => "the cluster has not been reached yet".into(),
+        }
+    }
+}
+
+async fn connect(config: SidecarConfig, link: watch::Sender<Link>) {
+    let mut pause = RECONNECT.0;
+    loop {
+        match reach(&config).await {
+            Ok(up) => {
+                tracing::info!(bootstrap = ?config.bootstrap, "reached the cluster");
+                link.send_replace(up);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(bootstrap = ?config.bootstrap, %error, "can't reach the cluster, trying again");
+                link.send_replace(Link::Connecting(Some(error)));
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RECONNECT.1);
+    }
+}
+
+async fn reach(config: &SidecarConfig) -> Result<Link, ClientError> {
+    let client = Client::connect(config.client()).await?;
+    let producer = client.producer(config.producer()).await?;
+    Ok(Link::Up { client, producer })
+}
+
+impl Backend for Cluster {
+    type Receipt = ClusterReceipt;
+    type Member = ClusterMember;
+
+    fn try_send(&self, record: ProduceRecord) -> Result<Taken<ClusterReceipt>, ClientError> {
+        let Some(producer) = self.producer() else {
+            return Ok(Taken::Later(record));
+        };
+        let lane = lane(&record);
+        Ok(match producer.try_send(record)? {
+            Ok(delivery) => Taken::Now(ClusterReceipt { delivery, lane }),
+            Err(record) => Taken::Later(record),
+        })
+    }
+
+    fn send(
+        &self,
+        record: ProduceRecord,
+    ) -> impl Future<Output = Result<ClusterReceipt, ClientError>> + Send + 'static {
+        let this = self.clone();
+        async move {
+            let (_, producer) = this.up("publish").await?;
+            let lane = lane(&record);
+            let delivery = producer.send(record).await?;
+            Ok(ClusterReceipt { delivery, lane })
+        }
+    }
+
+    fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<ClusterMember, ClientError>> + Send + 'static {
+        let this = self.clone();
+        async move {
+            let (client, _) = this.up("join the group").await?;
+            let config = ConsumerConfig {
+                auto_offset_reset: match spec.start {
+                    Start::Earliest => OffsetReset::Earliest,
+                    Start::Latest => OffsetReset::Latest,
+                },
+                prefetch_bytes: PREFETCH_BYTES,
+                fetch_max_bytes: PREFETCH_BYTES,
+                ..ConsumerConfig::in_group(&*spec.group)
+            };
+            let mut consumer = client.consumer(config).await?;
+            let events = consumer.events();
+            let topics: Vec<&str> = spec.topics.iter().map(|topic| &**topic).collect();
+            consumer.subscribe(&topics).await?;
+            Ok(ClusterMember { committer: consumer.committer(), consumer, events, polled: Vec::new() })
+        }
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<i32, ClientError> {
+        let (client, _) = self.clone().up("describe the topic").await?;
+        let described = client.admin().describe_topics(&[topic]).await?;
+        match described.into_iter().next() {
+            Some((_, description)) => Ok(i32::try_from(description?.partitions.len()).unwrap_or(i32::MAX)),
+            None => Err(ClientError::NoSuchTopic { what: "describe the topic".into(), topic: topic.into() }),
+        }
+    }
+
+    async fn create_topic(&self, topic: &str, partitions: Option<i32>) -> Result<bool, ClientError> {
+        let (client, _) = self.clone().up("create the topic").await?;
+        let wanted = NewTopic { partitions, ..NewTopic::new(topic, 1) };
+        match client.admin().create_topics(&[wanted], false).await?.into_iter().next() {
+            Some((_, Err(ClientError::Rejected { code: TOPIC_ALREADY_EXISTS, .. }))) => Ok(false),
+            Some((_, outcome)) => outcome.map(|()| true),
+            None => Ok(true),
+        }
+    }
+
+    async fn flush(&self) {
+        if let Some(producer) = self.producer()
+            && let Err(error) = producer.flush().await
+        {
+            tracing::warn!(%error, "could not flush");
+        }
+    }
+
+    async fn close(&self) {
+        self.closing.cancel();
+        if let Some(producer) = self.producer()
+            && let Err(error) = producer.close().await
+        {
+            tracing::debug!(%error, "closing the producer");
+        }
+    }
+
+    fn reached(&self) -> bool {
+        matches!(&*self.link.borrow(), Link::Up { .. })
+    }
+}
+
+/// Receipts of one key resolve in order; those without a key go to the same partition while a batch fills.
+fn lane(record: &ProduceRecord) -> usize {
+    use std::hash::BuildHasher;
+    let key = match (&record.partition, &record.key) {
+        (Some(partition), _) => u64::from(partition.unsigned_abs()),
+        (None, Some(key)) => foldhash::fast::FixedState::default().hash_one(&**key),
+        (None, None) => return 0,
+    };
+    1 + usize::try_from(key % KEY_LANES).unwrap_or_default()
+}
+
+/// Receipt of a record sent by the client.
+#[derive(Debug)]
+pub struct ClusterReceipt {
+    delivery: Delivery,
+    lane: usize,
+}
+
+impl Future for ClusterReceipt {
+    type Output = Result<RecordMetadata, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.delivery).poll(context)
+    }
+}
+
+impl Receipt for ClusterReceipt {
+    fn lane(&self) -> usize {
+        self.lane
+    }
+}
+
+/// A consumer of the client, with its events and records in one sequence.
+#[derive(Debug)]
+pub struct ClusterMember {
+    consumer: Consumer,
+    committer: Committer,
+    events: RebalanceEvents,
+    /// Records that came with events which have to be told first.
+    polled: Vec<ConsumedRecord>,
+}
+
+impl Member for ClusterMember {
+    async fn next(&mut self, want: usize) -> Result<Polled, ClientError> {
+        if let Some(event) = self.events.try_next() {
+            return Ok(Polled::Rebalance(event));
+        }
+        if !self.polled.is_empty() {
+            return Ok(Polled::Records(std::mem::take(&mut self.polled)));
+        }
+        if want == 0 {
+            return self.events.next().await.map(Polled::Rebalance).ok_or(CLOSED);
+        }
+        tokio::select! {
+            biased;
+            event = self.events.next() => return event.map(Polled::Rebalance).ok_or(CLOSED),
+            records = self.consumer.poll(want) => self.polled = records?,
+        }
+        // What poll met on its way comes before what it brought.
+        Ok(match self.events.try_next() {
+            Some(event) => Polled::Rebalance(event),
+            None => Polled::Records(std::mem::take(&mut self.polled)),
+        })
+    }
+
+    fn commit(
+        &self,
+        generation: i32,
+        next: Vec<(TopicPartition, i64)>,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send + 'static {
+        let committer = self.committer.clone();
+        async move { committer.commit_in_generation(generation, &next).await }
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) {
+        self.consumer.pause(partitions);
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) {
+        self.consumer.resume(partitions);
+    }
+
+    async fn close(self) -> Result<(), ClientError> {
+        self.consumer.close().await
+    }
+}
+
+const CLOSED: ClientError = ClientError::Closed { what: "the consumer" };

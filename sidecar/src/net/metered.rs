@@ -1,0 +1,254 @@
+//! A request's body, metered: what has come of a message that is not whole yet counts against a bound that all calls share.
+//!
+//! Without it, thousands of calls could each leave a large message unfinished, and what reads whole messages would keep all of them in
+//! memory. Small messages do not touch the bound, so they get through whatever large ones do. Over the bound a body is not read, its flow
+//! control window closes, and its sender waits; a large message that is not finished in time ends its call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::FutureExt;
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tokio_util::sync::PollSemaphore;
+use tonic::Status;
+
+use crate::limits;
+use crate::stats::Gauge;
+
+/// Reserved at a time: what one read may bring.
+const STEP: usize = 16 * 1024;
+
+/// The bound, shared by all bodies.
+#[derive(Debug, Clone)]
+pub(crate) struct Meter {
+    room: Arc<Semaphore>,
+    gauge: Arc<Gauge>,
+}
+
+impl Meter {
+    pub(crate) fn new(bytes: usize, gauge: Arc<Gauge>) -> Self {
+        // Always enough for one step.
+        Self { room: Arc::new(Semaphore::new(bytes.max(STEP))), gauge }
+    }
+
+    /// This body, metered. `framed`: it consists of gRPC messages.
+    pub(crate) fn meter(&self, inner: Body, framed: bool) -> Body {
+        Body::new(Metered {
+            inner,
+            framed: framed.then(Framing::default),
+            partial: 0,
+            room: PollSemaphore::new(self.room.clone()),
+            reserved: None,
+            gauge: self.gauge.clone(),
+            deadline: None,
+        })
+    }
+}
+
+struct Metered {
+    inner: Body,
+    framed: Option<Framing>,
+    /// Bytes of the message that is not whole.
+    partial: usize,
+    room: PollSemaphore,
+    reserved: Option<OwnedSemaphorePermit>,
+    gauge: Arc<Gauge>,
+    /// Runs while more than the free bytes are partial.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Metered {
+    fn reserved(&self) -> usize {
+        self.reserved.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Reserves room for the next read, once the message at hand is larger than what is free.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.partial >= limits::PARTIAL_FREE_BYTES && self.reserved() < self.partial + STEP {
+            let more = self.partial + STEP - self.reserved();
+            let Some(permit) = ready!(self.room.poll_acquire_many(context, u32::try_from(more).unwrap_or(u32::MAX)))
+            else {
+                return Poll::Ready(());
+            };
+            self.gauge.add(i64::try_from(more).unwrap_or(i64::MAX));
+            match &mut self.reserved {
+                Some(reserved) => reserved.merge(permit),
+                None => self.reserved = Some(permit),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn release(&mut self) {
+        self.gauge.add(-i64::try_from(self.reserved()).unwrap_or(i64::MAX));
+        self.reserved = None;
+        self.deadline = None;
+    }
+
+    fn came(&mut self, data: &[u8]) {
+        self.partial = match &mut self.framed {
+            Some(framing) => framing.came(data, self.partial),
+            None => self.partial + data.len(),
+        };
+        if self.partial < limits::PARTIAL_FREE_BYTES {
+            if self.reserved.is_some() || self.deadline.is_some() {
+                self.release();
+            }
+        } else if self.deadline.is_none() {
+            self.deadline = Some(Box::pin(tokio::time::sleep(limits::PARTIAL_MESSAGE)));
+        }
+    }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some(deadline) => deadline.poll_unpin(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl HttpBody for Metered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        if this.poll_deadline(context).is_ready() {
+            this.release();
+            return Poll::Ready(Some(Err(axum::Error::new(too_slow()))));
+        }
+        ready!(this.poll_room(context));
+        let frame = ready!(this.inner.frame().poll_unpin(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            this.came(data);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn too_slow() -> Status {
+    Status::deadline_exceeded("the rest of a message did not come within 30 s; send it again")
+}
+
+/// Follows the length-prefixed messages of a gRPC body: one byte of flags, four of length, then the message.
+#[derive(Debug, Default)]
+struct Framing {
+    prefix: [u8; 5],
+    prefix_len: usize,
+    /// Bytes of the message that are still to come.
+    missing: usize,
+}
+
+impl Framing {
+    /// Data came; answers with the bytes of the message that is not whole after it.
+    fn came(&mut self, mut data: &[u8], mut partial: usize) -> usize {
+        while !data.is_empty() {
+            let take =
+                if self.missing > 0 { self.missing } else { self.prefix.len() - self.prefix_len }.min(data.len());
+            let (part, rest) = data.split_at(take);
+            data = rest;
+            partial += take;
+            if self.missing > 0 {
+                self.missing -= take;
+            } else {
+                self.prefix[self.prefix_len..self.prefix_len + take].copy_from_slice(part);
+                self.prefix_len += take;
+                if self.prefix_len < self.prefix.len() {
+                    continue;
+                }
+                self.prefix_len = 0;
+                let [_, a, b, c, d] = self.prefix;
+                self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
+            }
+            if self.missing == 0 {
+                partial = 0;
+            }
+        }
+        partial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(u32::try_from(length).expect("short").to_be_bytes());
+        bytes.extend(vec![7; length]);
+        bytes
+    }
+
+    #[test]
+    fn partial_bytes_are_those_after_the_last_whole_message() {
+        let stream: Vec<u8> = [0, 1, 300, 0, 7].into_iter().flat_map(message).collect();
+        let ends: Vec<usize> = [5, 11, 316, 321, 333].into();
+        for step in 1..=stream.len() {
+            let (mut framing, mut partial, mut seen) = (Framing::default(), 0, 0);
+            for chunk in stream.chunks(step) {
+                partial = framing.came(chunk, partial);
+                seen += chunk.len();
+                let last = ends.iter().copied().filter(|end| *end <= seen).max().unwrap_or(0);
+                assert_eq!(partial, seen - last, "after {seen} in steps of {step}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unfinished_message_is_given_up_and_frees_its_room() {
+        let gauge = Arc::new(Gauge::default());
+        let meter = Meter::new(64 * 1024, gauge.clone());
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![0; 20_000]))]);
+        let never = futures::StreamExt::chain(first, futures::stream::pending());
+        let mut body = meter.meter(Body::from_stream(never), false);
+        assert!(body.frame().await.expect("some").is_ok());
+        let error = body.frame().await.expect("some").expect_err("too slow");
+        assert!(error.to_string().contains("did not come"), "{error}");
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn large_messages_wait_for_each_other_and_small_ones_do_not() {
+        let gauge = Arc::new(Gauge::default());
+        let meter = Meter::new(64 * 1024, gauge.clone());
+        let body = |size: usize| {
+            let chunks = (0..size / 1000).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![0; 1000])));
+            meter.meter(Body::from_stream(futures::stream::iter(chunks)), false)
+        };
+        let mut large = body(40_000);
+        for _ in 0..40 {
+            assert!(large.frame().await.expect("some").is_ok());
+        }
+        let mut second = Box::pin(body(40_000).collect());
+        assert!(futures::poll!(&mut second).is_pending(), "there is no room for both");
+        assert!(body(3000).collect().await.is_ok(), "small ones go through");
+        drop(large);
+        assert_eq!(second.await.expect("whole").to_bytes().len(), 40_000);
+        assert_eq!(gauge.get(), 0);
+    }
+}

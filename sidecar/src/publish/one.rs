@@ -1,0 +1,124 @@
+//! Publishing one message, or a batch whose messages stand or fall one by one.
+
+use std::time::Instant;
+
+use tonic::Code;
+use wherry_client::RecordMetadata;
+use wherry_proto::v1::{self, DeliveryLevel, PublishResult, PublishStatus};
+
+use super::record::{self, TopicNames, TraceContext};
+use crate::backend::{Backend, Taken};
+use crate::error::Failure;
+use crate::shared::Shared;
+
+/// What the answer to a publish means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Level {
+    /// The sidecar has it.
+    AtMostOnce,
+    /// It is durable.
+    #[default]
+    AtLeastOnce,
+}
+
+impl Level {
+    /// As an application asks for it.
+    ///
+    /// # Errors
+    /// `NOT_OFFERED` for what is not built yet, `INVALID` for what is unknown.
+    pub fn of(asked: i32) -> Result<Self, Failure> {
+        match DeliveryLevel::try_from(asked) {
+            Ok(DeliveryLevel::Unspecified | DeliveryLevel::AtLeastOnce) => Ok(Self::AtLeastOnce),
+            Ok(DeliveryLevel::AtMostOnce) => Ok(Self::AtMostOnce),
+            Ok(DeliveryLevel::EffectivelyOnce) => Err(Failure::lasting(
+                Code::Unimplemented,
+                "NOT_OFFERED",
+                "DELIVERY_LEVEL_EFFECTIVELY_ONCE is not offered yet; use DELIVERY_LEVEL_AT_LEAST_ONCE, whose retries do not duplicate",
+            )),
+            Err(_) => Err(Failure::invalid(
+                "INVALID",
+                format!("delivery level {asked} is unknown to this sidecar; use one of DeliveryLevel"),
+            )),
+        }
+    }
+}
+
+/// A message that was taken: its result is still to come.
+#[derive(Debug)]
+pub(crate) struct Publishing<R> {
+    receipt: R,
+    since: Instant,
+}
+
+/// Takes a message. Waits for space.
+pub(crate) async fn take<B: Backend>(
+    shared: &Shared<B>,
+    message: v1::Message,
+    topics: &mut TopicNames,
+    trace: &TraceContext,
+) -> Result<Publishing<B::Receipt>, Failure> {
+    let taken = start(shared, message, topics, trace).await;
+    if taken.is_err() {
+        shared.stats.publish_failed.add(1);
+    }
+    taken
+}
+
+async fn start<B: Backend>(
+    shared: &Shared<B>,
+    message: v1::Message,
+    topics: &mut TopicNames,
+    trace: &TraceContext,
+) -> Result<Publishing<B::Receipt>, Failure> {
+    let size = record::size(&message);
+    let topic = topics.get(&message.topic)?;
+    let record = record::record(message, topic, size, shared.limits.message_bytes, trace)?;
+    let since = Instant::now();
+    let receipt = match shared.backend.try_send(record)? {
+        Taken::Now(receipt) => receipt,
+        Taken::Later(record) => shared.backend.send(record).await?,
+    };
+    shared.stats.published.add(1);
+    shared.stats.published_bytes.add(size as u64);
+    Ok(Publishing { receipt, since })
+}
+
+/// Waits for the result of a message, as far as `level` asks.
+pub(crate) async fn finish<B: Backend>(
+    shared: &Shared<B>,
+    publishing: Publishing<B::Receipt>,
+    level: Level,
+) -> Result<PublishResult, Failure> {
+    match level {
+        Level::AtMostOnce => Ok(accepted()),
+        Level::AtLeastOnce => {
+            let outcome = publishing.receipt.await;
+            shared.stats.publish_latency.observe(publishing.since.elapsed(), 1);
+            outcome.map(committed).map_err(|error| {
+                shared.stats.publish_failed.add(1);
+                error.into()
+            })
+        }
+    }
+}
+
+/// The result of a durable message.
+pub(crate) fn committed(metadata: RecordMetadata) -> PublishResult {
+    PublishResult { topic: metadata.topic.as_ref().into(), ..committed_on_stream(&metadata) }
+}
+
+/// The same without the topic, which the application knows.
+pub(crate) fn committed_on_stream(metadata: &RecordMetadata) -> PublishResult {
+    PublishResult {
+        topic: String::new(),
+        partition: metadata.partition,
+        offset: metadata.offset,
+        timestamp: Some(record::timestamp(metadata.timestamp_ms)),
+        status: PublishStatus::Committed.into(),
+    }
+}
+
+/// The result of a message that nobody waits for.
+pub(crate) fn accepted() -> PublishResult {
+    PublishResult { offset: -1, status: PublishStatus::Accepted.into(), ..PublishResult::default() }
+}
