@@ -98,6 +98,8 @@ pub struct NodeConfig {
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say.
     pub default_partitions: i32,
+    /// How long an empty consumer group waits for more members before its first assignment, in milliseconds.
+    pub group_initial_rebalance_delay_ms: u32,
     /// Bounds.
     pub limits: Limits,
     /// Sizes of the log engine.
@@ -117,6 +119,7 @@ impl Default for NodeConfig {
             rack: None,
             auto_create_topics: false,
             default_partitions: 1,
+            group_initial_rebalance_delay_ms: 3_000,
             limits: Limits::default(),
             engine: EngineOptions::default(),
             io: IoDriver::Auto,

@@ -76,6 +76,8 @@ pub const MAX_FETCHES_PER_CONNECTION: usize = 8;
 pub const MAX_FETCH_WAIT_MS: i32 = 300_000;
 /// Partitions in one request of any kind; a request with more is refused whole.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 200_000;
+/// Uncompressed bytes of a batch that is looked into: those for compacted topics, and the node's own.
+pub const MAX_INSPECTED_BATCH_BYTES: usize = 64 << 20;
 /// Topics that one CreateTopics, DeleteTopics or CreatePartitions request may change.
 pub const MAX_TOPICS_PER_CHANGE: usize = 10_000;
 /// Partitions that one request may make.

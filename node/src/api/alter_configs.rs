@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_metadata::{Change, Command, ConfigKind, MetadataError, Topic, config_key};
 
-use super::codec::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResult;
-use super::codec::messages::incremental_alter_configs_request::AlterConfigsResource;
-use super::codec::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
-use super::codec::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-};
-use super::codec::{ResponseError, StrBytes};
 use super::errors::{ApiError, shown};
 use super::{Ctx, Outcome, configs, topics};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::{MAX_CONFIGS_PER_RESOURCE, MAX_TOPICS_PER_CHANGE};
+use wherry_wire::codec::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResult;
+use wherry_wire::codec::messages::incremental_alter_configs_request::AlterConfigsResource;
+use wherry_wire::codec::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use wherry_wire::codec::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;

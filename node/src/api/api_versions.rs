@@ -1,17 +1,12 @@
 //! ApiVersions: which requests are served in which versions, and which features are finalized.
-//!
-//! Produce is advertised from version 0 although 3 is the lowest served: older librdkafka silently stops compressing
-//! otherwise.
 
-use super::codec::messages::ApiVersionsRequest;
-use super::codec::messages::ApiVersionsResponse;
-use super::codec::messages::api_versions_response::ApiVersion;
-use super::codec::{self, ResponseError, StrBytes};
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
-
-const PRODUCE: i16 = 0;
+use wherry_wire::codec::messages::ApiVersionsRequest;
+use wherry_wire::codec::messages::ApiVersionsResponse;
+use wherry_wire::codec::messages::api_versions_response::ApiVersion;
+use wherry_wire::codec::{self, ResponseError, StrBytes};
 
 /// Answers with the table.
 pub(crate) fn handle<S: LogStore>(_: &mut Core<S>, ctx: &Ctx, request: &ApiVersionsRequest) -> Outcome {
@@ -32,11 +27,13 @@ pub(crate) fn unsupported(ctx: &Ctx) -> Outcome {
 
 fn table() -> ApiVersionsResponse {
     let mut response = ApiVersionsResponse::default();
-    response.api_keys = codec::served()
+    response.api_keys = codec::api_versions()
         .iter()
-        .map(|&(key, min, max)| {
-            let min = if key == PRODUCE { 0 } else { min };
-            ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max)
+        .map(|served| {
+            ApiVersion::default()
+                .with_api_key(served.api as i16)
+                .with_min_version(served.advertised_min_version)
+                .with_max_version(served.max_version)
         })
         .collect();
     response.finalized_features_epoch = 0;

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use wherry_metadata::{Change, Command, MetadataError};
 
-use super::codec::ResponseError;
-use super::codec::messages::create_partitions_request::CreatePartitionsTopic;
-use super::codec::messages::create_partitions_response::CreatePartitionsTopicResult;
-use super::codec::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::{MAX_NEW_PARTITIONS_PER_REQUEST, MAX_TOPICS_PER_CHANGE};
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::create_partitions_request::CreatePartitionsTopic;
+use wherry_wire::codec::messages::create_partitions_response::CreatePartitionsTopicResult;
+use wherry_wire::codec::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 /// A request whose commands are on their way to the disk.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ fn command<S: LogStore>(core: &Core<S>, asked: &CreatePartitionsTopic, room: &mu
     core.meta.check(&command).map_err(|error| ApiError::from(&error))?;
     let more = asked.count.saturating_sub(topic.partitions);
     if let Some(assignments) = &asked.assignments {
-        let here = |a: &super::codec::messages::create_partitions_request::CreatePartitionsAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
+        let here = |a: &wherry_wire::codec::messages::create_partitions_request::CreatePartitionsAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
         if i32::try_from(assignments.len()).ok() != Some(more) || !assignments.iter().all(here) {
             let text = format!("{more} assignments are needed, each to node {} alone", core.config.node_id);
             return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, text));

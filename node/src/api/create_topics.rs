@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use wherry_metadata::{Change, Command, MetadataError};
 
-use super::codec::messages::create_topics_request::CreatableTopic;
-use super::codec::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
-use super::codec::messages::{CreateTopicsRequest, CreateTopicsResponse};
-use super::codec::{ResponseError, StrBytes};
 use super::errors::{ApiError, shown};
 use super::{Ctx, Outcome, configs};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::{MAX_CONFIGS_PER_RESOURCE, MAX_NEW_PARTITIONS_PER_REQUEST, MAX_TOPICS_PER_CHANGE};
+use wherry_wire::codec::messages::create_topics_request::CreatableTopic;
+use wherry_wire::codec::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use wherry_wire::codec::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// Names that other systems give to topics of their own; clients look them up and must not find a user's topic there.
 const RESERVED: [&str; 4] = ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
@@ -160,7 +160,7 @@ fn size<S: LogStore>(core: &Core<S>, topic: &CreatableTopic) -> Result<(i32, i16
     }
     let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
     indexes.sort_unstable();
-    let here = |a: &super::codec::messages::create_topics_request::CreatableReplicaAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
+    let here = |a: &wherry_wire::codec::messages::create_topics_request::CreatableReplicaAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
     if !indexes.iter().copied().eq(0..i32::try_from(indexes.len()).unwrap_or(i32::MAX)) {
         return Err(ApiError::new(
             ResponseError::InvalidReplicaAssignment,

@@ -1,13 +1,13 @@
 //! DeleteRecords: the start of a partition moves up. Answered when that is durable.
 
-use super::codec::ResponseError;
-use super::codec::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
-use super::codec::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
 use crate::core::store::{LogStore, Ticket};
 use crate::core::{Core, Then};
 use wherry_metadata::Cleanup;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use wherry_wire::codec::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use wherry_wire::types::Offset;
 
 /// Up to the high watermark.

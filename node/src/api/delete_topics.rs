@@ -3,14 +3,14 @@
 use uuid::Uuid;
 use wherry_metadata::{Change, Command, MetadataError};
 
-use super::codec::ResponseError;
-use super::codec::messages::delete_topics_response::DeletableTopicResult;
-use super::codec::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::MAX_TOPICS_PER_CHANGE;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::delete_topics_response::DeletableTopicResult;
+use wherry_wire::codec::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 
 /// A request whose commands are on their way to the disk.
 #[derive(Debug)]

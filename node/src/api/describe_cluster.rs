@@ -1,12 +1,12 @@
 //! DescribeCluster: the nodes.
 
-use super::codec::messages::describe_cluster_response::DescribeClusterBroker;
-use super::codec::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
-use super::codec::{ResponseError, StrBytes};
 use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_wire::codec::messages::describe_cluster_response::DescribeClusterBroker;
+use wherry_wire::codec::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 const BROKERS: i8 = 1;
 

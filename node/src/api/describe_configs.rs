@@ -2,16 +2,16 @@
 
 use wherry_metadata::{ConfigKey, ConfigKind, Topic};
 
-use super::codec::messages::describe_configs_request::DescribeConfigsResource;
-use super::codec::messages::describe_configs_response::{
-    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
-};
-use super::codec::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
-use super::codec::{ResponseError, StrBytes};
 use super::errors::{ApiError, shown};
 use super::{Ctx, Outcome, configs, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_wire::codec::messages::describe_configs_request::DescribeConfigsResource;
+use wherry_wire::codec::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use wherry_wire::codec::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// Answers for each resource.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeConfigsRequest) -> Outcome {

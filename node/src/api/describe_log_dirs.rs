@@ -1,14 +1,14 @@
 //! DescribeLogDirs: what each partition takes on disk. One directory per node.
 
-use super::codec::StrBytes;
-use super::codec::messages::describe_log_dirs_response::{
-    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
-};
-use super::codec::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use wherry_metadata::Topic;
+use wherry_wire::codec::StrBytes;
+use wherry_wire::codec::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use wherry_wire::codec::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
 use wherry_wire::types::LogId;
 
 /// Answers for the topics named, or for all.

@@ -1,16 +1,18 @@
 //! DescribeTopicPartitions (KIP-966): topics by name order, a bounded number of partitions per response, and a cursor.
 
-use super::codec::ResponseError;
-use super::codec::messages::describe_topic_partitions_response::{
-    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
-};
-use super::codec::messages::{BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
 use super::metadata::TOPIC_OPERATIONS;
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::limits::MAX_DESCRIBED_PARTITIONS;
 use wherry_metadata::Topic;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use wherry_wire::codec::messages::{
+    BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName,
+};
 
 /// Answers from the cursor on.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeTopicPartitionsRequest) -> Outcome {
@@ -66,7 +68,7 @@ fn wanted<S: LogStore>(
 
 fn cursor(name: &str, partition: i32) -> Cursor {
     Cursor::default()
-        .with_topic_name(TopicName(super::codec::StrBytes::from_string(name.to_owned())))
+        .with_topic_name(TopicName(wherry_wire::codec::StrBytes::from_string(name.to_owned())))
         .with_partition_index(partition)
 }
 
@@ -77,7 +79,7 @@ fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
     };
     let mut topic = DescribeTopicPartitionsResponseTopic::default();
     topic.error_code = error.code();
-    topic.name = Some(TopicName(super::codec::StrBytes::from_string(name)));
+    topic.name = Some(TopicName(wherry_wire::codec::StrBytes::from_string(name)));
     topic
 }
 

@@ -3,9 +3,9 @@
 use wherry_metadata::MetadataError;
 use wherry_wire::batch::BatchError;
 
-use super::codec::{ResponseError, StrBytes};
 use crate::core::store::LogError;
 use crate::limits::SHOWN_TEXT;
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// An error code with a sentence for those versions that carry one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! FindCoordinator: which node coordinates a group. Transactions have no coordinator yet and are refused.
 
-use super::codec::messages::find_coordinator_response::Coordinator;
-use super::codec::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
-use super::codec::{ResponseError, StrBytes};
 use super::errors::ApiError;
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_wire::codec::messages::find_coordinator_response::Coordinator;
+use wherry_wire::codec::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;

@@ -1,10 +1,10 @@
 //! InitProducerId: an identity for an idempotent producer. Transactional producers are refused for now.
 
-use super::codec::ResponseError;
-use super::codec::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 use super::{Ctx, Outcome};
 use crate::core::store::LogStore;
 use crate::core::{Core, ProducerIdGrant};
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
 /// Gives a new id with epoch 0, also to a producer that has one: without a transactional id nothing can tell whether it
 /// is the same producer.

@@ -6,13 +6,13 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use wherry_wire::types::Offset;
 
-use super::codec::ResponseError;
-use super::codec::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use super::codec::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::{LogError, LogStore, Lookup, ReadToken};
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use wherry_wire::codec::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 use wherry_metadata::{Command, Topic};
 
-use super::codec::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
-use super::codec::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
-use super::codec::{ResponseError, StrBytes};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, create_topics, topics};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::MAX_TOPICS_PER_CHANGE;
+use wherry_wire::codec::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use wherry_wire::codec::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// Operations that everyone may do on a topic (bits of KIP-430), as long as there are no ACLs.
 pub(crate) const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;

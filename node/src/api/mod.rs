@@ -3,7 +3,6 @@
 
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
-pub(crate) mod codec;
 pub(crate) mod configs;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
@@ -16,6 +15,7 @@ pub(crate) mod describe_topic_partitions;
 pub(crate) mod errors;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
+pub(crate) mod groups;
 pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
@@ -24,16 +24,17 @@ pub(crate) mod produce;
 pub(crate) mod topics;
 
 use bytes::Bytes;
+use wherry_wire::codec::{
+    ApiKey, DecodeError, Encodable, HeaderVersion, Request, RequestBody, StrBytes, decode_request, encode_response,
+};
 
 use crate::core::store::LogStore;
 use crate::core::{Core, RequestId};
-use codec::{Body, Header, StrBytes};
 
 /// Who asked, in which version.
 #[derive(Debug, Clone)]
 pub(crate) struct Ctx {
     pub(crate) id: RequestId,
-    pub(crate) api_key: i16,
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<StrBytes>,
@@ -54,35 +55,17 @@ pub(crate) enum Outcome {
     Close(String),
 }
 
-impl Header {
-    pub(crate) fn into_context(self, id: RequestId) -> Ctx {
-        Ctx {
-            id,
-            api_key: self.api_key,
-            version: self.version,
-            correlation_id: self.correlation_id,
-            client_id: self.client_id,
-        }
-    }
-}
-
-/// A response body that can be encoded.
-pub(crate) trait ResponseBody:
-    kafka_protocol::protocol::Encodable + kafka_protocol::protocol::HeaderVersion
-{
-}
-
-impl<T: kafka_protocol::protocol::Encodable + kafka_protocol::protocol::HeaderVersion> ResponseBody for T {}
-
 impl Ctx {
     /// Encodes a response for this request's version.
-    pub(crate) fn encode<M: ResponseBody>(&self, body: &M) -> Result<Vec<Bytes>, String> {
-        codec::encode(self.api_key, self.version, self.correlation_id, body)
-            .map_err(|error| format!("can't answer api {} version {}: {error}", self.api_key, self.version))
+    pub(crate) fn encode<M: Encodable + HeaderVersion>(&self, body: &M) -> Result<Vec<Bytes>, String> {
+        match encode_response(self.version, self.correlation_id, body) {
+            Ok(frame) => Ok(vec![frame]),
+            Err(error) => Err(format!("can't answer in version {}: {error}", self.version)),
+        }
     }
 
     /// The response as an outcome.
-    pub(crate) fn reply<M: ResponseBody>(&self, body: &M) -> Outcome {
+    pub(crate) fn reply<M: Encodable + HeaderVersion>(&self, body: &M) -> Outcome {
         match self.encode(body) {
             Ok(chunks) => Outcome::Reply(chunks),
             Err(reason) => Outcome::Close(reason),
@@ -90,32 +73,74 @@ impl Ctx {
     }
 }
 
+/// A frame that can be answered.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    /// A request.
+    Request(Request),
+    /// ApiVersions in a version that is not known: the answer is in version 0 (KIP-511).
+    NewerApiVersions {
+        /// Of the request.
+        correlation_id: i32,
+    },
+}
+
+impl Decoded {
+    pub(crate) fn api_key(&self) -> i16 {
+        match self {
+            Self::Request(request) => request.header.api_key as i16,
+            Self::NewerApiVersions { .. } => ApiKey::ApiVersions as i16,
+        }
+    }
+}
+
 /// A whole frame as a request, or why its connection must be closed.
-pub(crate) fn decode(frame: Bytes) -> Result<(Header, Body), String> {
-    codec::decode(frame)
+pub(crate) fn decode(frame: Bytes) -> Result<Decoded, String> {
+    match decode_request(frame) {
+        Ok(request) => Ok(Decoded::Request(request)),
+        Err(DecodeError::ApiVersionsVersion { correlation_id, .. }) => Ok(Decoded::NewerApiVersions { correlation_id }),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Hands a request to its handler.
-pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: Body) -> Outcome {
+pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: Decoded) -> Outcome {
+    let Request { header, body } = match decoded {
+        Decoded::Request(request) => request,
+        Decoded::NewerApiVersions { correlation_id } => {
+            return api_versions::unsupported(&Ctx { id, version: 0, correlation_id, client_id: None });
+        }
+    };
+    let ctx =
+        &Ctx { id, version: header.api_version, correlation_id: header.correlation_id, client_id: header.client_id };
     match body {
-        Body::Produce(request) => produce::handle(core, ctx, request),
-        Body::Fetch(request) => fetch::handle(core, ctx, request),
-        Body::ListOffsets(request) => list_offsets::handle(core, ctx, &request),
-        Body::Metadata(request) => metadata::handle(core, ctx, &request),
-        Body::FindCoordinator(request) => find_coordinator::handle(core, ctx, &request),
-        Body::ApiVersions(request) => api_versions::handle(core, ctx, &request),
-        Body::UnknownApiVersions => api_versions::unsupported(ctx),
-        Body::CreateTopics(request) => create_topics::handle(core, ctx, request),
-        Body::DeleteTopics(request) => delete_topics::handle(core, ctx, request),
-        Body::DeleteRecords(request) => delete_records::handle(core, ctx, &request),
-        Body::InitProducerId(request) => init_producer_id::handle(core, ctx, &request),
-        Body::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),
-        Body::DescribeConfigs(request) => describe_configs::handle(core, ctx, &request),
-        Body::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, request),
-        Body::IncrementalAlterConfigs(request) => alter_configs::handle(core, ctx, request),
-        Body::DescribeLogDirs(request) => describe_log_dirs::handle(core, ctx, &request),
-        Body::CreatePartitions(request) => create_partitions::handle(core, ctx, request),
-        Body::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
-        Body::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
+        RequestBody::Produce(request) => produce::handle(core, ctx, request),
+        RequestBody::Fetch(request) => fetch::handle(core, ctx, request),
+        RequestBody::ListOffsets(request) => list_offsets::handle(core, ctx, &request),
+        RequestBody::Metadata(request) => metadata::handle(core, ctx, &request),
+        RequestBody::OffsetCommit(request) => groups::offset_commit::handle(core, ctx, &request),
+        RequestBody::OffsetFetch(request) => groups::offset_fetch::handle(core, ctx, &request),
+        RequestBody::FindCoordinator(request) => find_coordinator::handle(core, ctx, &request),
+        RequestBody::JoinGroup(request) => groups::join::handle(core, ctx, &request),
+        RequestBody::Heartbeat(request) => groups::heartbeat::handle(core, ctx, &request),
+        RequestBody::LeaveGroup(request) => groups::leave::handle(core, ctx, &request),
+        RequestBody::SyncGroup(request) => groups::sync::handle(core, ctx, request),
+        RequestBody::DescribeGroups(request) => groups::describe::handle(core, ctx, &request),
+        RequestBody::ListGroups(request) => groups::list::handle(core, ctx, &request),
+        RequestBody::ApiVersions(request) => api_versions::handle(core, ctx, &request),
+        RequestBody::CreateTopics(request) => create_topics::handle(core, ctx, request),
+        RequestBody::DeleteTopics(request) => delete_topics::handle(core, ctx, request),
+        RequestBody::DeleteRecords(request) => delete_records::handle(core, ctx, &request),
+        RequestBody::InitProducerId(request) => init_producer_id::handle(core, ctx, &request),
+        RequestBody::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),
+        RequestBody::DescribeConfigs(request) => describe_configs::handle(core, ctx, &request),
+        RequestBody::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, request),
+        RequestBody::DescribeLogDirs(request) => describe_log_dirs::handle(core, ctx, &request),
+        RequestBody::CreatePartitions(request) => create_partitions::handle(core, ctx, request),
+        RequestBody::DeleteGroups(request) => groups::delete::handle(core, ctx, &request),
+        RequestBody::IncrementalAlterConfigs(request) => alter_configs::handle(core, ctx, request),
+        RequestBody::OffsetDelete(request) => groups::offset_delete::handle(core, ctx, &request),
+        RequestBody::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
+        RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
     }
 }

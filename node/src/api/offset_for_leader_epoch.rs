@@ -1,12 +1,12 @@
 //! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch ended, so that a client can tell whether what it read still
 //! stands.
 
-use super::codec::ResponseError;
-use super::codec::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
-use super::codec::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use wherry_wire::codec::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use wherry_wire::types::{LeaderEpoch, Offset};
 
 /// Answers for each partition; an epoch that is not known gives -1 and -1.

@@ -7,19 +7,20 @@
 use bytes::{Bytes, BytesMut};
 use wherry_metadata::{TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
+use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
 use wherry_wire::types::LogId;
 
-use super::codec::ResponseError;
-use super::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use super::codec::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
-};
-use super::codec::messages::{ProduceRequest, ProduceResponse};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
 use crate::core::store::{Appended, LogError, LogStore, Ticket};
-use crate::core::{Blocked, Core, Then, records};
-use crate::limits::MAX_PARTITIONS_PER_REQUEST;
+use crate::core::{Blocked, Core, Then};
+use crate::limits::{MAX_INSPECTED_BATCH_BYTES, MAX_PARTITIONS_PER_REQUEST};
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use wherry_wire::codec::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use wherry_wire::codec::messages::{ProduceRequest, ProduceResponse};
 
 /// First version whose clients know zstd.
 const ZSTD_FROM: i16 = 7;
@@ -333,10 +334,15 @@ impl Rules<'_> {
         if !self.config().is_compacted() {
             return Ok(());
         }
-        match records::every_key(checked) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(invalid("a compacted topic needs a key in every record")),
-            Err(error) => Err(ApiError::new(ResponseError::InvalidRecord, error)),
+        let options = ValidateOptions { require_keys: true, max_len: MAX_INSPECTED_BATCH_BYTES };
+        match validate_records(checked.header(), checked.bytes(), options) {
+            Ok(_) => Ok(()),
+            Err(error @ (InvalidRecords::Keyless { .. } | InvalidRecords::Disagrees { .. })) => {
+                Err(ApiError::new(ResponseError::InvalidRecord, error.to_string()))
+            }
+            Err(error @ (InvalidRecords::Unreadable(_) | InvalidRecords::Record(_))) => {
+                Err(ApiError::new(ResponseError::CorruptMessage, error.to_string()))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use wherry_metadata::{Metadata, Topic};
 use wherry_wire::types::{LeaderEpoch, LogId};
 
-use super::codec::{ResponseError, StrBytes};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// The topic of that name.
 pub(crate) fn by_name<'a>(meta: &'a Metadata, name: &str) -> Result<&'a Arc<Topic>, ResponseError> {

@@ -14,7 +14,7 @@ use crate::api;
 use crate::limits;
 
 /// Log of the metadata commands: a reserved topic id that no topic can have (ids are random, version 4).
-pub const METADATA_LOG: LogId =
+pub(super) const METADATA_LOG: LogId =
     LogId { topic: Uuid::from_u128(0x7768_6572_7279_0000_0000_0000_0000_0001), partition: 0 };
 
 /// Which handler goes on after a commit.
@@ -125,6 +125,7 @@ impl<S: LogStore> Core<S> {
                     self.wake_log(log);
                 }
                 self.do_log_work();
+                self.group_topic_deleted(&topic.name);
             }
             Change::ConfigsAltered { id } => self.configure_logs(*id),
             Change::ProducerIds(_) | Change::ClusterNamed | Change::BrokerRegistered { .. } => {}

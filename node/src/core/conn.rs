@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     pub(crate) backlog: VecDeque<Bytes>,
     /// Fetches that wait or read.
     pub(crate) fetches: SmallVec<[FetchId; 2]>,
+    /// Requests that the group coordinator has not answered.
+    pub(crate) group_requests: SmallVec<[u64; 2]>,
     pub(crate) paused: bool,
     /// Held back because all connections together have too much in flight.
     pub(crate) waits_for_memory: bool,
@@ -97,6 +99,7 @@ impl Connection {
             blocked: Blocked::No,
             backlog: VecDeque::new(),
             fetches: SmallVec::new(),
+            group_requests: SmallVec::new(),
             paused: false,
             waits_for_memory: false,
             slots: VecDeque::new(),

@@ -10,6 +10,13 @@ use super::conn::{ConnId, Connection};
 use super::purgatory::FetchId;
 use crate::error::Refused;
 
+/// What a closed connection waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub(crate) fetches: SmallVec<[FetchId; 2]>,
+    pub(crate) group_requests: SmallVec<[u64; 2]>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     slots: Slab<Connection>,
@@ -35,16 +42,19 @@ impl Connections {
         self.slots.get_mut(usize::try_from(id.slot).ok()?).filter(|c| c.id == id)
     }
 
-    /// Forgets a connection; gives the fetches that it waited for.
-    pub(crate) fn remove(&mut self, id: ConnId) -> SmallVec<[FetchId; 2]> {
-        let Some(connection) = self.get_mut(id) else { return SmallVec::new() };
+    /// Forgets a connection; gives what it waited for.
+    pub(crate) fn remove(&mut self, id: ConnId) -> Left {
+        let Some(connection) = self.get_mut(id) else { return Left::default() };
         let bytes = connection.bytes_in_flight();
-        let fetches = std::mem::take(&mut connection.fetches);
+        let left = Left {
+            fetches: std::mem::take(&mut connection.fetches),
+            group_requests: std::mem::take(&mut connection.group_requests),
+        };
         self.remove_bytes(bytes);
         if let Ok(slot) = usize::try_from(id.slot) {
             self.slots.remove(slot);
         }
-        fetches
+        left
     }
 
     pub(crate) fn len(&self) -> usize {

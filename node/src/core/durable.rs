@@ -12,6 +12,7 @@ use wherry_wire::types::Offset;
 use super::command_log::Proposal;
 use super::conn::RequestId;
 use super::store::Ticket;
+use crate::groups::{PersistError, PersistId};
 
 /// What comes when a ticket is durable.
 #[derive(Debug)]
@@ -27,6 +28,13 @@ pub(crate) enum Then {
     },
     /// Metadata commands are committed.
     Commit(Box<Proposal>),
+    /// Records of the group coordinator are on disk, or never will be.
+    GroupPersisted {
+        /// Which.
+        id: PersistId,
+        /// Whether they were appended.
+        result: Result<(), PersistError>,
+    },
     /// A snapshot of the metadata is on disk: what lies before it may go.
     TrimMetadata {
         /// Where the snapshot begins.
@@ -82,7 +90,7 @@ mod tests {
         std::iter::from_fn(|| queue.pop())
             .map(|then| match then {
                 Then::Respond { request, .. } => request.sequence,
-                Then::Commit(_) | Then::TrimMetadata { .. } => panic!(),
+                Then::Commit(_) | Then::TrimMetadata { .. } | Then::GroupPersisted { .. } => panic!(),
             })
             .collect()
     }

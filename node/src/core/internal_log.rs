@@ -71,7 +71,7 @@ pub(crate) fn replay<S: LogStore>(
             )));
         }
         for bytes in &served.batches {
-            for pair in records::values(bytes).map_err(|why| NodeError::State(format!("log {log}: {why}")))? {
+            for pair in records::pairs(bytes).map_err(|why| NodeError::State(format!("log {log}: {why}")))? {
                 take(pair)?;
             }
         }

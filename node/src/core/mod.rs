@@ -34,6 +34,7 @@ pub use conn::{ConnId, RequestId};
 pub use effect::Effect;
 
 use crate::api;
+use crate::api::groups::GroupDesk;
 use crate::config::{Advertised, NodeConfig};
 use crate::error::Refused;
 use crate::stats::NodeStats;
@@ -43,6 +44,7 @@ pub(crate) use conn::Blocked;
 use conns::Connections;
 use durable::DurableQueue;
 pub(crate) use durable::Then;
+pub(crate) use internal_log::Pair;
 pub(crate) use producer_ids::ProducerIdGrant;
 use producer_ids::ProducerIds;
 use purgatory::Purgatory;
@@ -64,6 +66,7 @@ pub struct Core<S: LogStore> {
     pub(crate) purgatory: Purgatory,
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
+    pub(crate) desk: GroupDesk,
     pub(crate) stats: Arc<NodeStats>,
     /// Time of the input that is being handled.
     pub(crate) now: Now,
@@ -140,7 +143,10 @@ impl<S: LogStore> Core<S> {
     /// When [`Core::turn`] must be called at the latest, in monotonic nanoseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.store.next_deadline(), self.purgatory.next_deadline()].into_iter().flatten().min()
+        [self.store.next_deadline(), self.purgatory.next_deadline(), self.desk.groups.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The counters; shared with whoever renders them.
@@ -173,12 +179,12 @@ impl<S: LogStore> Core<S> {
     fn execute(&mut self, conn: ConnId, frame: Bytes) {
         let length = frame.len();
         match api::decode(frame) {
-            Ok((header, body)) => {
+            Ok(decoded) => {
                 let Some(connection) = self.conns.get_mut(conn) else { return };
-                let id = connection.open(header.api_key, length, self.now.monotonic_ns);
-                let ctx = header.into_context(id);
-                self.stats.api(ctx.api_key).requests.add(1);
-                let outcome = api::dispatch(self, &ctx, body);
+                let api_key = decoded.api_key();
+                let id = connection.open(api_key, length, self.now.monotonic_ns);
+                self.stats.api(api_key).requests.add(1);
+                let outcome = api::dispatch(self, id, decoded);
                 self.conclude(id, outcome);
             }
             Err(reason) => self.close_connection(conn, reason),
@@ -262,9 +268,11 @@ impl<S: LogStore> Core<S> {
     }
 
     fn forget(&mut self, conn: ConnId) {
-        for fetch in self.conns.remove(conn) {
+        let left = self.conns.remove(conn);
+        for fetch in left.fetches {
             self.purgatory.remove(fetch);
         }
+        self.group_abandon(&left.group_requests);
         self.stats.connections.set(self.conns.len() as u64);
     }
 

@@ -17,8 +17,10 @@ use super::purgatory::Purgatory;
 use super::sessions::Sessions;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
 use crate::api;
+use crate::api::groups::{GROUP_LOG, GroupDesk};
 use crate::config::{Advertised, NodeConfig};
 use crate::error::NodeError;
+use crate::groups::{Groups, GroupsConfig};
 use crate::limits::SNAPSHOT_AFTER_COMMANDS;
 use crate::stats::NodeStats;
 
@@ -44,6 +46,7 @@ impl<S: LogStore> Core<S> {
     pub fn with_store(config: NodeConfig, advertised: Advertised, mut store: S, now: Now) -> Result<Self, NodeError> {
         config.validate().map_err(NodeError::Config)?;
         let (meta, replayed) = load_metadata(&mut store, now)?;
+        let desk = load_groups(&mut store, &config, now)?;
         let mut core = Self {
             config,
             advertised,
@@ -57,6 +60,7 @@ impl<S: LogStore> Core<S> {
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed()),
+            desk,
             stats: Arc::new(NodeStats::default()),
             now,
             conns: Connections::default(),
@@ -66,6 +70,7 @@ impl<S: LogStore> Core<S> {
         };
         core.begin_incarnation()?;
         core.agree_with_logs()?;
+        core.groups_loaded();
         core.stats.topics.set(core.meta.topic_count() as u64);
         core.stats.partitions.set(core.meta.partition_count() as u64);
         core.stats.ready.set(1);
@@ -161,7 +166,7 @@ impl<S: LogStore> Core<S> {
 }
 
 fn is_internal(log: &LogId) -> bool {
-    *log == METADATA_LOG
+    *log == METADATA_LOG || *log == GROUP_LOG
 }
 
 fn session_seed() -> i32 {
@@ -174,19 +179,20 @@ pub(crate) fn internal_log_config(cleanup: Cleanup) -> LogConfig {
     LogConfig { retention_ms: -1, retention_bytes: -1, cleanup, segment_bytes: 64 << 20, ..LogConfig::default() }
 }
 
+/// Makes an internal log, or configures the one that is there.
+fn internal_log<S: LogStore>(store: &mut S, now: Now, log: LogId, cleanup: Cleanup) -> Result<(), NodeError> {
+    let failed = |error: super::store::LogError| NodeError::State(error.to_string());
+    if store.info(log).is_some() {
+        return store.configure(log, internal_log_config(cleanup)).map_err(failed);
+    }
+    let ticket = store.create_log(log, internal_log_config(cleanup)).map_err(failed)?;
+    wait_durable(store, now, ticket)
+}
+
 fn load_metadata<S: LogStore>(store: &mut S, now: Now) -> Result<(Metadata, usize), NodeError> {
     let mut meta = Metadata::default();
     let mut count = 0;
-    if store.info(METADATA_LOG).is_none() {
-        let ticket = store
-            .create_log(METADATA_LOG, internal_log_config(Cleanup::Delete))
-            .map_err(|error| NodeError::State(error.to_string()))?;
-        wait_durable(store, now, ticket)?;
-    } else {
-        store
-            .configure(METADATA_LOG, internal_log_config(Cleanup::Delete))
-            .map_err(|error| NodeError::State(error.to_string()))?;
-    }
+    internal_log(store, now, METADATA_LOG, Cleanup::Delete)?;
     replay(store, now, METADATA_LOG, |(_, value)| {
         let record = wherry_metadata::decode(&value.unwrap_or_default())?;
         count += 1;
@@ -194,6 +200,18 @@ fn load_metadata<S: LogStore>(store: &mut S, now: Now) -> Result<(Metadata, usiz
         Ok(())
     })?;
     Ok((meta, count))
+}
+
+fn load_groups<S: LogStore>(store: &mut S, config: &NodeConfig, now: Now) -> Result<GroupDesk, NodeError> {
+    let settings =
+        GroupsConfig { initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms, ..GroupsConfig::default() };
+    let (seed, _) = Uuid::new_v4().as_u64_pair();
+    let mut groups = Groups::new(settings, seed).map_err(|error| NodeError::Config(error.to_string()))?;
+    internal_log(store, now, GROUP_LOG, Cleanup::Compact)?;
+    replay(store, now, GROUP_LOG, |(key, value)| {
+        groups.replay(&key.unwrap_or_default(), value.as_deref()).map_err(|error| NodeError::State(error.to_string()))
+    })?;
+    Ok(GroupDesk::new(groups))
 }
 
 fn wait_durable<S: LogStore>(store: &mut S, now: Now, ticket: super::store::Ticket) -> Result<(), NodeError> {

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
+use wherry_wire::codec::StrBytes;
 
 use crate::limits::{FETCH_SESSION_MIN_IDLE_MS, Limits};
 

@@ -145,7 +145,7 @@ impl<D: Disk> LogStore for Engine<D> {
     }
 
     fn logs(&self) -> Vec<LogId> {
-        Engine::logs(self).collect()
+        Engine::logs(self)
     }
 
     fn turn(&mut self, now: Now) {

@@ -15,6 +15,7 @@ impl<S: LogStore> Core<S> {
         self.take_events();
         self.run_durable();
         self.do_log_work();
+        self.tick_groups();
         self.evaluate_woken();
         self.expire_fetches();
         self.resume_after_memory();
@@ -59,6 +60,7 @@ impl<S: LogStore> Core<S> {
                     self.finish(request, api::Outcome::Reply(chunks));
                 }
                 Then::Commit(proposal) => self.commit(*proposal),
+                Then::GroupPersisted { id, result } => self.group_persisted(id, result),
                 Then::TrimMetadata { before } => {
                     if let Err(error) = self.store.delete_records(METADATA_LOG, before) {
                         tracing::warn!(%error, "the metadata log keeps what its snapshot replaced");

@@ -12,8 +12,6 @@ mod response;
 
 use wherry_wire::types::Offset;
 
-use super::codec::ResponseError;
-use super::codec::messages::FetchRequest;
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
@@ -22,6 +20,8 @@ use crate::core::sessions::{Told, TopicRef};
 use crate::core::store::{LogError, LogStore, Read, ReadToken, Served};
 pub(crate) use op::FetchOp;
 use op::Part;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::FetchRequest;
 
 /// A read that the disk owes, and for which part.
 type Owed = (ReadToken, u32);

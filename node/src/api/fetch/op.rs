@@ -4,9 +4,9 @@ use bytes::Bytes;
 use wherry_wire::types::LogId;
 
 use crate::api::Ctx;
-use crate::api::codec::ResponseError;
 use crate::core::sessions::{Told, Wanted};
 use crate::core::store::Served;
+use wherry_wire::codec::ResponseError;
 
 /// How the request relates to a fetch session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,13 +2,13 @@
 
 use super::op::{FetchOp, InSession, Part};
 use crate::api::Ctx;
-use crate::api::codec::messages::FetchRequest;
-use crate::api::codec::messages::fetch_request::{FetchTopic, ForgottenTopic};
-use crate::api::codec::{ResponseError, StrBytes};
 use crate::core::Core;
 use crate::core::sessions::{SessionError, SessionRequest, TopicRef, Wanted};
 use crate::core::store::LogStore;
 use crate::limits::{MAX_FETCH_WAIT_MS, MAX_PARTITIONS_PER_REQUEST};
+use wherry_wire::codec::messages::FetchRequest;
+use wherry_wire::codec::messages::fetch_request::{FetchTopic, ForgottenTopic};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// First version with sessions.
 const SESSIONS_FROM: i16 = 7;

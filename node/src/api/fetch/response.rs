@@ -1,12 +1,15 @@
 //! From what was found to the response: record bytes are sent as they lie in memory, beside the encoded rest.
 
+use bytes::Bytes;
+use uuid::Uuid;
+use wherry_wire::codec::messages::FetchResponse;
+use wherry_wire::codec::{EncodeError, FetchPartition, FetchResponseHead, FetchResponseWriter, ResponseError};
+
 use super::op::{FetchOp, InSession, Part};
-use crate::api::codec::ResponseError;
-use crate::api::codec::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use crate::api::codec::messages::{FetchResponse, TopicName};
+
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
-use crate::core::sessions::TopicRef;
+use crate::core::sessions::{Told, TopicRef};
 use crate::core::store::LogStore;
 
 /// A response without partitions: the session can't go on.
@@ -19,40 +22,59 @@ pub(super) fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
 /// The response to a fetch; notes in the session what the client knows now.
 pub(super) fn answer<S: LogStore>(core: &mut Core<S>, op: FetchOp) -> Outcome {
     core.stats.fetch_latency_ns.record(core.now.monotonic_ns.saturating_sub(op.began_ns));
-    let mut response = FetchResponse::default();
-    response.session_id = op.session.id();
-    for part in &op.parts {
-        if let InSession::Later(_) = op.session
-            && !part.is_news()
-        {
-            continue;
-        }
+    let incremental = matches!(op.session, InSession::Later(_));
+    let parts: Vec<Part> = op.parts.into_iter().filter(|part| !incremental || part.is_news()).collect();
+    for part in &parts {
         note(core, op.session, part);
-        let mut data = PartitionData::default();
-        data.partition_index = part.wanted.partition;
-        data.error_code = part.error.map_or(0, |e| e.code());
-        data.high_watermark = part.now.high_watermark;
-        data.last_stable_offset = part.now.high_watermark;
-        data.log_start_offset = part.now.log_start;
-        data.aborted_transactions = op.read_committed.then(Vec::new);
-        data.records = Some(part.data.concat().into());
         core.stats.bytes_fetched.add(part.data_bytes() as u64);
-        push(&mut response, &part.wanted.topic, data);
+        core.stats.errors.add(u64::from(part.error.is_some()));
     }
-    op.ctx.reply(&response)
+    match write(&op.ctx, op.session.id(), op.read_committed, parts) {
+        Ok(chunks) => Outcome::Reply(chunks),
+        Err(error) => Outcome::Close(format!("can't answer a fetch in version {}: {error}", op.ctx.version)),
+    }
 }
 
-fn push(response: &mut FetchResponse, topic: &TopicRef, data: PartitionData) {
-    let (name, id) = match topic {
-        TopicRef::Name(name) => (TopicName(name.clone()), uuid::Uuid::nil()),
-        TopicRef::Id(id) => (TopicName::default(), *id),
+fn write(ctx: &Ctx, session_id: i32, read_committed: bool, parts: Vec<Part>) -> Result<Vec<Bytes>, EncodeError> {
+    let mut runs = run_lengths(&parts).into_iter();
+    let head = FetchResponseHead {
+        version: ctx.version,
+        correlation_id: ctx.correlation_id,
+        throttle_time_ms: 0,
+        error_code: 0,
+        session_id,
+        topics: runs.len(),
     };
-    match response.responses.last_mut() {
-        Some(last) if last.topic == name && last.topic_id == id => last.partitions.push(data),
-        _ => response
-            .responses
-            .push(FetchableTopicResponse::default().with_topic(name).with_topic_id(id).with_partitions(vec![data])),
+    let mut writer = FetchResponseWriter::new(&head)?;
+    let mut left = 0;
+    for part in parts {
+        if left == 0 {
+            left = runs.next().unwrap_or(1);
+            match &part.wanted.topic {
+                TopicRef::Name(name) => writer.topic(name, Uuid::nil(), left)?,
+                TopicRef::Id(id) => writer.topic("", *id, left)?,
+            }
+        }
+        left -= 1;
+        writer.partition(&described(&part, read_committed), part.data)?;
     }
+    writer.finish(&[])
+}
+
+/// How many partitions of the same topic follow one another, run by run: each run is a topic of the response.
+fn run_lengths(parts: &[Part]) -> Vec<usize> {
+    parts.chunk_by(|a, b| a.wanted.topic == b.wanted.topic).map(<[Part]>::len).collect()
+}
+
+fn described(part: &Part, read_committed: bool) -> FetchPartition<'static> {
+    let Told { high_watermark, log_start } = part.now;
+    // Without transactions everything below the high watermark is stable.
+    let mut described = match part.error {
+        Some(error) => FetchPartition::error(part.wanted.partition, error.code()),
+        None => FetchPartition::new(part.wanted.partition, high_watermark, high_watermark, log_start),
+    };
+    described.aborted = read_committed.then_some(&[]);
+    described
 }
 
 fn note<S: LogStore>(core: &mut Core<S>, session: InSession, part: &Part) {

@@ -1,0 +1,94 @@
+//! OffsetFetch: one group before version 8, several from then on.
+
+use super::{ask, shared, wire};
+use crate::api::{Ctx, Outcome};
+use crate::core::Core;
+use crate::core::store::LogStore;
+use crate::groups::Request;
+use crate::groups::types::{FetchGroup, FetchedOffset, FetchedTopic, OffsetFetchRequest, OffsetFetchResponse};
+use wherry_wire::codec::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use wherry_wire::codec::messages::{self, GroupId, TopicName};
+
+/// First version with several groups.
+const GROUPS_FROM: i16 = 8;
+/// First version with an error for the whole.
+const ERROR_FROM: i16 = 2;
+/// First version with leader epochs.
+const EPOCH_FROM: i16 = 5;
+
+/// Hands the request to the coordinator.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::OffsetFetchRequest) -> Outcome {
+    let request = request(ctx, body);
+    ask(core, ctx, Request::OffsetFetch(request))
+}
+
+fn request(ctx: &Ctx, body: &messages::OffsetFetchRequest) -> OffsetFetchRequest {
+    let groups = if ctx.version >= GROUPS_FROM {
+        let one = |group: &messages::offset_fetch_request::OffsetFetchRequestGroup| FetchGroup {
+            group_id: shared(&group.group_id),
+            topics: group
+                .topics
+                .as_ref()
+                .map(|list| list.iter().map(|t| (shared(&t.name), t.partition_indexes.clone())).collect()),
+        };
+        body.groups.iter().map(one).collect()
+    } else {
+        let topics = body
+            .topics
+            .as_ref()
+            .map(|list| list.iter().map(|t| (shared(&t.name), t.partition_indexes.clone())).collect());
+        vec![FetchGroup { group_id: shared(&body.group_id), topics }]
+    };
+    OffsetFetchRequest { groups, require_stable: body.require_stable }
+}
+
+pub(super) fn answer(ctx: &Ctx, response: OffsetFetchResponse) -> Outcome {
+    let mut body = messages::OffsetFetchResponse::default();
+    if ctx.version >= GROUPS_FROM {
+        let one = |group: crate::groups::types::FetchedGroup| {
+            OffsetFetchResponseGroup::default()
+                .with_group_id(GroupId(wire(&group.group_id)))
+                .with_error_code(group.error.code())
+                .with_topics(group.topics.iter().map(topic_of_group).collect())
+        };
+        body.groups = response.groups.into_iter().map(one).collect();
+    } else if let Some(group) = response.groups.into_iter().next() {
+        body.topics = group.topics.iter().map(|t| topic(ctx, t)).collect();
+        if ctx.version >= ERROR_FROM {
+            body.error_code = group.error.code();
+        }
+    }
+    ctx.reply(&body)
+}
+
+fn topic_of_group(topic: &FetchedTopic) -> OffsetFetchResponseTopics {
+    let one = |p: &FetchedOffset| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(p.partition)
+            .with_committed_offset(p.offset)
+            .with_committed_leader_epoch(p.leader_epoch)
+            .with_metadata(Some(wire(&p.metadata)))
+    };
+    OffsetFetchResponseTopics::default()
+        .with_name(TopicName(wire(&topic.name)))
+        .with_partitions(topic.partitions.iter().map(one).collect())
+}
+
+fn topic(ctx: &Ctx, topic: &FetchedTopic) -> OffsetFetchResponseTopic {
+    let one = |p: &FetchedOffset| {
+        let mut partition = OffsetFetchResponsePartition::default()
+            .with_partition_index(p.partition)
+            .with_committed_offset(p.offset)
+            .with_metadata(Some(wire(&p.metadata)));
+        if ctx.version >= EPOCH_FROM {
+            partition.committed_leader_epoch = p.leader_epoch;
+        }
+        partition
+    };
+    OffsetFetchResponseTopic::default()
+        .with_name(TopicName(wire(&topic.name)))
+        .with_partitions(topic.partitions.iter().map(one).collect())
+}
