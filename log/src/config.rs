@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest batch that a log can be configured to take, in bytes.
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
+/// A batch may decompress to this many bytes while a record is looked for by time, or while it is compacted.
+pub const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 /// Entries in one journal frame; their index must fit the low bits of an [`crate::Lsn`].
 pub const MAX_FRAME_ENTRIES: usize = 1 << 16;
 /// Largest journal file, in bytes.

@@ -118,12 +118,13 @@ pub struct Partition {
     pub flush: FlushState,
     /// Written since the last sync was submitted.
     pub dirty: bool,
-    /// Counts truncations and deletion: work begun before one is void.
+    /// Place in the journal of its making or newest truncation: work begun before that is void, also work of a deleted
+    /// log of the same id.
     pub version: u64,
     /// Found damaged: no more appends.
     pub corrupt: Option<Corruption>,
-    /// Wall clock of the newest append, milliseconds; bounds how stale a compaction may be.
-    pub compacted_to: Offset,
+    /// Truncations whose remaining records are not all in segments yet: (end, place in the journal), ascending.
+    truncations: Vec<(Offset, Lsn)>,
 }
 
 impl Partition {
@@ -147,9 +148,9 @@ impl Partition {
             producers: Producers::default(),
             flush: FlushState::Idle,
             dirty: false,
-            version: 0,
+            version: lsn.0,
             corrupt: None,
-            compacted_to: Offset::ZERO,
+            truncations: Vec::new(),
         }
     }
 
@@ -193,6 +194,11 @@ impl Partition {
     pub fn flushed(&mut self, end: Offset, lsn: Lsn, bytes: usize) {
         self.written_end = end;
         self.written_lsn = lsn;
+        // What a truncation cut off lies in the journal between this batch and the truncation: it is dealt with too.
+        let reached = self.truncations.partition_point(|(cut, _)| *cut <= end);
+        for (_, cut_lsn) in self.truncations.drain(..reached) {
+            self.written_lsn = self.written_lsn.max(cut_lsn);
+        }
         self.unwritten_bytes = self.unwritten_bytes.saturating_sub(bytes);
         self.dirty = true;
     }
@@ -222,7 +228,7 @@ impl Partition {
     /// Drops records at and above `to`. `lsn` is the truncation's place in the journal. A batch that `to` falls into
     /// goes as a whole while it is in the tail. Returns the segments that hold nothing any more.
     pub fn truncate(&mut self, to: Offset, lsn: Lsn) -> Vec<Segment> {
-        self.version += 1;
+        self.version = lsn.0;
         let mut end = to;
         while let Some(last) = self.tail.back()
             && last.header.next_offset() > to
@@ -237,13 +243,19 @@ impl Partition {
         self.durable_end = self.durable_end.min(end);
         self.epochs.truncate(end);
         self.producers.truncate(end);
-        if self.written_end > end {
+        // What the journal holds of this log up to here is reflected in the segments once nothing else is left of it.
+        if self.written_end >= end {
             self.written_end = end;
             self.written_lsn = lsn;
+            self.truncations.clear();
+        } else {
+            self.truncations.retain(|(cut, _)| *cut < end);
+            self.truncations.push((end, lsn));
         }
-        if self.stable.end > end {
+        if self.stable.end >= end {
             self.stable.end = end;
             self.stable.lsn = lsn;
+            self.unstable_from = None;
             self.stable.segments.retain(|s| s.base < end);
             if let Some(last) = self.stable.segments.last_mut() {
                 last.end = last.end.min(end);
@@ -269,7 +281,7 @@ impl Partition {
         let gone =
             self.segments.iter().take_while(|s| s.end <= start).count().min(self.segments.len().saturating_sub(1));
         let gone: Vec<_> = self.segments.drain(..gone).collect();
-        self.stable.segments.retain(|s| s.end > start || gone.iter().all(|g| g.base != s.base));
+        self.stable.segments.retain(|s| s.end > start || gone.iter().all(|g| g.version != s.version));
         gone
     }
 
@@ -287,8 +299,8 @@ impl Partition {
     }
 
     /// A finished write: its chunks belong to the active segment, whose file has grown to `bytes`.
-    pub fn add_chunks(&mut self, base: Offset, bytes: u64, chunks: &[ChunkRef]) {
-        let Some(segment) = self.segments.iter_mut().find(|s| s.base == base) else { return };
+    pub fn add_chunks(&mut self, version: u32, bytes: u64, chunks: &[ChunkRef]) {
+        let Some(segment) = self.segments.iter_mut().find(|s| s.version == version) else { return };
         segment.bytes = bytes;
         for chunk in chunks {
             segment.end = segment.end.max(chunk.next);

@@ -151,14 +151,16 @@ impl<D: Disk> Engine<D> {
         }
         if log.version != job.version {
             // The log was truncated meanwhile: what was written is void, and the next chunk goes behind it.
-            if let Some(segment) = log.segments.iter_mut().find(|s| s.base == job.key.base) {
+            if let Some(segment) = log.segments.iter_mut().find(|s| s.version == job.key.version) {
                 segment.bytes = segment.bytes.max(job.file_end);
                 segment.chunks = None;
             }
+            log.dirty = true;
+            self.files.mark_dirty(job.key);
             self.queue_flush(job.log);
             return;
         }
-        log.add_chunks(job.key.base, job.file_end, &job.chunks);
+        log.add_chunks(job.key.version, job.file_end, &job.chunks);
         log.flushed(job.end, job.lsn, job.batch_bytes);
         let more = log.flushable().next().is_some_and(|b| {
             log.unwritten_bytes >= self.config.flush_bytes || b.lsn.frame() <= self.sync.flush_requested

@@ -203,9 +203,12 @@ impl<D: Disk> Engine<D> {
         log.epochs.end_of(epoch, log.log_end)
     }
 
-    /// The logs that exist, in no order.
-    pub fn logs(&self) -> impl Iterator<Item = LogId> + '_ {
-        self.by_id.keys().copied()
+    /// The logs that exist, sorted: whatever is done with them is done in the same order every time.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogId> {
+        let mut logs: Vec<LogId> = self.by_id.keys().copied().collect();
+        logs.sort_unstable();
+        logs
     }
 
     /// Counters and gauges.

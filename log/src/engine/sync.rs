@@ -178,7 +178,8 @@ impl<D: Disk> Engine<D> {
         }
         let seq = self.journal.last_seq();
         let unstable = self.logs.iter().filter_map(|(_, l)| l.unstable_from).map(Lsn::frame).min();
-        let replay_from = unstable.unwrap_or(u64::MAX).min(seq + 1);
+        // What is not sealed yet is in no tail, and no log speaks for it.
+        let replay_from = unstable.unwrap_or(u64::MAX).min(self.journal.first_unsealed());
         let logs: Vec<_> = self.logs.iter().map(|(_, l)| l).collect();
         let buf = checkpoint::encode(self.directory, self.sync.number + 1, seq, replay_from, logs.into_iter());
         self.sync.stage = Stage::Waiting { buf: Some(buf), seq, replay_from };

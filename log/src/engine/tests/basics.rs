@@ -1,5 +1,8 @@
 //! The engine where nothing breaks.
 
+use wherry_wire::compress::Codec;
+use wherry_wire::records::{BatchBuilder, Stamp};
+
 use super::*;
 use crate::engine::Lookup;
 
@@ -177,10 +180,22 @@ fn records_are_found_by_time_in_memory_and_in_segments() {
     let mut rig = Rig::new(9, small());
     let id = log_id(1);
     rig.create(id);
-    for n in 0..80 {
-        let t = rig.append(id, &[n * 10], 1, 1000).unwrap();
-        rig.until_durable(t);
+    rig.create(log_id(2));
+    for n in 0..40 {
+        // Real records, 20 ms a batch: two records, 10 ms apart.
+        let mut builder = BatchBuilder::new(Codec::Lz4, None);
+        for i in 0..2 {
+            let value = vec![b'x'; 500 + n];
+            builder.append(n as i64 * 20 + i * 10, Some(b"k"), Some(&value[..]), &[] as &[(&str, &str)]).unwrap();
+        }
+        let bytes = builder.build(Stamp::NONE).unwrap();
+        let checked = batch::split(bytes).next().unwrap().unwrap().check().unwrap();
+        let done = rig.engine.append(id, &[checked], LeaderEpoch(0), 0).unwrap();
+        rig.until_durable(done.ticket);
+        let filler = rig.engine.append(log_id(2), &[batch(1, 1, 4000)], LeaderEpoch(0), 0).unwrap();
+        rig.until_durable(filler.ticket);
     }
+    assert!(rig.engine.info(id).unwrap().segments > 0 && rig.engine.stats().checkpoints > 0);
     for (time, expected) in [(-5, Some(0)), (0, Some(0)), (11, Some(2)), (400, Some(40)), (790, Some(79)), (791, None)]
     {
         let found = match rig.engine.find_offset_by_time(id, time).unwrap() {

@@ -75,7 +75,7 @@ fn a_flipped_bit_at_every_byte_is_noticed_or_harmless() {
 /// Everything that is served is what was written; what is not served is refused with its place named. True if refused.
 fn check_served(rig: &mut Rig, model: &Model, path: &Path, at: usize) -> bool {
     let mut refused = false;
-    assert_eq!(rig.engine.logs().count(), model.len(), "{} at {at}: a log vanished or appeared", path.display());
+    assert_eq!(rig.engine.logs().len(), model.len(), "{} at {at}: a log vanished or appeared", path.display());
     for (id, expected) in model {
         match rig.read_all(*id) {
             Ok(read) => assert_eq!(&read, expected, "{} at {at}", path.display()),

@@ -80,7 +80,7 @@ fn one_seed(seed: u64, rounds: u64) {
             1 | 2 => rig.engine.disk_mut().kill(survive),
             _ => rig.engine.disk_mut().crash(survive),
         };
-        rig = rig.recover_from(disk, &format!("seed {seed} round {round}"));
+        rig = rig.check_recovery(disk, &format!("seed {seed} round {round}"));
     }
 }
 
@@ -103,6 +103,6 @@ fn a_crash_loop_does_not_use_up_the_journal() {
         let t = rig.append(id, &[round], 1, 100).unwrap();
         rig.until_durable(t);
         let disk = rig.engine.disk_mut().crash(Survive::Seeded(round));
-        rig = rig.recover_from(disk, &format!("round {round}"));
+        rig = rig.check_recovery(disk, &format!("round {round}"));
     }
 }

@@ -63,19 +63,7 @@ fn check_all_subsets(rig: &Rig, context: &str, checked: &mut usize) {
     };
     for mask in masks {
         *checked += 1;
-        let copy = Rig {
-            engine: Engine::open(SimDisk::new(SimConfig::default()), rig.config.clone(), rig.now, Uuid::nil())
-                .unwrap()
-                .0,
-            config: rig.config.clone(),
-            now: rig.now,
-            asked: rig.asked.clone(),
-            base: rig.base.clone(),
-            durable: rig.durable,
-            events: Vec::new(),
-            log_config: rig.log_config.clone(),
-        };
-        copy.recover_from(disk.crash(Survive::Mask(mask)), &format!("{context} mask {mask:#b} of {units}"));
+        rig.check_recovery(disk.crash(Survive::Mask(mask)), &format!("{context} mask {mask:#b} of {units}"));
     }
 }
 
@@ -91,8 +79,14 @@ fn every_short_workload_survives_every_power_cut() {
                 rig.append(log_id(1), &[900], 1, 100).unwrap();
                 for (n, work) in [first, second, third].into_iter().enumerate() {
                     begin(&mut rig, work, n as u64 + 1);
+                    let mut seen = None;
                     for turn in 0..4 {
                         rig.turn();
+                        // A turn that changed nothing on disk needs no second look.
+                        let now = format!("{:?} {:?}", rig.engine.disk.unsynced(), rig.engine.disk.in_flight_units());
+                        if seen.replace(now.clone()) == Some(now) {
+                            continue;
+                        }
                         check_all_subsets(
                             &rig,
                             &format!("{first:?} {second:?} {third:?} after {n} turn {turn}"),

@@ -27,7 +27,7 @@ fn after_a_failed_journal_write_nothing_is_acknowledged_and_what_was_is_there() 
     assert!(matches!(after, Err(LogError::ReadOnly(_))), "{after:?}");
     assert_eq!(rig.read_all(id).unwrap().batches, vec![(0, 1, 1)], "what was durable is still served");
     let disk = rig.engine.disk_mut().crash(Survive::Seeded(3));
-    rig.recover_from(disk, "after a failed write");
+    rig.check_recovery(disk, "after a failed write");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_failed_sync_is_never_tried_again() {
         assert!(rig.engine.journal.failed().is_some(), "seed {seed}: no sync was made");
         // The pages that the sync lost are gone; the journal still has every record.
         let disk = rig.engine.disk_mut().crash(Survive::Seeded(seed));
-        rig.recover_from(disk, &format!("failed sync, seed {seed}"));
+        rig.check_recovery(disk, &format!("failed sync, seed {seed}"));
     }
 }
 
@@ -76,7 +76,7 @@ fn a_failed_segment_write_makes_that_log_read_only_and_no_other() {
     rig.until_durable(t);
     assert_eq!(rig.observed(), rig.model(), "all that was acknowledged is served from memory");
     let disk = rig.engine.disk_mut().crash(Survive::None);
-    rig.recover_from(disk, "failed segment write");
+    rig.check_recovery(disk, "failed segment write");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_full_disk_refuses_appends_keeps_deletes_and_recovers_without_a_restart() {
     rig.until_durable(t);
     assert_eq!(rig.observed(), rig.model());
     let disk = rig.engine.disk_mut().crash(Survive::None);
-    rig.recover_from(disk, "full disk");
+    rig.check_recovery(disk, "full disk");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_disk_that_fills_up_under_flushes_loses_nothing() {
         rig.until_durable(t);
         assert_eq!(rig.observed(), rig.model());
         let disk = rig.engine.disk_mut().crash(Survive::Seeded(seed));
-        rig.recover_from(disk, &format!("seed {seed}"));
+        rig.check_recovery(disk, &format!("seed {seed}"));
     }
 }
 

@@ -145,7 +145,7 @@ impl Rig {
         let log_config = LogConfig { segment_bytes: 20 << 10, ..LogConfig::default() };
         let mut rig =
             Self { engine, config, now, asked: Vec::new(), base, durable: Ticket(0), events: Vec::new(), log_config };
-        let logs: Vec<LogId> = rig.engine.logs().collect();
+        let logs = rig.engine.logs();
         for id in logs {
             rig.engine.configure(id, rig.log_config.clone()).unwrap();
         }
@@ -266,15 +266,14 @@ impl Rig {
 
     /// Every log as read back.
     pub(super) fn observed(&mut self) -> Model {
-        let ids: Vec<LogId> = self.engine.logs().collect();
+        let ids = self.engine.logs();
         ids.into_iter().map(|id| (id, self.read_all(id).unwrap_or_else(|e| panic!("{id}: {e}")))).collect()
     }
 
-    /// Checks what was recovered from `self`'s disk after a crash against every prefix that may have survived. Gives the
-    /// rig that goes on.
-    pub(super) fn recover_from(self, disk: SimDisk, context: &str) -> Self {
-        let (mut next, report) =
-            Self::open(disk, self.config.clone(), Model::new()).unwrap_or_else(|e| panic!("{context}: {e}"));
+    /// Opens what a crash left and checks it against every prefix of the work that may have survived.
+    pub(super) fn check_recovery(&self, disk: SimDisk, context: &str) -> Self {
+        let opened = Self::open(disk, self.config.clone(), Model::new());
+        let (mut next, report) = opened.unwrap_or_else(|e| panic!("{context}: {e}"));
         let observed = next.observed();
         let acked = self.asked.iter().rposition(|(_, t)| *t <= self.durable).map_or(0, |i| i + 1);
         let mut model = self.base.clone();
