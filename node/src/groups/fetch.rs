@@ -1,0 +1,47 @@
+//! OffsetFetch: what is durable, and -1 where there is nothing. Groups that do not exist have no offsets, which is no
+//! error.
+
+use std::sync::Arc;
+
+use super::group::Group;
+use super::record::Committed;
+use super::types::{FetchGroup, FetchedGroup, FetchedOffset, FetchedTopic, GroupError};
+
+pub(super) fn fetch(group: Option<&Group>, fetch: &FetchGroup) -> FetchedGroup {
+    let topics = match (&fetch.topics, group) {
+        (Some(topics), group) => topics.iter().map(|(name, partitions)| some_of(group, name, partitions)).collect(),
+        (None, Some(group)) => all_of(group),
+        (None, None) => Vec::new(),
+    };
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics }
+}
+
+pub(super) fn refused(fetch: &FetchGroup, error: GroupError) -> FetchedGroup {
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics: Vec::new() }
+}
+
+fn some_of(group: Option<&Group>, name: &Arc<str>, partitions: &[i32]) -> FetchedTopic {
+    let one = |partition: &i32| fetched(*partition, group.and_then(|g| g.offsets.get(name, *partition)));
+    FetchedTopic { name: Arc::clone(name), partitions: partitions.iter().map(one).collect() }
+}
+
+fn all_of(group: &Group) -> Vec<FetchedTopic> {
+    let mut topics: Vec<FetchedTopic> = Vec::new();
+    for (name, partition, committed) in group.offsets.iter() {
+        let offset = fetched(partition, Some(committed));
+        match topics.last_mut() {
+            Some(topic) if topic.name == *name => topic.partitions.push(offset),
+            Some(_) | None => topics.push(FetchedTopic { name: Arc::clone(name), partitions: vec![offset] }),
+        }
+    }
+    topics
+}
+
+fn fetched(partition: i32, committed: Option<&Committed>) -> FetchedOffset {
+    FetchedOffset {
+        partition,
+        offset: committed.map_or(-1, |c| c.offset),
+        leader_epoch: committed.map_or(-1, |c| c.leader_epoch),
+        metadata: committed.map_or_else(|| "".into(), |c| Arc::clone(&c.metadata)),
+    }
+}

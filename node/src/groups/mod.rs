@@ -1,0 +1,612 @@
+//! The classic consumer group coordinator: who is in which group, who reads what, how far each group has come.
+//!
+//! A pure state machine: [`Input`] in, [`Effect`]s out, time handed in. It must not know of connections, wire formats,
+//! logs or clocks. What it knows is what its records say ([`Groups::replay`]); what must outlive the process is given
+//! out as [`Effect::Persist`], and an answer that speaks of it comes only after [`Input::Persisted`] (design: a
+//! coordinator answers only from durable state and rolls back on a failed append).
+//!
+//! ```text
+//!   records of the log --replay--> Groups --loaded--> serving
+//!   request --step--> Reply                                    (nothing to write)
+//!           --step--> Persist --log--> Persisted --step--> Reply
+//!   clock   --step(Tick)--> Reply, Persist                     (rebalances end, members and offsets expire)
+//! ```
+//!
+//! Sources: KIP-134 (initial delay), 211 (expiry), 345 (static members), 389 (group size), 394 (member ids),
+//! 496 (OffsetDelete), 518 (list by state), 814 (static leader), 848 (types in lists; the new protocol itself is not
+//! here).
+
+mod commit;
+mod config;
+mod delete;
+mod expire;
+mod fetch;
+mod group;
+mod heartbeat;
+mod ids;
+mod join;
+mod leave;
+mod list;
+mod offset_delete;
+mod offsets;
+mod outbox;
+mod rebalance;
+mod record;
+mod refuse;
+mod replay;
+mod subscription;
+mod sync;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+pub use config::{ConfigError, GroupsConfig};
+pub use record::ReplayError;
+pub use types::{
+    Effect, Effects, GroupError, Input, Now, PersistError, PersistId, Record, Request, RequestRef, Response,
+};
+
+use group::{Group, State};
+use ids::MemberIds;
+use offsets::Offsets;
+use outbox::{Ctx, Outbox, Pending, TopicPartition};
+use types::{
+    DeleteRequest, DeleteResponse, DescribeRequest, DescribeResponse, HeartbeatResponse, JoinResponse, LeaveResponse,
+    OffsetFetchRequest, OffsetFetchResponse, StateName,
+};
+
+/// What [`GroupsConfig::max_id_bytes`] must leave room for in a record.
+const MEMBER_ID_SUFFIX_BYTES: usize = ids::SUFFIX_BYTES;
+
+/// Whether requests are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Records are replayed; requests are told to come again.
+    Loading,
+    Serving,
+}
+
+/// All groups of one coordinator.
+#[derive(Debug)]
+pub struct Groups {
+    config: GroupsConfig,
+    phase: Phase,
+    groups: BTreeMap<Arc<str>, Group>,
+    /// One entry per group that has a deadline.
+    alarms: BTreeSet<(u64, Arc<str>)>,
+    outbox: Outbox,
+    ids: MemberIds,
+    /// When offsets are next looked through for expired ones, and after which group.
+    expiry_ns: u64,
+    expiry_after: Option<Arc<str>>,
+}
+
+/// Numbers for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupsStats {
+    /// Groups in the state `Empty`.
+    pub empty: usize,
+    /// Groups in a rebalance.
+    pub rebalancing: usize,
+    /// Groups in the state `Stable`.
+    pub stable: usize,
+    /// Members of all groups.
+    pub members: usize,
+    /// Partitions with a committed offset, or one on its way.
+    pub offsets: usize,
+}
+
+impl Groups {
+    /// A coordinator that knows nothing yet. `seed` makes member ids: it must be fresh (random) at each start, or ids
+    /// repeat.
+    pub fn new(config: GroupsConfig, seed: u64) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            config,
+            phase: Phase::Loading,
+            groups: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            outbox: Outbox::default(),
+            ids: MemberIds::new(seed),
+            expiry_ns: u64::MAX,
+            expiry_after: None,
+        })
+    }
+
+    /// One record of the log, in the log's order. An error leaves the state as it was: whether to go on is for the
+    /// caller, who can say where in the log the record is.
+    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), ReplayError> {
+        if self.phase != Phase::Loading {
+            return Err(ReplayError::NotLoading);
+        }
+        match record::decode_key(key)? {
+            record::Key::Offset { group, topic, partition } => {
+                let value = value.map(record::decode_committed).transpose()?;
+                self.group_or_new(&group, 0).offsets.replay(&topic, partition, value);
+                self.settle(&group);
+            }
+            record::Key::Group { group } => {
+                let value = value.map(record::decode_group).transpose()?;
+                let state = self.group_or_new(&group, 0);
+                match value {
+                    Some(record) => replay::restore(state, record),
+                    None => replay::forget(state),
+                }
+                self.settle(&group);
+            }
+        }
+        Ok(())
+    }
+
+    /// All records have been replayed: members have a session from now on. `topic_id` says what a topic's id is, if it
+    /// exists: offsets of other topics are removed (their deletion was not seen through before the restart).
+    pub fn loaded(&mut self, now: Now, topic_id: impl Fn(&str) -> Option<Uuid>) -> Effects {
+        self.phase = Phase::Serving;
+        self.expiry_ns = now.monotonic_ns.saturating_add(self.config.offsets_check_interval_ms * 1_000_000);
+        let group_ids: Vec<_> = self.groups.keys().cloned().collect();
+        for group_id in group_ids {
+            self.with_group(now, &group_id, begin_sessions);
+        }
+        self.forget_strangers(topic_id);
+        self.outbox.take_effects()
+    }
+
+    /// Something happened.
+    pub fn step(&mut self, now: Now, input: Input) -> Effects {
+        match input {
+            Input::Request { request, body } => self.request(now, request, body),
+            Input::Abandoned { request } => {
+                if let Some(group_id) = self.outbox.unpark(request) {
+                    self.with_group(now, &group_id, |group, ctx| group.abandoned(ctx, request));
+                }
+            }
+            Input::Persisted { id, result } => {
+                if let Some(pending) = self.outbox.take_pending(id) {
+                    self.persisted(now, id, pending, result);
+                }
+            }
+            Input::TopicDeleted { topic } => self.topic_deleted(&topic),
+            Input::Tick => self.tick(now),
+        }
+        self.outbox.take_effects()
+    }
+
+    /// When, on the monotonic clock, [`Input::Tick`] is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let alarm = self.alarms.first().map(|(deadline_ns, _)| *deadline_ns);
+        alarm.into_iter().chain([self.expiry_ns]).min().filter(|deadline_ns| *deadline_ns != u64::MAX)
+    }
+
+    /// Numbers for metrics; looks at every group.
+    pub fn stats(&self) -> GroupsStats {
+        let mut stats = GroupsStats::default();
+        for group in self.groups.values() {
+            match group.state_name() {
+                StateName::Empty | StateName::Dead => stats.empty += 1,
+                StateName::PreparingRebalance | StateName::CompletingRebalance => stats.rebalancing += 1,
+                StateName::Stable => stats.stable += 1,
+            }
+            stats.members += group.members.len();
+            stats.offsets += group.offsets.len();
+        }
+        stats
+    }
+
+    fn request(&mut self, now: Now, request: RequestRef, body: Request) {
+        if self.phase == Phase::Loading {
+            return self.outbox.reply(request, refuse::while_loading(&body));
+        }
+        if let Err(error) = self.check_request(&body) {
+            return self.outbox.reply(request, refuse::with(error, &body));
+        }
+        match body {
+            Request::Join(join) => self.join(now, request, join),
+            Request::Sync(body) => {
+                if !self.with_group(now, &body.group_id, |group, ctx| sync::sync(group, ctx, request, &body)) {
+                    self.refuse(request, GroupError::UnknownMemberId, &Request::Sync(body));
+                }
+            }
+            Request::Heartbeat(body) => {
+                let mut error = GroupError::UnknownMemberId;
+                self.with_group(now, &body.group_id, |group, ctx| error = heartbeat::heartbeat(group, ctx, &body));
+                self.outbox.reply(request, Response::Heartbeat(HeartbeatResponse { error }));
+            }
+            Request::Leave(body) => self.leave(now, request, &body),
+            Request::OffsetCommit(body) => self.commit(now, request, body),
+            Request::OffsetFetch(body) => self.fetch(request, &body),
+            Request::OffsetDelete(body) => {
+                let delete = |group: &mut Group, ctx: &mut Ctx<'_>| {
+                    offset_delete::offset_delete(group, ctx, request, &body);
+                };
+                if !self.with_group(now, &body.group_id, delete) {
+                    self.refuse(request, GroupError::GroupIdNotFound, &Request::OffsetDelete(body));
+                }
+            }
+            Request::List(body) => {
+                let response = list::list(&self.groups, &body);
+                self.outbox.reply(request, Response::List(response));
+            }
+            Request::Describe(body) => self.describe(request, &body),
+            Request::Delete(body) => self.delete(request, &body),
+        }
+    }
+
+    /// What can be refused without looking at a group: ids that are none, lists that are too long.
+    fn check_request(&self, body: &Request) -> Result<(), GroupError> {
+        let id = |group_id: &str| match group_id.len() {
+            0 => Err(GroupError::InvalidGroupId),
+            len if len > self.config.max_id_bytes => Err(GroupError::InvalidGroupId),
+            _ => Ok(()),
+        };
+        let count = |count: usize| match count {
+            n if n > self.config.max_names_per_request => Err(GroupError::InvalidRequest),
+            _ => Ok(()),
+        };
+        match body {
+            Request::Join(body) => id(&body.group_id),
+            Request::Sync(body) => id(&body.group_id),
+            Request::Heartbeat(body) => id(&body.group_id),
+            Request::Leave(body) => id(&body.group_id).and(count(body.members.len())),
+            // An empty group id was a group of its own once, for offsets only.
+            Request::OffsetCommit(body) if body.group_id.is_empty() => Ok(()),
+            Request::OffsetCommit(body) => id(&body.group_id),
+            Request::OffsetFetch(body) => count(body.groups.len()),
+            Request::OffsetDelete(body) => id(&body.group_id),
+            Request::List(body) => count(body.states.len()).and(count(body.types.len())),
+            Request::Describe(body) => count(body.groups.len()),
+            Request::Delete(body) => count(body.groups.len()),
+        }
+    }
+
+    fn refuse(&mut self, request: RequestRef, error: GroupError, body: &Request) {
+        self.outbox.reply(request, refuse::with(error, body));
+    }
+
+    fn join(&mut self, now: Now, request: RequestRef, mut body: types::JoinRequest) {
+        let admitted = join::check(&self.config, &body).and_then(|()| self.room_for(&body.group_id, &body.member_id));
+        if let Err(error) = admitted {
+            return self.outbox.reply(request, JoinResponse::refused(Arc::clone(&body.member_id), error));
+        }
+        join::bound_client(&self.config, &mut body);
+        self.group_or_new(&body.group_id, now.wall_ms);
+        let mut ids = std::mem::replace(&mut self.ids, MemberIds::new(0));
+        self.with_group(now, &body.group_id, |group, ctx| join::join(group, ctx, &mut ids, request, &body));
+        self.ids = ids;
+    }
+
+    /// A member that says it has an id belongs to a group that exists; a new one may found a group.
+    fn room_for(&self, group_id: &str, member_id: &str) -> Result<(), GroupError> {
+        if self.groups.contains_key(group_id) {
+            Ok(())
+        } else if !member_id.is_empty() {
+            Err(GroupError::UnknownMemberId)
+        } else if self.groups.len() >= self.config.max_groups {
+            Err(GroupError::GroupMaxSizeReached)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn leave(&mut self, now: Now, request: RequestRef, body: &types::LeaveRequest) {
+        let mut members = None;
+        self.with_group(now, &body.group_id, |group, ctx| members = Some(leave::leave(group, ctx, &body.members)));
+        let response = match members {
+            Some(members) => LeaveResponse { error: GroupError::None, members },
+            None => LeaveResponse { error: GroupError::UnknownMemberId, members: Vec::new() },
+        };
+        self.outbox.reply(request, Response::Leave(response));
+    }
+
+    fn commit(&mut self, now: Now, request: RequestRef, body: types::OffsetCommitRequest) {
+        if !self.groups.contains_key(&body.group_id) {
+            let refusal = if body.generation >= 0 {
+                Some(GroupError::IllegalGeneration)
+            } else if self.groups.len() >= self.config.max_groups {
+                Some(GroupError::InvalidCommitOffsetSize)
+            } else {
+                None
+            };
+            if let Some(error) = refusal {
+                return self.refuse(request, error, &Request::OffsetCommit(body));
+            }
+            self.group_or_new(&body.group_id, now.wall_ms);
+        }
+        self.with_group(now, &body.group_id, |group, ctx| commit::commit(group, ctx, request, &body));
+    }
+
+    fn fetch(&mut self, request: RequestRef, body: &OffsetFetchRequest) {
+        let groups = body.groups.iter().map(|fetch| fetch::fetch(self.groups.get(&fetch.group_id), fetch));
+        let response = OffsetFetchResponse { groups: groups.collect() };
+        self.outbox.reply(request, Response::OffsetFetch(response));
+    }
+
+    fn describe(&mut self, request: RequestRef, body: &DescribeRequest) {
+        let describe = |group_id: &Arc<str>| match self.groups.get(group_id) {
+            Some(group) if !matches!(group.state, State::Dead { .. }) => list::describe(group),
+            Some(_) | None => list::absent(group_id, GroupError::GroupIdNotFound),
+        };
+        let response = DescribeResponse { groups: body.groups.iter().map(describe).collect() };
+        self.outbox.reply(request, Response::Describe(response));
+    }
+
+    fn delete(&mut self, request: RequestRef, body: &DeleteRequest) {
+        if self.outbox.is_full(&self.config) {
+            let error = GroupError::CoordinatorNotAvailable;
+            return self.refuse(request, error, &Request::Delete(body.clone()));
+        }
+        let by = self.outbox.next_persist();
+        let mut records = Vec::new();
+        let mut results = Vec::with_capacity(body.groups.len());
+        for group_id in &body.groups {
+            let outcome = match self.groups.get_mut(group_id) {
+                Some(group) => delete::begin(group, &mut records, by),
+                None => Err(GroupError::GroupIdNotFound),
+            };
+            results.push(delete::verdict(group_id, outcome));
+            self.settle(group_id);
+        }
+        let response = DeleteResponse { results };
+        if records.is_empty() {
+            return self.outbox.reply(request, Response::Delete(response));
+        }
+        let is_ending = |id: &&Arc<str>| self.groups.get(*id).is_some_and(|g| delete::is_ended(g, by));
+        let groups = body.groups.iter().filter(is_ending).cloned().collect();
+        self.outbox.persist(records, Pending::DeleteGroups { groups, request, response });
+    }
+
+    fn persisted(&mut self, now: Now, by: PersistId, pending: Pending, result: Result<(), PersistError>) {
+        let durable = result.is_ok();
+        match pending {
+            Pending::Assignment { group, assignments } => {
+                self.with_group(now, &group, |group, ctx| match result {
+                    Ok(()) => group.assigned(ctx, by, assignments),
+                    Err(error) => group.not_assigned(ctx, by, group_error(error)),
+                });
+            }
+            Pending::StaticMember { group, new_id, old, request, response } => {
+                let response = match result {
+                    Ok(()) => Response::Join(response),
+                    Err(error) => JoinResponse::refused("".into(), group_error(error)),
+                };
+                self.outbox.reply(request, response);
+                self.with_group(now, &group, |group, ctx| {
+                    group.returning = None;
+                    if !durable {
+                        put_back(group, ctx, &new_id, *old);
+                    }
+                });
+            }
+            Pending::EmptyGroup { group } => self.settle(&group),
+            Pending::Commit { group, request, commits, response } => {
+                self.with_group(now, &group, |group, _| commit::finish(group, by, commits, durable));
+                let response = match result {
+                    Ok(()) => response,
+                    Err(PersistError::NotAvailable) => commit::failed(response, GroupError::CoordinatorNotAvailable),
+                    Err(PersistError::TooLarge) => commit::failed(response, GroupError::InvalidCommitOffsetSize),
+                };
+                self.outbox.reply(request, Response::OffsetCommit(response));
+            }
+            Pending::OffsetDelete { group, request, removed, response } => {
+                self.with_group(now, &group, |group, _| offset_delete::finish(group, by, &removed, durable));
+                let response = match result {
+                    Ok(()) => Response::OffsetDelete(response),
+                    Err(error) => offset_delete::refused(group_error(error)),
+                };
+                self.outbox.reply(request, response);
+            }
+            Pending::DeleteGroups { groups, request, mut response } => {
+                if durable {
+                    groups.iter().for_each(|group_id| self.drop_offsets(group_id, by));
+                }
+                self.end_groups(&groups, by, durable);
+                if let Err(error) = result {
+                    for (_, verdict) in response.results.iter_mut().filter(|(id, _)| groups.contains(id)) {
+                        *verdict = group_error(error);
+                    }
+                }
+                self.outbox.reply(request, Response::Delete(response));
+            }
+            Pending::Forget { offsets, groups } => {
+                for (group_id, offset) in offsets {
+                    self.with_group(now, &group_id, |group, _| {
+                        offset_delete::finish(group, by, std::slice::from_ref(&offset), durable);
+                    });
+                }
+                self.end_groups(&groups, by, durable);
+            }
+        }
+    }
+
+    /// The tombstones of all offsets of a deleted group are durable.
+    fn drop_offsets(&mut self, group_id: &str, by: PersistId) {
+        if let Some(group) = self.groups.get_mut(group_id)
+            && delete::is_ended(group, by)
+        {
+            group.offsets = Offsets::default();
+        }
+    }
+
+    fn end_groups(&mut self, group_ids: &[Arc<str>], by: PersistId, durable: bool) {
+        for group_id in group_ids {
+            let Some(group) = self.groups.get_mut(group_id) else { continue };
+            if !durable {
+                delete::revive(group, by);
+            } else if delete::is_ended(group, by) {
+                delete::end(group);
+                self.settle(group_id);
+            }
+        }
+    }
+
+    fn topic_deleted(&mut self, topic: &str) {
+        let offsets = self.groups.values().flat_map(|group| {
+            let of_group = group.offsets.partitions(topic).into_iter();
+            of_group.map(|partition| (Arc::clone(&group.id), (Arc::from(topic), partition)))
+        });
+        let offsets = offsets.collect::<Vec<_>>();
+        self.forget_gone(&offsets);
+    }
+
+    /// Offsets of topics that do not exist, or exist anew under another id.
+    fn forget_strangers(&mut self, topic_id: impl Fn(&str) -> Option<Uuid>) {
+        let is_stranger = |topic: &str, committed: &record::Committed| match topic_id(topic) {
+            Some(id) => !committed.topic_id.is_nil() && committed.topic_id != id,
+            None => true,
+        };
+        let strangers = self.groups.values().flat_map(|group| {
+            let of_group = group.offsets.iter().filter(|(topic, _, committed)| is_stranger(topic, committed));
+            of_group.map(|(topic, partition, _)| (Arc::clone(&group.id), (Arc::clone(topic), partition)))
+        });
+        let strangers = strangers.collect::<Vec<_>>();
+        self.forget_gone(&strangers);
+    }
+
+    /// They are not seen again from now on, though the tombstones are only on their way: a new topic of the same name
+    /// may exist by then. Should the tombstones fail, [`Groups::loaded`] removes them at the next start.
+    fn forget_gone(&mut self, offsets: &[(Arc<str>, TopicPartition)]) {
+        for chunk in offsets.chunks(self.config.max_tombstones_per_persist.max(1)) {
+            let by = self.forget(chunk.to_vec(), Vec::new());
+            for (group_id, (topic, partition)) in chunk {
+                if let Some(group) = self.groups.get_mut(group_id) {
+                    group.offsets.hide(topic, *partition, by);
+                }
+            }
+        }
+    }
+
+    /// Writes tombstones that nobody waits for.
+    fn forget(&mut self, offsets: Vec<(Arc<str>, TopicPartition)>, groups: Vec<Arc<str>>) -> PersistId {
+        let mut records = Vec::with_capacity(offsets.len() + groups.len());
+        for (group_id, (topic, partition)) in &offsets {
+            records.push(record::offset_record(group_id, topic, *partition, None));
+            if let Some(group) = self.groups.get_mut(group_id) {
+                group.offsets.begin(topic, *partition);
+            }
+        }
+        records.extend(groups.iter().map(|group_id| record::group_record(group_id, None)));
+        self.outbox.persist(records, Pending::Forget { offsets, groups })
+    }
+
+    fn tick(&mut self, now: Now) {
+        let later = self.alarms.split_off(&(now.monotonic_ns.saturating_add(1), Arc::from("")));
+        let due = std::mem::replace(&mut self.alarms, later);
+        for (_, group_id) in due {
+            if let Some(group) = self.groups.get_mut(&group_id) {
+                group.alarm_ns = u64::MAX;
+            }
+            self.with_group(now, &group_id, Group::on_time);
+        }
+        if self.expiry_ns <= now.monotonic_ns {
+            self.expire_some(now);
+        }
+    }
+
+    /// Looks for expired offsets in the next few groups.
+    fn expire_some(&mut self, now: Now) {
+        let after = self.expiry_after.take();
+        let from = after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(Arc::clone(id)));
+        let batch = self.groups.range((from, Bound::Unbounded)).take(self.config.expiry_groups_per_step.max(1));
+        let batch: Vec<_> = batch.map(|(group_id, _)| Arc::clone(group_id)).collect();
+        for group_id in &batch {
+            self.expire_group(now, group_id);
+        }
+        if batch.len() < self.config.expiry_groups_per_step.max(1) {
+            self.expiry_ns = now.monotonic_ns.saturating_add(self.config.offsets_check_interval_ms.max(1) * 1_000_000);
+        } else {
+            self.expiry_after = batch.last().cloned();
+        }
+    }
+
+    fn expire_group(&mut self, now: Now, group_id: &Arc<str>) {
+        let Some(group) = self.groups.get(group_id) else { return };
+        if self.outbox.is_full(&self.config) {
+            return;
+        }
+        let expired = expire::expired(group, &self.config, now.wall_ms);
+        let offsets = expired.offsets.into_iter().map(|offset| (Arc::clone(group_id), offset)).collect::<Vec<_>>();
+        let mut chunks = offsets.chunks(self.config.max_tombstones_per_persist.max(1)).peekable();
+        let mut last = None;
+        while let Some(chunk) = chunks.next() {
+            let ends = expired.group && chunks.peek().is_none();
+            last = Some(self.forget(chunk.to_vec(), if ends { vec![Arc::clone(group_id)] } else { Vec::new() }));
+        }
+        if expired.group {
+            let deleting = last.unwrap_or_else(|| self.forget(Vec::new(), vec![Arc::clone(group_id)]));
+            if let Some(group) = self.groups.get_mut(group_id) {
+                group.state = State::Dead { deleting };
+            }
+        }
+    }
+
+    fn group_or_new(&mut self, group_id: &Arc<str>, now_ms: i64) -> &mut Group {
+        let new = || Group::new(Arc::clone(group_id), now_ms);
+        self.groups.entry(Arc::clone(group_id)).or_insert_with(new)
+    }
+
+    /// Does something with a group, and then what every change calls for. False: there is no such group.
+    fn with_group(&mut self, now: Now, group_id: &str, act: impl FnOnce(&mut Group, &mut Ctx<'_>)) -> bool {
+        let Some(group) = self.groups.get_mut(group_id) else { return false };
+        act(group, &mut Ctx { now, config: &self.config, outbox: &mut self.outbox });
+        self.settle(group_id);
+        true
+    }
+
+    /// Sets the group's alarm; drops a group of which nothing is left.
+    fn settle(&mut self, group_id: &str) {
+        let Some(group) = self.groups.get_mut(group_id) else { return };
+        if group.is_vacant() {
+            return self.remove_group(group_id);
+        }
+        if group.alarm_ns != group.wake_ns {
+            let id = Arc::clone(&group.id);
+            let before = std::mem::replace(&mut group.alarm_ns, group.wake_ns);
+            let alarm = (before, id);
+            self.alarms.remove(&alarm);
+            if group.wake_ns != u64::MAX {
+                self.alarms.insert((group.wake_ns, alarm.1));
+            }
+        }
+    }
+
+    fn remove_group(&mut self, group_id: &str) {
+        if let Some(group) = self.groups.remove(group_id) {
+            self.alarms.remove(&(group.alarm_ns, group.id));
+        }
+    }
+}
+
+/// The members of a replayed group have a session from now on; one that has become too large rebalances, so that those
+/// above the limit are told.
+fn begin_sessions(group: &mut Group, ctx: &mut Ctx<'_>) {
+    let member_ids: Vec<_> = group.members.keys().cloned().collect();
+    for member_id in &member_ids {
+        group.touch(ctx, member_id);
+    }
+    if member_ids.len() > ctx.config.max_group_size {
+        group.rebalance_if_settled(ctx);
+    }
+}
+
+/// The static member did not come back after all: its place is as it was, if nothing has happened to it since.
+fn put_back(group: &mut Group, ctx: &mut Ctx<'_>, new_id: &Arc<str>, old: group::Member) {
+    let untouched = matches!(group.state, State::Stable { .. })
+        && group.members.get(new_id).is_some_and(|m| m.waiting == group::Waiting::Nothing);
+    if untouched {
+        let old_id = Arc::clone(&old.id);
+        group.put_in_place(new_id, old);
+        group.touch(ctx, &old_id);
+    }
+}
+
+fn group_error(error: PersistError) -> GroupError {
+    match error {
+        PersistError::NotAvailable => GroupError::CoordinatorNotAvailable,
+        PersistError::TooLarge => GroupError::GroupMaxSizeReached,
+    }
+}

@@ -1,0 +1,110 @@
+//! What a step gives out: replies, and writes with what is to follow once they are durable.
+//!
+//! Replies that wait for a write are not made here before the write is durable: they are kept in [`Pending`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::config::GroupsConfig;
+use super::group::Member;
+use super::record::Committed;
+use super::types::{
+    DeleteResponse, Effect, Effects, JoinResponse, Now, OffsetCommitResponse, OffsetDeleteResponse, PersistId, Record,
+    RequestRef, Response,
+};
+
+/// A partition of a topic.
+pub(super) type TopicPartition = (Arc<str>, i32);
+
+/// What follows a write.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A generation's assignment: members get it, or the group rebalances again.
+    Assignment { group: Arc<str>, assignments: BTreeMap<Arc<str>, Bytes> },
+    /// A static member came back under another id without a rebalance; or the old one stays.
+    StaticMember { group: Arc<str>, new_id: Arc<str>, old: Box<Member>, request: RequestRef, response: JoinResponse },
+    /// A group lost its last member: nobody waits for that.
+    EmptyGroup { group: Arc<str> },
+    /// Offsets become visible, or are refused.
+    Commit {
+        group: Arc<str>,
+        request: RequestRef,
+        commits: Vec<(TopicPartition, Committed)>,
+        response: OffsetCommitResponse,
+    },
+    /// Offsets are removed, or stay.
+    OffsetDelete { group: Arc<str>, request: RequestRef, removed: Vec<TopicPartition>, response: OffsetDeleteResponse },
+    /// Groups are removed, or stay.
+    DeleteGroups { groups: Vec<Arc<str>>, request: RequestRef, response: DeleteResponse },
+    /// Nobody asked: expired offsets and groups, offsets of a deleted topic.
+    Forget { offsets: Vec<(Arc<str>, TopicPartition)>, groups: Vec<Arc<str>> },
+}
+
+/// Where a step puts what it gives out.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    effects: Effects,
+    pending: BTreeMap<PersistId, Pending>,
+    last_persist: u64,
+    /// Requests that wait inside a group (not in a write), with that group.
+    parked: BTreeMap<RequestRef, Arc<str>>,
+}
+
+impl Outbox {
+    pub(super) fn reply(&mut self, request: RequestRef, response: Response) {
+        self.parked.remove(&request);
+        self.effects.push(Effect::Reply { request, response });
+    }
+
+    /// The request waits in this group.
+    pub(super) fn park(&mut self, request: RequestRef, group: &Arc<str>) {
+        self.parked.insert(request, Arc::clone(group));
+    }
+
+    /// The request is not to be answered any more; says where it waited.
+    pub(super) fn unpark(&mut self, request: RequestRef) -> Option<Arc<str>> {
+        self.parked.remove(&request)
+    }
+
+    /// The id that the next write will have.
+    pub(super) fn next_persist(&self) -> PersistId {
+        PersistId(self.last_persist + 1)
+    }
+
+    pub(super) fn persist(&mut self, records: Vec<Record>, pending: Pending) -> PersistId {
+        self.last_persist += 1;
+        let id = PersistId(self.last_persist);
+        self.pending.insert(id, pending);
+        self.effects.push(Effect::Persist { id, records });
+        id
+    }
+
+    pub(super) fn take_pending(&mut self, id: PersistId) -> Option<Pending> {
+        self.pending.remove(&id)
+    }
+
+    /// No further write should be begun for a client.
+    pub(super) fn is_full(&self, config: &GroupsConfig) -> bool {
+        self.pending.len() >= config.max_pending_persists
+    }
+
+    pub(super) fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+}
+
+/// What a group's moves need from outside it.
+pub(super) struct Ctx<'a> {
+    pub(super) now: Now,
+    pub(super) config: &'a GroupsConfig,
+    pub(super) outbox: &'a mut Outbox,
+}
+
+impl Ctx<'_> {
+    /// The deadline this far ahead.
+    pub(super) fn after_ms(&self, timeout_ms: u32) -> u64 {
+        self.now.monotonic_ns.saturating_add(u64::from(timeout_ms) * 1_000_000)
+    }
+}

@@ -1,0 +1,50 @@
+//! The answer to any request when the coordinator, and not one group, says no.
+
+use super::types::{
+    DeleteResponse, DescribeResponse, FetchedGroup, GroupError, HeartbeatResponse, JoinResponse, LeaveResponse,
+    ListResponse, OffsetFetchResponse, Request, Response, SyncResponse,
+};
+use super::{commit, fetch, list, offset_delete};
+
+/// Every part of the answer carries this error.
+pub(super) fn with(error: GroupError, request: &Request) -> Response {
+    match request {
+        Request::Join(join) => JoinResponse::refused(join.member_id.clone(), error),
+        Request::Sync(_) => SyncResponse::refused(error),
+        Request::Heartbeat(_) => Response::Heartbeat(HeartbeatResponse { error }),
+        Request::Leave(_) => Response::Leave(LeaveResponse { error, members: Vec::new() }),
+        Request::OffsetCommit(request) => commit::refused(request, error),
+        Request::OffsetFetch(request) => {
+            let groups: Vec<FetchedGroup> = request.groups.iter().map(|group| fetch::refused(group, error)).collect();
+            Response::OffsetFetch(OffsetFetchResponse { groups })
+        }
+        Request::OffsetDelete(_) => offset_delete::refused(error),
+        Request::List(_) => Response::List(ListResponse { error, groups: Vec::new() }),
+        Request::Describe(request) => {
+            let groups = request.groups.iter().map(|group| list::absent(group, error)).collect();
+            Response::Describe(DescribeResponse { groups })
+        }
+        Request::Delete(request) => {
+            let results = request.groups.iter().map(|group| (group.clone(), error)).collect();
+            Response::Delete(DeleteResponse { results })
+        }
+    }
+}
+
+/// The answer while the log is being replayed. Members are spared what they can do nothing about: a heartbeat is
+/// taken as given, and a SyncGroup, whose rebalance is lost with the old process, leads to a new one.
+pub(super) fn while_loading(request: &Request) -> Response {
+    let error = match request {
+        Request::Heartbeat(_) => GroupError::None,
+        Request::Sync(_) => GroupError::RebalanceInProgress,
+        Request::Join(_)
+        | Request::Leave(_)
+        | Request::OffsetCommit(_)
+        | Request::OffsetFetch(_)
+        | Request::OffsetDelete(_)
+        | Request::List(_)
+        | Request::Describe(_)
+        | Request::Delete(_) => GroupError::CoordinatorLoadInProgress,
+    };
+    with(error, request)
+}
