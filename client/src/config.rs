@@ -6,21 +6,7 @@ use crate::error::{ClientError, Result};
 use crate::limits;
 use crate::net::Connector;
 
-/// Compression of record batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Codec {
-    /// As it is.
-    #[default]
-    None,
-    /// Deflate; small and slow.
-    Gzip,
-    /// Fast, modest.
-    Snappy,
-    /// Fast, better.
-    Lz4,
-    /// Best ratio for its time.
-    Zstd,
-}
+pub use wherry_wire::compress::Codec;
 
 /// Of a [`Client`](crate::Client): how to reach the cluster.
 #[derive(Debug, Clone)]
@@ -231,6 +217,16 @@ impl Assignor {
     }
 }
 
+/// When partitions that are to be revoked are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RevokeWhen {
+    /// At the application's next `poll`, which says that it is done with what it had.
+    #[default]
+    NextPoll,
+    /// When it calls `release`: for applications whose records are acknowledged independently of polling.
+    Released,
+}
+
 /// Of a [`Consumer`](crate::Consumer).
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
@@ -250,8 +246,9 @@ pub struct ConsumerConfig {
     pub heartbeat_interval: Duration,
     /// What members get to finish their work and rejoin.
     pub rebalance_timeout: Duration,
-    /// How long partitions that are about to be revoked wait for the application's next `poll` (which says that it is done
-    /// with what it had) before they are given up anyway.
+    /// When partitions that are about to be revoked are given up.
+    pub revoke_when: RevokeWhen,
+    /// How long they wait for that, before they are given up anyway.
     pub revoke_grace: Duration,
     /// Commit the positions of what `poll` handed out before the present `poll`, this often; `None`: only what `commit` says.
     pub auto_commit_interval: Option<Duration>,
@@ -282,6 +279,7 @@ impl Default for ConsumerConfig {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
             rebalance_timeout: Duration::from_secs(60),
+            revoke_when: RevokeWhen::default(),
             revoke_grace: Duration::from_secs(5),
             auto_commit_interval: None,
             fetch_min_bytes: 1,
@@ -314,6 +312,11 @@ impl ConsumerConfig {
                 "heartbeat_interval is above a third of session_timeout: one lost heartbeat would cost the session",
             );
         }
+        if self.revoke_grace >= self.rebalance_timeout || self.revoke_grace >= self.session_timeout {
+            return wrong(
+                "revoke_grace must be below rebalance_timeout and session_timeout: the group would not wait as long",
+            );
+        }
         if self.group_instance_id.is_some() && self.group.is_none() {
             return wrong("group_instance_id without group has no meaning");
         }
@@ -324,5 +327,15 @@ impl ConsumerConfig {
             return wrong("prefetch_bytes, fetch_max_bytes and partition_max_bytes must be above 0");
         }
         Ok(())
+    }
+}
+
+impl Isolation {
+    /// As on the wire.
+    pub(crate) fn level(self) -> i8 {
+        match self {
+            Self::ReadUncommitted => 0,
+            Self::ReadCommitted => 1,
+        }
     }
 }

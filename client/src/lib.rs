@@ -13,9 +13,14 @@ mod net;
 pub mod producer;
 pub mod record;
 mod retry;
+#[cfg(test)]
+mod send_check;
+mod text;
 
 pub use admin::Admin;
-pub use config::{Acks, Assignor, ClientConfig, Codec, ConsumerConfig, Isolation, OffsetReset, ProducerConfig};
+pub use config::{
+    Acks, Assignor, ClientConfig, Codec, ConsumerConfig, Isolation, OffsetReset, ProducerConfig, RevokeWhen,
+};
 pub use consumer::{Committer, Consumer, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
 pub use net::Connector;
@@ -54,13 +59,12 @@ impl Client {
     /// # Errors
     /// [`ClientError::Config`].
     pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
-        config.check()?;
-        Ok(Consumer {})
+        Consumer::open(self.cluster.clone(), config)
     }
 
     /// Admin calls.
     #[must_use]
     pub fn admin(&self) -> Admin {
-        Admin {}
+        Admin::new(self.cluster.clone())
     }
 }

@@ -26,3 +26,11 @@ pub const TOPIC_GRACE: Duration = Duration::from_secs(5);
 pub const METADATA_PACE: Duration = Duration::from_millis(20);
 /// Produce requests in flight to one leader; below [`IN_FLIGHT_REQUESTS`].
 pub const PRODUCE_REQUESTS_IN_FLIGHT: usize = 16;
+/// Failures that wait for `poll`; further ones are the same or will come again.
+pub const CONSUMER_FAILURES: usize = 16;
+/// Longest that the fetcher sleeps with nothing to do.
+pub const FETCHER_IDLE: Duration = Duration::from_secs(60);
+/// Long poll of a fetch that leaves a full partition out.
+pub const FETCH_HURRY: Duration = Duration::from_millis(10);
+/// How long a consumer that was dropped without `close` tries to leave its group.
+pub const LEAVE_PATIENCE: Duration = Duration::from_secs(2);

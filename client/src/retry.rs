@@ -113,7 +113,8 @@ mod tests {
     #[tokio::test]
     async fn goes_on_until_it_succeeds() {
         let tries = Cell::new(0);
-        let result = retry(&quick(), "x", Duration::from_secs(10), async || {
+        let config = quick();
+        let result = retry(&config, "x", Duration::from_secs(10), async || {
             tries.set(tries.get() + 1);
             if tries.get() < 4 { Err(Attempt::again("not yet")) } else { Ok(tries.get()) }
         });

@@ -8,7 +8,7 @@ mod metadata;
 mod refresh;
 
 pub(crate) use call::Target;
-pub(crate) use metadata::{Broker, Metadata, PartitionMeta, TopicMeta};
+pub(crate) use metadata::{Broker, Metadata, PartitionMeta, TopicMeta, known};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

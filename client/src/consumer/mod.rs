@@ -1,63 +1,53 @@
-//! The consumer.
+//! The consumer: records of partitions, chosen by the application (`assign`) or divided among the members of a group.
+//!
+//! ```text
+//! broker ─▶ fetcher task ─▶ queues per partition (bounded) ─▶ poll: CRC, decompress, parse ─▶ application
+//! coordinator ◀─▶ group task: join, assign, heartbeats ─▶ assignment
+//! ```
+//! It knows leaders and coordinators; it knows nothing of who produced.
+
+mod commit;
+mod decode;
+mod events;
+mod fetcher;
+pub(crate) mod group;
+mod hand_out;
+mod locate;
+pub(crate) mod offsets;
+mod partitions;
+mod shared;
+
+pub use events::{RebalanceEvent, RebalanceEvents};
 
 use std::sync::Arc;
 
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::config::ConsumerConfig;
 use crate::error::{ClientError, Result};
+use crate::limits;
 use crate::record::{ConsumedRecord, TopicPartition};
+use group::Command;
+use shared::Shared;
 
-/// What happened to the assignment of a group member. Partitions not named stay as they were.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RebalanceEvent {
-    /// These partitions are about to be taken away. They are given up at the next `poll`, or after `revoke_grace`; until then
-    /// commits for them succeed.
-    Revoking {
-        /// Generation that ends.
-        generation: i32,
-        /// What goes.
-        partitions: Vec<TopicPartition>,
-    },
-    /// A new generation is in force.
-    Assigned {
-        /// The generation; stamps every record from here on.
-        generation: i32,
-        /// What came.
-        added: Vec<TopicPartition>,
-        /// All there is now.
-        assignment: Vec<TopicPartition>,
-    },
-    /// These partitions were lost without notice (session expired, fenced): someone else may already have them.
-    Lost {
-        /// Generation that ended.
-        generation: i32,
-        /// What went.
-        partitions: Vec<TopicPartition>,
-    },
-    /// The reader was too slow and this many events were dropped: look at `assignment`.
-    Lagged {
-        /// How many.
-        missed: u64,
-    },
-}
+const CLOSED: ClientError = ClientError::Closed { what: "the consumer" };
 
-/// A subscription to the rebalance events of a consumer, from its creation on.
+/// Reads records, alone (`assign`) or as a member of a group (`subscribe`). Dropping it ends its tasks and leaves the group
+/// in the background; [`Consumer::close`] does so in the foreground and reports errors.
 #[derive(Debug)]
-pub struct RebalanceEvents {}
-
-impl RebalanceEvents {
-    /// The next event; `None` once the consumer is closed.
-    pub async fn next(&mut self) -> Option<RebalanceEvent> {
-        None
-    }
-
-    /// The next event if there is one already.
-    pub fn try_next(&mut self) -> Option<RebalanceEvent> {
-        None
-    }
+pub struct Consumer {
+    shared: Arc<Shared>,
+    group: Option<mpsc::Sender<Command>>,
+    committed_at: Instant,
 }
 
 /// Commits for a consumer from elsewhere than the task that polls. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Committer {}
+pub struct Committer {
+    shared: Arc<Shared>,
+}
 
 impl Committer {
     /// As [`Consumer::commit`].
@@ -65,8 +55,7 @@ impl Committer {
     /// # Errors
     /// As [`Consumer::commit`].
     pub async fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<()> {
-        let _ = next;
-        Err(ClientError::Closed { what: "the consumer" })
+        commit::commit(&self.shared, next, None).await
     }
 
     /// As [`Consumer::commit_in_generation`].
@@ -74,70 +63,166 @@ impl Committer {
     /// # Errors
     /// As [`Consumer::commit`].
     pub async fn commit_in_generation(&self, generation: i32, next: &[(TopicPartition, i64)]) -> Result<()> {
-        let _ = (generation, next);
-        Err(ClientError::Closed { what: "the consumer" })
+        commit::commit(&self.shared, next, Some(generation)).await
+    }
+
+    /// As [`Consumer::release`].
+    pub fn release(&self) {
+        self.shared.state().releases += 1;
+        self.shared.polled.notify_one();
+    }
+
+    /// As [`Consumer::generation`].
+    #[must_use]
+    pub fn generation(&self) -> i32 {
+        self.shared.state().membership.generation
     }
 }
 
-/// Reads records, alone (`assign`) or as a member of a group (`subscribe`).
-#[derive(Debug)]
-pub struct Consumer {}
+/// Says that a poll is over, also one that is dropped while it waits.
+struct Polling<'a>(&'a Shared);
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.0.state().polling = false;
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.closed.cancel();
+    }
+}
 
 impl Consumer {
-    /// Joins the group with these topics, in place of those before. An empty list leaves the group.
+    pub(crate) fn open(cluster: Arc<Cluster>, config: ConsumerConfig) -> Result<Self> {
+        config.check()?;
+        let shared = Arc::new(Shared::new(cluster, config));
+        tokio::spawn(fetcher::run(shared.clone()));
+        if shared.config.group.is_some() {
+            tokio::spawn(commit::run(shared.clone()));
+        }
+        Ok(Self { shared, group: None, committed_at: Instant::now() })
+    }
+
+    fn group_name(&self, what: &str) -> Result<Arc<str>> {
+        let name = self.shared.config.group.as_deref().map(Arc::from);
+        name.ok_or_else(|| ClientError::config(format!("{what} needs a group: set ConsumerConfig::group")))
+    }
+
+    /// Joins the group with these topics, in place of those before. An empty list leaves the group. Topics need not exist yet.
     ///
     /// # Errors
-    /// [`ClientError::Config`] without a group; [`ClientError::Closed`].
+    /// [`ClientError::Config`] without a group, or while partitions are assigned by hand; [`ClientError::Closed`].
     pub async fn subscribe(&mut self, topics: &[&str]) -> Result<()> {
-        let _ = topics;
-        Err(ClientError::Closed { what: "the consumer" })
+        let name = self.group_name("subscribe")?;
+        {
+            let mut state = self.shared.state();
+            if !state.subscribed && !state.partitions.by_place.is_empty() {
+                return Err(ClientError::config("subscribe while partitions are assigned by hand: assign(&[]) first"));
+            }
+            state.subscribed = true;
+        }
+        let group = self.group.get_or_insert_with(|| {
+            let (sender, commands) = mpsc::channel(limits::TASK_COMMANDS);
+            tokio::spawn(group::run(self.shared.clone(), name, commands));
+            sender
+        });
+        let topics = topics.iter().map(|t| Arc::from(*t)).collect();
+        group.send(Command::Subscribe(topics)).await.map_err(|_| CLOSED)
     }
 
     /// Reads these partitions, in place of those before, without group membership (but from its committed offsets, if a group is set).
     ///
     /// # Errors
-    /// [`ClientError::Config`] while subscribed; [`ClientError::Closed`].
+    /// [`ClientError::Config`] while subscribed, or with more topics than a client may use.
     pub async fn assign(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        let _ = partitions;
-        Err(ClientError::Closed { what: "the consumer" })
+        if self.shared.state().subscribed {
+            return Err(ClientError::config("assign while subscribed: the group decides; use another consumer"));
+        }
+        self.shared.cluster.follow(partitions.iter().map(|at| &at.topic))?;
+        self.shared.state().partitions.set(partitions, -1);
+        self.shared.changed.notify_one();
+        Ok(())
     }
 
-    /// Up to `max` records, all from as few partitions as possible; waits until there is at least one. Wrap it in a timeout to stop
+    /// Up to `max` records, in order within each partition; waits until there is at least one. Wrap it in a timeout to stop
     /// earlier: it may be dropped at any point without losing records.
     ///
     /// # Errors
-    /// What needs a decision: [`ClientError::OutOfRange`], [`ClientError::Corrupt`], [`ClientError::NoSuchTopic`],
-    /// [`ClientError::Rejected`], [`ClientError::Fenced`], [`ClientError::Closed`]. What can be retried is retried inside.
+    /// What needs a decision: [`ClientError::OutOfRange`], [`ClientError::Corrupt`] (both: the partition stands still until a
+    /// seek), [`ClientError::NoSuchTopic`], [`ClientError::Rejected`], [`ClientError::Fenced`]. What can be retried is retried
+    /// inside.
     pub async fn poll(&mut self, max: usize) -> Result<Vec<ConsumedRecord>> {
-        let _ = max;
-        Err(ClientError::Closed { what: "the consumer" })
+        self.begin_poll();
+        let shared = self.shared.clone();
+        let _polling = Polling(&shared);
+        shared.polled.notify_one();
+        loop {
+            if let Some(failure) = shared.state().failures.pop_front() {
+                return Err(failure);
+            }
+            let records = hand_out::hand_out(&shared, max.max(1))?;
+            if !records.is_empty() {
+                return Ok(records);
+            }
+            shared.arrived.notified().await;
+        }
+    }
+
+    /// What was handed out before counts as processed from now on.
+    fn begin_poll(&mut self) {
+        let mut state = self.shared.state();
+        state.polls += 1;
+        state.polling = true;
+        let Some(interval) = self.shared.config.auto_commit_interval else { return };
+        let positions = state.partitions.by_place.iter();
+        let handed_out: Vec<_> =
+            positions.filter(|(_, r)| r.position >= 0).map(|(at, r)| (at.clone(), r.position)).collect();
+        if self.committed_at.elapsed() >= interval {
+            self.committed_at = Instant::now();
+            let new: Vec<_> = handed_out.iter().filter(|(at, p)| state.processed.get(at) != Some(p)).cloned().collect();
+            state.to_commit.extend(new);
+            self.shared.commit.notify_one();
+        } else {
+            // Not committed now: kept out of `processed`, so that the next commit sees the difference.
+            return;
+        }
+        state.processed = handed_out.into_iter().collect();
     }
 
     /// Commits next offsets to consume, in the present generation; waits for the answer.
     ///
     /// # Errors
-    /// [`ClientError::Stale`] after a rebalance; [`ClientError::Retry`], [`ClientError::Rejected`], [`ClientError::Fenced`].
+    /// [`ClientError::Stale`] where a partition is no longer this member's; [`ClientError::Retry`], [`ClientError::Rejected`],
+    /// [`ClientError::Fenced`]; [`ClientError::Config`] without a group.
     pub async fn commit(&self, next: &[(TopicPartition, i64)]) -> Result<()> {
-        let _ = next;
-        Err(ClientError::Closed { what: "the consumer" })
+        commit::commit(&self.shared, next, None).await
     }
 
-    /// As [`Consumer::commit`], refused as [`ClientError::Stale`] where `generation` (from a record) is not the present one.
+    /// As [`Consumer::commit`], refused as [`ClientError::Stale`] where the partition has been given up since `generation` (from
+    /// a record), even if it came back.
     ///
     /// # Errors
     /// As [`Consumer::commit`].
     pub async fn commit_in_generation(&self, generation: i32, next: &[(TopicPartition, i64)]) -> Result<()> {
-        let _ = (generation, next);
-        Err(ClientError::Closed { what: "the consumer" })
+        commit::commit(&self.shared, next, Some(generation)).await
     }
 
     /// Commits in the background; later calls overtake earlier ones of the same partition. `close` waits for it. Errors are logged.
     ///
     /// # Errors
-    /// [`ClientError::Config`] without a group; [`ClientError::Closed`].
+    /// [`ClientError::Config`] without a group.
     pub fn commit_async(&self, next: &[(TopicPartition, i64)]) -> Result<()> {
-        let _ = next;
-        Err(ClientError::Closed { what: "the consumer" })
+        self.group_name("commit")?;
+        self.shared.state().to_commit.extend(next.iter().cloned());
+        self.shared.commit.notify_one();
+        Ok(())
+    }
+
+    /// Gives up what is being revoked: with [`RevokeWhen::Released`](crate::RevokeWhen) the application says so itself.
+    pub fn release(&self) {
+        self.committer().release();
     }
 
     /// What the group has committed for these partitions; those without a commit are left out.
@@ -145,8 +230,9 @@ impl Consumer {
     /// # Errors
     /// [`ClientError::Config`] without a group; [`ClientError::Retry`], [`ClientError::Rejected`].
     pub async fn committed(&self, of: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64)>> {
-        let _ = of;
-        Err(ClientError::Closed { what: "the consumer" })
+        self.group_name("committed")?;
+        let found = locate::committed(&self.shared.cluster, &self.shared.config, of).await?;
+        Ok(of.iter().filter_map(|at| Some((at.clone(), *found.get(at)?))).collect())
     }
 
     /// Continues at this offset. What was fetched ahead is dropped.
@@ -154,69 +240,110 @@ impl Consumer {
     /// # Errors
     /// [`ClientError::Config`] where the partition is not assigned.
     pub fn seek(&mut self, at: &TopicPartition, offset: i64) -> Result<()> {
-        let _ = (at, offset);
-        Err(ClientError::Closed { what: "the consumer" })
+        if !self.shared.state().partitions.seek(at, offset) {
+            return Err(ClientError::config(format!("seek of {at}, which is not assigned")));
+        }
+        self.shared.changed.notify_one();
+        Ok(())
     }
 
     /// Next offset that `poll` will hand out; `None` where it is not known yet or the partition is not assigned.
     #[must_use]
     pub fn position(&self, at: &TopicPartition) -> Option<i64> {
-        let _ = at;
-        None
+        let state = self.shared.state();
+        state.partitions.by_place.get(at).map(|reading| reading.position).filter(|position| *position >= 0)
     }
 
     /// Hands out nothing of these partitions until [`Consumer::resume`]. Lost with the assignment.
     pub fn pause(&mut self, partitions: &[TopicPartition]) {
-        let _ = partitions;
+        self.set_paused(partitions, true);
     }
 
     /// Undoes [`Consumer::pause`].
     pub fn resume(&mut self, partitions: &[TopicPartition]) {
-        let _ = partitions;
+        self.set_paused(partitions, false);
+    }
+
+    fn set_paused(&self, partitions: &[TopicPartition], paused: bool) {
+        let mut state = self.shared.state();
+        for at in partitions {
+            if let Some(reading) = state.partitions.by_place.get_mut(at) {
+                reading.paused = paused;
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_one();
     }
 
     /// What is assigned now, ordered.
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        Vec::new()
+        self.shared.state().partitions.by_place.keys().cloned().collect()
     }
 
     /// Generation of the group in force; -1 without.
     #[must_use]
     pub fn generation(&self) -> i32 {
-        -1
+        self.shared.state().membership.generation
     }
 
     /// Member id that the coordinator gave, if there is one.
     #[must_use]
     pub fn member_id(&self) -> Option<Arc<str>> {
-        None
+        Some(self.shared.state().membership.member_id.clone()).filter(|id| !id.is_empty())
     }
 
     /// High watermark minus position, where both are known.
     #[must_use]
     pub fn lag(&self, at: &TopicPartition) -> Option<i64> {
-        let _ = at;
-        None
+        let state = self.shared.state();
+        let reading = state.partitions.by_place.get(at)?;
+        Some((reading.high_watermark? - reading.position).max(0))
     }
 
-    /// A subscription to rebalance events, from now on.
+    /// A subscription to rebalance events, from now on: take it before `subscribe` to see them all.
     #[must_use]
     pub fn events(&self) -> RebalanceEvents {
-        RebalanceEvents {}
+        RebalanceEvents::new(self.shared.events.subscribe())
     }
 
     /// A handle that commits from other tasks.
     #[must_use]
     pub fn committer(&self) -> Committer {
-        Committer {}
+        Committer { shared: self.shared.clone() }
     }
 
-    /// Finishes background commits, leaves the group (static members stay), ends the background tasks.
+    /// Commits what is to be committed in the background (and with automatic commits everything handed out), leaves the group
+    /// (static members stay), ends the background tasks.
     ///
     /// # Errors
     /// Of the last commit or the leave; everything is ended all the same.
-    pub async fn close(self) -> Result<()> {
-        Err(ClientError::Closed { what: "the consumer" })
+    pub async fn close(mut self) -> Result<()> {
+        if self.shared.config.auto_commit_interval.is_some() {
+            self.committed_at = Instant::now() - self.shared.config.auto_commit_interval.unwrap_or_default();
+            self.begin_poll();
+        }
+        self.shared.polled.notify_one();
+        let flushed = if self.shared.config.group.is_some() { commit::flush(&self.shared).await } else { Ok(()) };
+        let left = self.leave().await;
+        self.shared.closed.cancel();
+        flushed.and(left)
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        let Some(group) = self.group.take() else { return Ok(()) };
+        // Closing says as much as a poll and a release: the application is done with what it had.
+        {
+            let mut state = self.shared.state();
+            state.polling = true;
+            state.releases += 1;
+        }
+        self.committer().release();
+        let (done, left) = oneshot::channel();
+        // Where the task has ended, there is no membership left.
+        if group.send(Command::Close(done)).await.is_err() {
+            return Ok(());
+        }
+        left.await.unwrap_or(Ok(()))
     }
 }

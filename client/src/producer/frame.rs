@@ -157,9 +157,13 @@ mod tests {
             let request = ProduceRequest::decode(&mut frame, version).unwrap();
             assert!(!frame.has_remaining(), "v{version}");
             assert_eq!((request.acks, request.timeout_ms, request.transactional_id), (-1, 1234, None));
-            let got: Vec<_> =
-                request.topic_data.iter().flat_map(|t| t.partition_data.iter().map(|p| (t.name.as_str(), p)));
-            let got: Vec<_> = got.into_iter().map(|(t, p)| (t, p.index, p.records.as_ref().unwrap().len())).collect();
+            let mut got = Vec::new();
+            for topic in &request.topic_data {
+                let one = |p: &kafka_protocol::messages::produce_request::PartitionProduceData| {
+                    (topic.name.as_str(), p.index, p.records.as_ref().unwrap().len())
+                };
+                got.extend(topic.partition_data.iter().map(one));
+            }
             assert_eq!(got, [("a", 0, 71), ("a", 3, 361), ("bb", 1, 61)]);
         }
     }

@@ -1,0 +1,71 @@
+//! Where to begin in a partition: the group's committed offset, or what the reset policy says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::offsets;
+use crate::admin::{Admin, OffsetSpec};
+use crate::cluster::{Cluster, Target};
+use crate::config::{ConsumerConfig, OffsetReset};
+use crate::error::{ClientError, Result};
+use crate::record::TopicPartition;
+use crate::retry;
+
+/// Where each partition begins.
+pub(super) type Located = Vec<(TopicPartition, Result<i64>)>;
+
+/// Locates partitions; `committed` says for each whether the group's offset counts.
+pub(super) async fn locate(
+    cluster: &Arc<Cluster>,
+    config: &ConsumerConfig,
+    partitions: Vec<(TopicPartition, bool)>,
+) -> Located {
+    let asking: Vec<_> = partitions.iter().filter(|(_, committed)| *committed).map(|(at, _)| at.clone()).collect();
+    let committed = match committed(cluster, config, &asking).await {
+        Ok(committed) => committed,
+        // Without knowing what is committed no partition may begin elsewhere.
+        Err(error) => return partitions.into_iter().map(|(at, _)| (at, Err(error.clone()))).collect(),
+    };
+    let (known, rest): (Vec<_>, Vec<_>) =
+        partitions.into_iter().map(|(at, _)| at).partition(|at| committed.contains_key(at));
+    let mut located: Located =
+        known.into_iter().map(|at| (at.clone(), Ok(committed.get(&at).copied().unwrap_or(0)))).collect();
+    located.extend(reset(cluster, config, rest).await);
+    located
+}
+
+/// What the group has committed for these.
+pub(super) async fn committed(
+    cluster: &Arc<Cluster>,
+    config: &ConsumerConfig,
+    of: &[TopicPartition],
+) -> Result<HashMap<TopicPartition, i64>> {
+    let Some(group) = config.group.as_deref().filter(|_| !of.is_empty()) else { return Ok(HashMap::new()) };
+    let attempt = async || {
+        let (_, address) = cluster.find_coordinator(group).await?;
+        offsets::fetch(cluster, &Target::At(address), group, Some(of)).await
+    };
+    let limit = cluster.config.call_timeout;
+    let found = retry::retry(&cluster.config, "fetch committed offsets", limit, attempt).await?;
+    Ok(found.into_iter().map(|c| (c.at, c.offset)).collect())
+}
+
+async fn reset(cluster: &Arc<Cluster>, config: &ConsumerConfig, partitions: Vec<TopicPartition>) -> Located {
+    let spec = match config.auto_offset_reset {
+        OffsetReset::Earliest => OffsetSpec::Earliest,
+        OffsetReset::Latest => OffsetSpec::Latest,
+        OffsetReset::Fail => {
+            let out = |at: TopicPartition| (at.clone(), Err(ClientError::OutOfRange { at, offset: -1 }));
+            return partitions.into_iter().map(out).collect();
+        }
+    };
+    if partitions.is_empty() {
+        return Vec::new();
+    }
+    let asked: Vec<_> = partitions.iter().map(|at| (at.clone(), spec)).collect();
+    let answers = Admin::new(cluster.clone()).list_offsets_as(&asked, config.isolation).await;
+    match answers {
+        Ok(answers) => answers.into_iter().map(|(at, answer)| (at, answer.map(|a| a.offset))).collect(),
+        Err(error) => partitions.into_iter().map(|at| (at, Err(error.clone()))).collect(),
+    }
+}
