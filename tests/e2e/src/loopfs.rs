@@ -60,6 +60,11 @@ impl LoopFs {
         Program::new("mount").typed("-o loop").arg(&self.image).arg(&self.mount).run().map(drop)
     }
 
+    /// Writes everything out.
+    pub fn sync(&self) -> Result<()> {
+        Ok(rustix::fs::syncfs(std::fs::File::open(&self.mount)?)?)
+    }
+
     /// Cuts the power: from now on every operation fails.
     pub fn cut_power(&self, how: Cut) -> Result<()> {
         let how = match how {

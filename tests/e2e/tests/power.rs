@@ -32,6 +32,9 @@ fn power(kind: Kind, fs: &LoopFs, rounds: u64, seed: u64) -> Result<()> {
     let mut random = Random::new(seed);
     let server = Server::start(kind, Options { data: Some(fs.path().join("data")), ..Options::default() })?;
     create(&server)?;
+    if kind.is_kafka() {
+        fs.sync()?; // Kafka does not sync the files that it bootstraps from; the promise is about records
+    }
     let mut judge = Judge::new("power", PARTITIONS, PRODUCERS);
     let load = Load::start(&server, "power", PARTITIONS, PRODUCERS, RATE)?;
     for round in 1..=rounds {
