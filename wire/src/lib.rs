@@ -7,5 +7,7 @@ pub mod codec;
 pub mod compress;
 pub mod frame;
 pub mod limits;
+#[cfg(test)]
+mod meter;
 pub mod records;
 pub mod types;

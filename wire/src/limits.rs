@@ -11,7 +11,7 @@ pub const MAX_CONTROL_FRAME_BYTES: usize = 16 * 1024 * 1024;
 pub const MIN_REQUEST_BYTES: usize = 10;
 
 /// Array elements in one request, all arrays together. An element takes at most about 200 bytes once decoded.
-pub const MAX_REQUEST_ELEMENTS: usize = 512 * 1024;
+pub const MAX_REQUEST_ELEMENTS: usize = 256 * 1024;
 
 /// Array elements in one response that a client decodes: the metadata of some 100,000 partitions with their replicas.
 pub const MAX_RESPONSE_ELEMENTS: usize = 4 * 1024 * 1024;

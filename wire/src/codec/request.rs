@@ -36,7 +36,6 @@ macro_rules! bodies {
     ($($api:ident => $request:ident),* $(,)?) => {
         /// The body of a request that is served.
         #[derive(Debug, Clone, PartialEq)]
-        #[expect(clippy::large_enum_variant, reason = "a request lives briefly, one at a time; a box costs more")]
         pub enum RequestBody {
             $(#[doc = concat!("`", stringify!($request), "`")] $api(messages::$request),)*
         }

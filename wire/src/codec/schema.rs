@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::schema_table::{REQUESTS, RESPONSES};
+use super::schema_table::{requests::REQUESTS, responses::RESPONSES};
 use crate::limits::{MAX_NESTING, MAX_REQUEST_ELEMENTS, MAX_RESPONSE_ELEMENTS, MAX_TAGGED_FIELDS};
 
 /// The body of a request or response.
