@@ -63,7 +63,7 @@ fn compress_block(block: &[u8], table: &mut CompressTable, out: &mut Vec<u8>) ->
 }
 
 /// Second byte of the XXH32 of a frame descriptor (at most 14 bytes, so the short form of the hash will do).
-fn header_checksum(descriptor: &[u8]) -> u8 {
+pub(super) fn header_checksum(descriptor: &[u8]) -> u8 {
     const P1: u32 = 2_654_435_761;
     const P2: u32 = 2_246_822_519;
     const P3: u32 = 3_266_489_917;
