@@ -4,6 +4,7 @@
  *   wherry-load consume -b HOST:PORT -t PREFIX [-T topics] [-P partitions] -n msgs
  *   wherry-load e2e     -b HOST:PORT -t TOPIC  [-P partitions] -r rate -d secs [-s size]
  *   wherry-load lone    -b HOST:PORT -t TOPIC  -n msgs [-s size]       one message at a time, each awaited
+ *   wherry-load delete  -b HOST:PORT -t PREFIX [-T topics]                                        deletes topics
  *   wherry-load topics  -b HOST:PORT -t PREFIX [-T topics] [-P partitions] [-X topic.KEY=VALUE]   creates topics
  *
  * Common: [-a acks] [-z codec] [-l linger_ms] [-B batch_bytes] [-F file_of_payload_lines] [-q queue_messages]
@@ -519,6 +520,32 @@ static int topics(void) {
   return finish(errors ? 1 : 0);
 }
 
+static int delete(void) {
+  rd_kafka_conf_t *conf = rd_kafka_conf_new();
+  set(conf, "socket.timeout.ms", "120000");
+  rd_kafka_t *rk = open_handle(RD_KAFKA_PRODUCER, conf);
+  rd_kafka_queue_t *queue = rd_kafka_queue_new(rk);
+  uint64_t begin = now_ns();
+  long errors = 0;
+  char name[256];
+  for (int from = 0; from < opt.topics; from += TOPICS_PER_REQUEST) {
+    int to = from + TOPICS_PER_REQUEST < opt.topics ? from + TOPICS_PER_REQUEST : opt.topics;
+    rd_kafka_DeleteTopic_t *old[TOPICS_PER_REQUEST];
+    for (int i = from; i < to; i++) {
+      name_topic(name, sizeof name, i);
+      old[i - from] = rd_kafka_DeleteTopic_new(name);
+    }
+    rd_kafka_DeleteTopics(rk, old, (size_t)(to - from), NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 130000);
+    errors += !event || rd_kafka_event_error(event);
+    if (event) rd_kafka_event_destroy(event);
+    rd_kafka_DeleteTopic_destroy_array(old, (size_t)(to - from));
+  }
+  printf("{\"mode\":\"delete\",\"topics\":%d,\"errors\":%ld,\"secs\":%.3f}\n", opt.topics, errors,
+         (double)(now_ns() - begin) / 1e9);
+  return finish(errors ? 1 : 0);
+}
+
 /* ---- */
 
 static void add_extra(char *pair) {
@@ -556,12 +583,13 @@ static void parse(int argc, char **argv) {
 
 int main(int argc, char **argv) {
   static const struct { const char *name; int (*run)(void); } modes[] = {
-      {"produce", produce}, {"consume", consume}, {"e2e", e2e}, {"lone", lone}, {"topics", topics}};
+      {"produce", produce}, {"consume", consume}, {"e2e", e2e}, {"lone", lone}, {"topics", topics},
+      {"delete", delete}};
   if (argc >= 2) {
     parse(argc, argv);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
       if (!strcmp(argv[1], modes[i].name)) return modes[i].run();
   }
-  fprintf(stderr, "usage: wherry-load produce|consume|e2e|lone|topics ... (librdkafka %s)\n", rd_kafka_version_str());
+  fprintf(stderr, "usage: wherry-load produce|consume|e2e|lone|topics|delete ... (librdkafka %s)\n", rd_kafka_version_str());
   return 2;
 }

@@ -1,0 +1,131 @@
+//! `wherry-bench`: runs the figures and writes their tables. It parses arguments and calls the library, nothing else.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use wherry_bench::figures::{Run, consume, idle, latency, produce, restart, topics};
+use wherry_bench::measure::{Sample, Samples, say};
+use wherry_bench::null_node::NullNode;
+use wherry_bench::report::{Verdict, cases, write};
+use wherry_bench::setup::Setup;
+
+/// Measures Wherry side by side with Apache Kafka and a null node.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    setup: Setup,
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Measure figures (all of them when none is named).
+    Run {
+        /// Which ones.
+        figures: Vec<Figure>,
+    },
+    /// Make the tables again from `results.jsonl` files.
+    Report {
+        /// The files.
+        files: Vec<PathBuf>,
+    },
+    /// Serve as the null node.
+    NullNode {
+        /// Where to listen.
+        #[arg(long, default_value = "127.0.0.1:9092")]
+        listen: SocketAddr,
+        /// Partitions of every topic.
+        #[arg(long, default_value_t = 12)]
+        partitions: i32,
+        /// Value size of the records that it serves.
+        #[arg(long, default_value_t = 1024)]
+        record_bytes: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Figure {
+    Produce,
+    ProduceJava,
+    Consume,
+    Latency,
+    Topics,
+    Restart,
+    Idle,
+}
+
+impl Figure {
+    fn run(self) -> Run {
+        match self {
+            Figure::Produce => produce::run,
+            Figure::ProduceJava => produce::run_java,
+            Figure::Consume => consume::run,
+            Figure::Latency => latency::run,
+            Figure::Topics => topics::run,
+            Figure::Restart => restart::run,
+            Figure::Idle => idle::run,
+        }
+    }
+}
+
+fn measure(mut setup: Setup, figures: &[Figure]) -> Result<()> {
+    raise_open_files()?;
+    setup.prepare()?;
+    let chosen = if figures.is_empty() { Figure::value_variants() } else { figures };
+    let mut samples = Samples::open(&setup)?;
+    for figure in chosen {
+        // One figure that fails does not cost the others.
+        if let Err(e) = figure.run()(&setup, &mut samples) {
+            say(&format!("FAILED: {figure:?}: {e:#}"));
+        }
+        summarize(&setup, &samples.all)?;
+    }
+    print(&summarize(&setup, &samples.all)?);
+    Ok(())
+}
+
+fn report(setup: &Setup, files: &[PathBuf]) -> Result<()> {
+    let mut samples: Vec<Sample> = Vec::new();
+    for file in files {
+        for line in std::fs::read_to_string(file)?.lines() {
+            samples.push(serde_json::from_str(line)?);
+        }
+    }
+    std::fs::create_dir_all(&setup.out)?;
+    print(&summarize(setup, &samples)?);
+    Ok(())
+}
+
+fn summarize(setup: &Setup, samples: &[Sample]) -> Result<String> {
+    let cases = cases(samples);
+    let asked = [produce::asked(), consume::asked(), latency::asked(), restart::asked(), idle::asked()].concat();
+    let judged = |(figure, case, ask)| cases.iter().find(|c| c.figure == figure && c.case == case)?.judge(ask);
+    let mut verdicts: Vec<Verdict> = asked.into_iter().filter_map(judged).collect();
+    verdicts.extend(topics::verdicts(&cases));
+    write(setup, &cases, &verdicts)
+}
+
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Brokers with many topics need many files; they inherit this limit.
+fn raise_open_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Action::Run { figures } => measure(arguments.setup, &figures),
+        Action::Report { files } => report(&arguments.setup, &files),
+        Action::NullNode { listen, partitions, record_bytes } => NullNode { partitions, record_bytes }.serve(listen),
+    }
+}
