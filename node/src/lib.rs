@@ -10,7 +10,14 @@
 pub mod api;
 pub mod config;
 pub mod core;
+pub mod driver;
 pub mod error;
 pub mod groups;
 pub mod limits;
+pub mod net;
+mod run;
 pub mod stats;
+
+pub use config::NodeConfig;
+pub use error::NodeError;
+pub use run::{NodeHandle, Serving, new_stop, run, spawn};

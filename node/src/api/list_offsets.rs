@@ -42,6 +42,12 @@ pub(crate) struct Lookups {
     tokens: HashMap<ReadToken, Place, RandomState>,
 }
 
+impl Lookups {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+}
+
 enum Found {
     Ready(Offset, i64, i32),
     Nothing,

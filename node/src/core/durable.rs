@@ -71,6 +71,10 @@ impl DurableQueue {
         self.waiting.pop_front().map(|(_, then)| then)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }

@@ -19,6 +19,7 @@ mod producer_ids;
 pub(crate) mod purgatory;
 pub(crate) mod records;
 pub(crate) mod sessions;
+mod shard;
 pub mod store;
 mod timers;
 mod turn;
@@ -160,10 +161,18 @@ impl<S: LogStore> Core<S> {
         &mut self.store
     }
 
-    /// Takes no more connections; call [`Core::turn`] until requests are answered, then [`Core::close`].
+    /// Takes no more connections and ends long polls; call [`Core::turn`] until [`Core::is_quiet`], then
+    /// [`Core::close`].
     pub fn stop(&mut self) {
         self.stopping = true;
         self.stats.ready.set(0);
+        self.end_fetches();
+    }
+
+    /// Whether nothing waits for the disk any more. Members that wait for a rebalance don't count: they come again.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.durable.is_empty() && self.stalled.is_empty() && self.purgatory.is_empty() && self.lookups.is_empty()
     }
 
     /// Writes out everything and marks the end as clean.
@@ -288,6 +297,10 @@ impl<S: LogStore> Core<S> {
     /// This node's leader epoch for a topic.
     pub(crate) fn leader_epoch(&self, topic: &wherry_metadata::Topic) -> wherry_wire::types::LeaderEpoch {
         wherry_wire::types::LeaderEpoch(self.meta.leader_epoch(topic))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     pub(crate) fn stop_now(&mut self, reason: String) {

@@ -66,6 +66,15 @@ impl Purgatory {
         self.entries.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Every fetch that is not answered.
+    pub(crate) fn ids(&self) -> Vec<FetchId> {
+        self.entries.iter().map(|(_, entry)| entry.id).collect()
+    }
+
     pub(crate) fn insert(&mut self, op: Box<FetchOp>) -> FetchId {
         self.generation += 1;
         let entry = self.entries.vacant_entry();

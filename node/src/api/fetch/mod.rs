@@ -55,7 +55,7 @@ fn expect<S: LogStore>(core: &mut Core<S>, id: FetchId, owed: Vec<Owed>) {
 }
 
 fn is_due<S: LogStore>(core: &Core<S>, op: &FetchOp) -> bool {
-    op.is_satisfied() || core.now.monotonic_ns >= op.deadline_ns
+    core.is_stopping() || op.is_satisfied() || core.now.monotonic_ns >= op.deadline_ns
 }
 
 /// Lets go of record bytes: they are read again when the fetch is answered.
@@ -252,6 +252,19 @@ impl<S: LogStore> Core<S> {
                 Err(error) => part.fail(error),
             }
             part.data.clear();
+        }
+    }
+
+    /// Answers every fetch with what is there: the node is stopping.
+    pub(crate) fn end_fetches(&mut self) {
+        for id in self.purgatory.ids() {
+            let Some(mut op) = self.purgatory.check_out(id) else { continue };
+            op.deadline_ns = 0;
+            if op.outstanding > 0 {
+                self.purgatory.check_in(id, op);
+            } else {
+                conclude(self, id, op);
+            }
         }
     }
 
