@@ -296,3 +296,6 @@ impl CheckedBatch {
         Some(BatchHeader { base_offset, leader_epoch, ..self.header })
     }
 }
+
+#[cfg(test)]
+mod tests;
