@@ -25,7 +25,7 @@ mod uring;
 
 pub use buf::{AlignedBuf, BLOCK, BufPool, round_up};
 pub use probe::{memlock_limit, probe_uring};
-pub use real::{DirectIo, SYNCFS_FROM_FILES};
+pub use real::{DirectIo, Hold, SYNCFS_FROM_FILES};
 pub use ring::{Event, OpId, Owner, PoolBuf, Ring, RingConfig, SEND_MAX_CHUNKS, Wait, What};
 pub use sim::{Fault, FaultAction, FaultOn, SimConfig, SimDisk, Survive, Unsynced, UnsyncedChange};
 pub use threads::{ThreadDisk, ThreadDiskConfig};

@@ -38,10 +38,24 @@ pub(super) struct OpenFile {
     pub(super) writable: bool,
 }
 
+/// Name of the file whose lock says that a process works in a directory. Not listed, so the engine never sees it.
+const LOCK_FILE: &str = ".lock";
+
+/// Whether the directory is ours alone (rule 7: one process per data directory).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Refuse to open a directory that another process, or this one, has open exclusively.
+    Exclusive,
+    /// Take no lock: for tools that only look.
+    Shared,
+}
+
 /// A directory on a real file system; all paths are relative to it.
 #[derive(Debug, Clone)]
 pub(super) struct RealDir {
     root: Arc<Path>,
+    /// Held as long as any thread may still write here.
+    _lock: Option<Arc<File>>,
     direct: DirectIo,
     pools: Arc<ReadPools>,
 }
@@ -68,10 +82,14 @@ impl ReadPools {
 
 impl RealDir {
     /// Makes the directory if it is missing.
-    pub(super) fn open(root: &Path, direct: DirectIo) -> Result<Self, DiskError> {
+    pub(super) fn open(root: &Path, direct: DirectIo, hold: Hold) -> Result<Self, DiskError> {
         std::fs::create_dir_all(root).map_err(|e| os_error(&e, "create", root))?;
         let root = root.canonicalize().map_err(|e| os_error(&e, "resolve", root))?;
-        Ok(Self { root: root.into(), direct, pools: Arc::new(ReadPools::new()) })
+        let lock = match hold {
+            Hold::Exclusive => Some(Arc::new(lock(&root)?)),
+            Hold::Shared => None,
+        };
+        Ok(Self { root: root.into(), _lock: lock, direct, pools: Arc::new(ReadPools::new()) })
     }
 
     pub(super) fn read_pools(&self) -> Arc<ReadPools> {
@@ -147,7 +165,10 @@ impl RealDir {
         for entry in entries {
             let entry = entry.map_err(|e| os_error(&e, "list", path))?;
             let name = entry.file_name().into_string();
-            names.push(name.map_err(|_| failed("list", path, "has an entry whose name is not UTF-8"))?);
+            let name = name.map_err(|_| failed("list", path, "has an entry whose name is not UTF-8"))?;
+            if name != LOCK_FILE {
+                names.push(name);
+            }
         }
         names.sort_unstable();
         Ok(names)
@@ -170,6 +191,17 @@ impl RealDir {
         rustix::fs::syncfs(&last.file).map_err(|e| os_error(&e.into(), "syncfs", &last.path))?;
         // XFS flushes the drive's cache in syncfs only when its own log had something to write; fdatasync always does.
         sync_one(last)
+    }
+}
+
+fn lock(root: &Path) -> Result<File, DiskError> {
+    let path = root.join(LOCK_FILE);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| os_error(&e, "open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(failed("lock", root, "another process works in this directory")),
+        Err(std::fs::TryLockError::Error(e)) => Err(os_error(&e, "lock", root)),
     }
 }
 

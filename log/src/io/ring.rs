@@ -299,8 +299,8 @@ impl Ring {
         }
     }
 
-    fn has_events(&self) -> bool {
-        !self.net.is_empty() || !self.disk.is_empty()
+    fn events(&self) -> usize {
+        self.net.len() + self.disk.len()
     }
 
     fn start(&mut self, owner: Owner, key: u64, mut op: InFlight) -> OpId {
@@ -334,17 +334,18 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued, blocks as `wait` says (not if there are events to take already), and collects events.
+    /// Submits what is queued, blocks as `wait` says, and collects events. Take the events that are there before.
     ///
     /// # Errors
     /// The kernel refuses the ring altogether; nothing can be done with it any more.
     pub fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let before = self.events();
         self.push_backlog();
         while !self.backlog.is_empty() {
             self.enter_once(Wait::No)?;
             self.push_backlog();
         }
-        let wait = if self.has_events() { Wait::No } else { wait };
+        let wait = if self.events() > before { Wait::No } else { wait };
         self.enter_once(wait)
     }
 

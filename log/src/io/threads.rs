@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::pool::{Finished, Job, Outcome, Pool, files_of};
-use super::real::{DirectIo, RealDir};
+use super::real::{DirectIo, Hold, RealDir};
 use super::table::{FileTable, ToClose};
 use super::{Completion, Disk, DiskError, Done, Op, Token};
 
@@ -16,11 +16,13 @@ pub struct ThreadDiskConfig {
     pub workers: usize,
     /// Around the page cache or not.
     pub direct: DirectIo,
+    /// Alone or not.
+    pub hold: Hold,
 }
 
 impl Default for ThreadDiskConfig {
     fn default() -> Self {
-        Self { workers: 3, direct: DirectIo::Auto }
+        Self { workers: 3, direct: DirectIo::Auto, hold: Hold::Exclusive }
     }
 }
 
@@ -39,7 +41,7 @@ impl ThreadDisk {
     /// # Errors
     /// The directory can't be made or read, or no thread or eventfd is to be had.
     pub fn open(root: &Path, config: &ThreadDiskConfig) -> Result<Self, DiskError> {
-        let pool = Pool::start(RealDir::open(root, config.direct)?, 1, config.workers)?;
+        let pool = Pool::start(RealDir::open(root, config.direct, config.hold)?, 1, config.workers)?;
         Ok(Self { pool, table: FileTable::default(), in_flight: 0, batch: Vec::new() })
     }
 
@@ -124,7 +126,7 @@ mod tests {
     fn conforms() {
         for direct in [DirectIo::Auto, DirectIo::Never] {
             for dirs in real_dirs() {
-                let config = ThreadDiskConfig { workers: 2, direct };
+                let config = ThreadDiskConfig { workers: 2, direct, ..ThreadDiskConfig::default() };
                 suite(|| ThreadDisk::open(&dirs.fresh(), &config).unwrap());
             }
         }
@@ -142,6 +144,18 @@ mod tests {
         let (file, len) = b.open("f", OpenMode::Read).unwrap();
         assert_eq!(len, 2 * BLOCK as u64);
         assert_eq!(b.read(file, 0, 2 * BLOCK), blocks(&[1, 2]));
+    }
+
+    #[test]
+    fn a_directory_has_one_owner_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |hold| ThreadDisk::open(dir.path(), &ThreadDiskConfig { hold, ..ThreadDiskConfig::default() });
+        let first = open(Hold::Exclusive).unwrap();
+        assert!(matches!(open(Hold::Exclusive), Err(DiskError::Failed { .. })));
+        let mut looker = Bench::new(open(Hold::Shared).unwrap());
+        assert!(matches!(looker.run(Op::List { path: "".into() }), Ok(Done::Listed(names)) if names.is_empty()));
+        drop(first);
+        open(Hold::Exclusive).unwrap();
     }
 
     #[test]

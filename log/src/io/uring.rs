@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::pool::{Finished, Job, Outcome, Pool, files_of};
-use super::real::{DirectIo, OpenFile, ReadPools, RealDir, SYNCFS_FROM_FILES, failed, os_error};
+use super::real::{DirectIo, Hold, OpenFile, ReadPools, RealDir, SYNCFS_FROM_FILES, failed, os_error};
 use super::ring::{Event, OpId, Owner, Ring, Wait, What};
 use super::table::{FileTable, ToClose};
 use super::{AlignedBuf, BLOCK, Completion, Disk, DiskError, Done, FileId, Op, Token};
@@ -29,11 +29,13 @@ const DROP_WAIT: Duration = Duration::from_secs(10);
 pub struct UringDiskConfig {
     /// Around the page cache or not.
     pub direct: DirectIo,
+    /// Alone or not.
+    pub hold: Hold,
 }
 
 impl Default for UringDiskConfig {
     fn default() -> Self {
-        Self { direct: DirectIo::Auto }
+        Self { direct: DirectIo::Auto, hold: Hold::Exclusive }
     }
 }
 
@@ -97,7 +99,7 @@ impl UringDisk {
     /// # Errors
     /// The directory can't be made or read, or no thread or eventfd is to be had.
     pub fn open(root: &Path, config: &UringDiskConfig, ring: Rc<RefCell<Ring>>) -> Result<Self, DiskError> {
-        let dir = RealDir::open(root, config.direct)?;
+        let dir = RealDir::open(root, config.direct, config.hold)?;
         let read_pools = dir.read_pools();
         let helper = Pool::start(dir, 0, 1)?;
         let instance = u64::from(ring.borrow_mut().next_disk()) << 32;
@@ -364,6 +366,8 @@ impl Disk for UringDisk {
         self.in_flight += 1;
         if let Err(error) = self.start(token, op) {
             self.refused.push(Completion { token, result: Err(error) });
+            // Somebody who blocks in the ring must hear of it.
+            self.ring.borrow_mut().nop(Owner::Disk, self.instance | HELPER);
         }
     }
 
@@ -433,7 +437,7 @@ mod tests {
         }
         for direct in [DirectIo::Auto, DirectIo::Never] {
             for dirs in real_dirs() {
-                let config = UringDiskConfig { direct };
+                let config = UringDiskConfig { direct, ..UringDiskConfig::default() };
                 suite(|| UringDisk::open(&dirs.fresh(), &config, ring()).unwrap());
             }
         }

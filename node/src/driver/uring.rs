@@ -1,0 +1,447 @@
+//! Connections and disk on one ring, on one thread. One `io_uring_enter` a turn submits everything that the turn before
+//! decided (receives, sends, journal writes) and waits for what completes next.
+//!
+//! An idle connection holds no buffer: its receive picks one from the ring's pool when bytes arrive. The rest of a large
+//! frame is received straight into its place.
+
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown, sockopt};
+use wherry_log::io::{Event, OpId, Owner, PoolBuf, Ring, SEND_MAX_CHUNKS, Wait, What};
+
+use super::peers::{Overdue, Peers, Phase};
+use super::{ACCEPT_RETRY_NS, DriverError, SEND_BYTES, Shard, StopHandle, now};
+use crate::core::store::Now;
+use crate::core::{ConnId, Effect};
+use crate::net::{NetConfig, NextRead};
+
+/// Kinds of keys, in the upper half; the lower half is the connection's slot.
+const ACCEPT: u64 = 1 << 32;
+const STOP: u64 = 2 << 32;
+const RECV: u64 = 3 << 32;
+const SEND: u64 = 4 << 32;
+const KIND: u64 = !0xffff_ffff;
+
+#[derive(Debug)]
+struct Socket {
+    fd: Arc<OwnedFd>,
+    receiving: bool,
+    sending: bool,
+}
+
+/// Runs a shard on a ring; made and run on the thread that made the ring.
+#[derive(Debug)]
+pub struct UringDriver<S: Shard> {
+    shard: S,
+    ring: Rc<RefCell<Ring>>,
+    listener: Arc<OwnedFd>,
+    accepting: Option<OpId>,
+    accept_again_ns: Option<u64>,
+    peers: Peers<Socket>,
+    drain_timeout: Duration,
+    /// Set when stopping: the end at the latest.
+    drain_until_ns: Option<u64>,
+    now: Now,
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+    frames: Vec<Bytes>,
+    _stop: StopHandle,
+}
+
+impl<S: Shard> UringDriver<S> {
+    /// A driver over a ring that the shard's disk may share.
+    pub fn new(
+        shard: S,
+        ring: Rc<RefCell<Ring>>,
+        listener: TcpListener,
+        stop: &StopHandle,
+        config: &NetConfig,
+    ) -> Self {
+        ring.borrow_mut().watch(Arc::clone(&stop.fd), Owner::Net, STOP);
+        Self {
+            shard,
+            ring,
+            listener: Arc::new(listener.into()),
+            accepting: None,
+            accept_again_ns: None,
+            peers: Peers::new(config),
+            drain_timeout: config.drain_timeout,
+            drain_until_ns: None,
+            now: now(),
+            events: Vec::new(),
+            effects: Vec::new(),
+            frames: Vec::new(),
+            _stop: stop.clone(),
+        }
+    }
+
+    /// Serves until it is told to stop. Gives the shard back, to be closed.
+    pub fn run(mut self) -> (S, Result<(), DriverError>) {
+        self.ring.borrow_mut().set_driven(true);
+        self.start_accepting();
+        let outcome = self.serve();
+        for key in self.peers.keys() {
+            self.lose(key);
+        }
+        self.stop_accepting();
+        self.ring.borrow_mut().set_driven(false);
+        (self.shard, outcome)
+    }
+
+    fn serve(&mut self) -> Result<(), DriverError> {
+        loop {
+            self.shard.turn(self.now);
+            self.carry_out()?;
+            self.retry_waiting();
+            if self.is_drained() {
+                return Ok(());
+            }
+            let wait = self.wait();
+            self.ring.borrow_mut().enter(wait).map_err(DriverError::io("io_uring_enter"))?;
+            self.now = now();
+            self.handle_events();
+            self.give_up_overdue();
+            self.accept_again();
+        }
+    }
+
+    fn wait(&self) -> Wait {
+        let deadlines =
+            [self.shard.next_deadline(), self.peers.next_deadline(), self.accept_again_ns, self.drain_until_ns];
+        match deadlines.into_iter().flatten().min() {
+            None => Wait::Forever,
+            Some(at) => match at.saturating_sub(now().monotonic_ns) {
+                0 => Wait::No,
+                left => Wait::AtMost(Duration::from_nanos(left)),
+            },
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain_until_ns
+            .is_some_and(|until| self.now.monotonic_ns >= until || self.shard.is_quiet() && !self.peers.owes())
+    }
+
+    fn handle_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        self.ring.borrow_mut().take(Owner::Net, &mut events);
+        for event in events.drain(..) {
+            let key = usize::try_from(event.key & !KIND).unwrap_or(usize::MAX);
+            match event.key & KIND {
+                ACCEPT => self.on_accept(event),
+                STOP => self.begin_stop(),
+                RECV => self.on_received(key, event),
+                SEND => self.on_sent(key, event),
+                _ => {}
+            }
+        }
+        self.events = events;
+    }
+
+    fn start_accepting(&mut self) {
+        self.accept_again_ns = None;
+        let id = self.ring.borrow_mut().accept(Arc::clone(&self.listener), ACCEPT);
+        self.accepting = Some(id);
+    }
+
+    fn accept_again(&mut self) {
+        if self.accept_again_ns.is_some_and(|at| self.now.monotonic_ns >= at) {
+            self.start_accepting();
+        }
+    }
+
+    fn on_accept(&mut self, event: Event) {
+        if !event.more {
+            self.accepting = None;
+        }
+        if let Err(error) = event.result
+            && error != Errno::CANCELED
+        {
+            tracing::warn!(%error, "can't accept a connection");
+        }
+        if let What::Accepted(Some(fd)) = event.what {
+            self.admit(fd);
+        }
+        if self.accepting.is_none() && self.drain_until_ns.is_none() {
+            self.accept_again_ns = Some(self.now.monotonic_ns + ACCEPT_RETRY_NS);
+        }
+    }
+
+    fn admit(&mut self, fd: OwnedFd) {
+        let Some(peer) = peer_of(&fd) else { return };
+        if self.drain_until_ns.is_some() {
+            return;
+        }
+        match self.shard.connected(self.now, peer) {
+            Ok(id) => {
+                // Answers are written whole: waiting for more only delays them.
+                let _slower_without = sockopt::set_tcp_nodelay(&fd, true);
+                let socket = Socket { fd: Arc::new(fd), receiving: false, sending: false };
+                let key = self.peers.insert(id, socket, self.now.monotonic_ns);
+                self.receive(key);
+            }
+            Err(reason) => tracing::debug!(%peer, %reason, "refused a connection"),
+        }
+    }
+
+    /// Starts the receive that a connection needs now, if it may read.
+    fn receive(&mut self, key: usize) {
+        let draining = self.drain_until_ns.is_some();
+        let Some((peer, budget)) = self.peers.with_budget(key) else { return };
+        if peer.io.receiving || peer.paused || peer.phase != Phase::Open || draining {
+            return;
+        }
+        let fd = Arc::clone(&peer.io.fd);
+        let event_key = RECV | key as u64;
+        match peer.assembler.next_read(budget) {
+            NextRead::Scratch(limit) => self.ring.borrow_mut().recv_pooled(fd, limit, event_key),
+            NextRead::Place(buf, limit) => self.ring.borrow_mut().recv(fd, buf, limit, true, event_key),
+            NextRead::Wait => {
+                self.peers.wait(key);
+                return;
+            }
+        };
+        if let Some(peer) = self.peers.get(key) {
+            peer.io.receiving = true;
+        }
+    }
+
+    fn on_received(&mut self, key: usize, event: Event) {
+        let mut frames = std::mem::take(&mut self.frames);
+        let alive = match (event.what, event.result) {
+            (What::ReceivedPooled(Some(buf)), Ok(_)) => self.take_pooled(key, buf, &mut frames),
+            (What::Received(buf), Ok(count)) if count > 0 => self.take_placed(key, buf, &mut frames),
+            (_, Err(Errno::NOBUFS | Errno::INTR | Errno::AGAIN)) => true,
+            (_, _) => false,
+        };
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.io.receiving = false;
+        peer.note_received(self.now.monotonic_ns, frames.len());
+        let (id, phase, in_frame) = (peer.id, peer.phase, peer.assembler.in_frame());
+        if in_frame {
+            self.peers.expect_progress(self.now.monotonic_ns);
+        }
+        for frame in frames.drain(..) {
+            if phase == Phase::Open {
+                self.shard.received(self.now, id, frame);
+            }
+        }
+        self.frames = frames;
+        match (phase, alive) {
+            (Phase::Open, true) => self.receive(key),
+            (Phase::Open, false) => self.lose(key),
+            // It may have ended its side and still take what it is owed; if not, the send says so.
+            (Phase::Finishing, _) => {}
+            (Phase::Gone, _) => self.remove_if_idle(key),
+        }
+    }
+
+    /// False if the connection must be closed.
+    fn take_pooled(&mut self, key: usize, buf: PoolBuf, frames: &mut Vec<Bytes>) -> bool {
+        let mut ring = self.ring.borrow_mut();
+        let fed = match self.peers.with_budget(key) {
+            Some((peer, budget)) => peer.assembler.feed(ring.pooled(&buf), budget, frames),
+            None => Ok(()),
+        };
+        // The end of the stream gives an empty buffer.
+        let ended = ring.pooled(&buf).is_empty();
+        ring.recycle(buf);
+        if let Err(error) = &fed {
+            tracing::debug!(%error, "closing a connection");
+        }
+        fed.is_ok() && !ended
+    }
+
+    fn take_placed(&mut self, key: usize, buf: Vec<u8>, frames: &mut Vec<Bytes>) -> bool {
+        if let Some((peer, budget)) = self.peers.with_budget(key) {
+            peer.assembler.place_filled(buf, budget, frames);
+        }
+        true
+    }
+
+    /// Connections that waited for memory ask again.
+    fn retry_waiting(&mut self) {
+        for key in self.peers.take_waiting() {
+            self.receive(key);
+        }
+    }
+
+    fn carry_out(&mut self) -> Result<(), DriverError> {
+        let mut effects = std::mem::take(&mut self.effects);
+        loop {
+            self.shard.take_effects(&mut effects);
+            if effects.is_empty() {
+                self.effects = effects;
+                return Ok(());
+            }
+            for effect in effects.drain(..) {
+                self.apply(effect)?;
+            }
+        }
+    }
+
+    fn apply(&mut self, effect: Effect) -> Result<(), DriverError> {
+        match effect {
+            Effect::Send { conn, chunks } => self.queue(conn, chunks),
+            Effect::Close { conn, reason } => {
+                tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
+                if let Some(key) = self.peers.key_of(conn) {
+                    self.peers.forget(key);
+                    self.finish(key);
+                }
+            }
+            Effect::PauseReads { conn } => self.set_paused(conn, true),
+            Effect::ResumeReads { conn } => self.set_paused(conn, false),
+            Effect::Stop { reason } => return Err(DriverError::Stopped(reason)),
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, conn: ConnId, paused: bool) {
+        let now_ns = self.now.monotonic_ns;
+        let Some(key) = self.peers.key_of(conn) else { return };
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.paused = paused;
+        if !paused {
+            peer.note_resumed(now_ns);
+            self.receive(key);
+        }
+    }
+
+    fn queue(&mut self, conn: ConnId, chunks: Vec<Bytes>) {
+        let Some(key) = self.peers.key_of(conn) else { return };
+        if let Some(peer) = self.peers.get(key) {
+            peer.output.push(chunks);
+        }
+        self.send(key);
+    }
+
+    /// Starts the next send, if none is in flight.
+    fn send(&mut self, key: usize) {
+        let now_ns = self.now.monotonic_ns;
+        let Some(peer) = self.peers.get(key) else { return };
+        if peer.io.sending || peer.output.is_empty() || peer.phase == Phase::Gone {
+            return;
+        }
+        let chunks = peer.output.take(SEND_MAX_CHUNKS, SEND_BYTES);
+        peer.io.sending = true;
+        peer.note_sending(now_ns);
+        let fd = Arc::clone(&peer.io.fd);
+        self.ring.borrow_mut().send(fd, chunks, SEND | key as u64);
+        self.peers.expect_progress(now_ns);
+    }
+
+    fn on_sent(&mut self, key: usize, event: Event) {
+        let now_ns = self.now.monotonic_ns;
+        let What::Sent(chunks) = event.what else { return };
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.io.sending = false;
+        if peer.phase == Phase::Gone {
+            self.remove_if_idle(key);
+            return;
+        }
+        let sent = match event.result {
+            Ok(sent) => sent as usize,
+            Err(Errno::INTR | Errno::AGAIN) => 0,
+            Err(_) => {
+                self.lose(key);
+                return;
+            }
+        };
+        peer.output.put_back(chunks, sent);
+        let (id, phase, done) = (peer.id, peer.phase, peer.output.is_empty());
+        if done {
+            peer.note_sent_all(now_ns);
+        }
+        if phase == Phase::Open {
+            self.shard.sent(id, sent);
+        }
+        if done && phase == Phase::Finishing {
+            self.finish(key);
+        } else {
+            self.send(key);
+        }
+    }
+
+    /// The core is through with a connection: what it is owed is sent, then it is closed.
+    fn finish(&mut self, key: usize) {
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.phase = Phase::Finishing;
+        if !peer.io.sending && peer.output.is_empty() {
+            self.close(key);
+        }
+    }
+
+    /// The peer is gone, or is given up.
+    fn lose(&mut self, key: usize) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let (id, phase) = (peer.id, peer.phase);
+        if phase == Phase::Open {
+            self.peers.forget(key);
+            self.shard.disconnected(id);
+        }
+        if phase != Phase::Gone {
+            self.close(key);
+        }
+    }
+
+    /// Ends what is in flight on the socket; the slot is free when the last of it has completed.
+    fn close(&mut self, key: usize) {
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.phase = Phase::Gone;
+        peer.output.clear();
+        // Fails only if the peer has closed already.
+        let _closed = shutdown(peer.io.fd.as_fd(), Shutdown::Both);
+        self.remove_if_idle(key);
+    }
+
+    fn remove_if_idle(&mut self, key: usize) {
+        if self.peers.get(key).is_some_and(|peer| !peer.io.receiving && !peer.io.sending) {
+            self.peers.remove(key);
+        }
+    }
+
+    fn give_up_overdue(&mut self) {
+        for (key, why) in self.peers.overdue(self.now.monotonic_ns) {
+            log_overdue(why);
+            self.lose(key);
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        if self.drain_until_ns.is_some() {
+            return;
+        }
+        let drain_ns = u64::try_from(self.drain_timeout.as_nanos()).unwrap_or(u64::MAX / 4);
+        self.drain_until_ns = Some(self.now.monotonic_ns.saturating_add(drain_ns));
+        self.stop_accepting();
+        self.shard.stop(self.now);
+    }
+
+    fn stop_accepting(&mut self) {
+        self.accept_again_ns = None;
+        if let Some(id) = self.accepting.take() {
+            self.ring.borrow_mut().cancel(id);
+        }
+    }
+}
+
+fn peer_of(fd: &OwnedFd) -> Option<std::net::SocketAddr> {
+    rustix::net::getpeername(fd).ok().flatten().and_then(|addr| addr.try_into().ok())
+}
+
+pub(super) fn log_overdue(why: Overdue) {
+    let reason = match why {
+        Overdue::Frame => "a frame was begun and not completed in time",
+        Overdue::Send => "the peer does not take its answers",
+        Overdue::Idle => "idle",
+    };
+    tracing::debug!(reason, "closing a connection");
+}

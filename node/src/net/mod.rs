@@ -1,0 +1,62 @@
+//! Bytes of connections without sockets: frames out of what arrives, chunks towards what leaves, and when to give up.
+//! Must not know what a frame means.
+
+mod assembler;
+mod output;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+pub use assembler::{Assembler, Budget, FrameError, NextRead};
+pub use output::Output;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+/// Connections that the kernel may hold for us before they are accepted.
+pub const BACKLOG: i32 = 1024;
+/// Bytes read at once while it is not known where a frame ends.
+pub const SCRATCH_BYTES: usize = 16 << 10;
+
+/// Bounds and times of connections.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// Largest frame in bytes, its prefix not counted; a peer that declares more is disconnected.
+    pub max_frame_bytes: usize,
+    /// Memory in bytes for frames that are not complete, of all connections; at the bound, connections wait their turn.
+    pub partial_frames_bytes: usize,
+    /// From the first byte of a frame to its last.
+    pub frame_timeout: Duration,
+    /// Without a byte in either direction.
+    pub idle_timeout: Duration,
+    /// Without the peer taking a byte of what waits for it.
+    pub send_timeout: Duration,
+    /// How long a node that stops goes on answering requests that it has.
+    pub drain_timeout: Duration,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            max_frame_bytes: 100 << 20,
+            partial_frames_bytes: 256 << 20,
+            frame_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(600),
+            send_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A listening socket: `SO_REUSEADDR`, a backlog of [`BACKLOG`].
+///
+/// # Errors
+/// The system's: the address is in use or not ours.
+pub fn listen_on(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &addr)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
