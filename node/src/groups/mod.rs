@@ -54,7 +54,6 @@ pub use types::{
 
 use group::{Group, State};
 use ids::MemberIds;
-use offsets::Offsets;
 use outbox::{Ctx, Outbox, Pending, TopicPartition};
 use types::{
     DeleteRequest, DeleteResponse, DescribeRequest, DescribeResponse, HeartbeatResponse, JoinResponse, LeaveResponse,
@@ -428,7 +427,7 @@ impl Groups {
         if let Some(group) = self.groups.get_mut(group_id)
             && delete::is_ended(group, by)
         {
-            group.offsets = Offsets::default();
+            group.offsets.clear(by);
         }
     }
 
@@ -439,8 +438,8 @@ impl Groups {
                 delete::revive(group, by);
             } else if delete::is_ended(group, by) {
                 delete::end(group);
-                self.settle(group_id);
             }
+            self.settle(group_id);
         }
     }
 

@@ -112,6 +112,18 @@ impl Offsets {
         }
     }
 
+    /// The tombstones of all are durable. What is on its way still ends in its own time.
+    pub(super) fn clear(&mut self, by: PersistId) {
+        self.topics.retain(|_, slots| {
+            slots.retain(|_, slot| {
+                slot.committed.take_if(|(committed_by, _)| *committed_by < by);
+                !slot.is_vacant()
+            });
+            !slots.is_empty()
+        });
+        self.slots = self.topics.values().map(BTreeMap::len).sum();
+    }
+
     /// A record found in the log; `None` for a tombstone.
     pub(super) fn replay(&mut self, topic: &Arc<str>, partition: i32, value: Option<Committed>) {
         self.begin(topic, partition);
