@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::protocol::{Message, Request, VersionRange};
 
+use super::codec;
+
 /// What a broker serves, by API key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Versions {
@@ -34,7 +36,7 @@ impl Versions {
     /// The highest version of `R` that both sides speak.
     pub(crate) fn choose<R: Request>(&self) -> Option<i16> {
         let both = self.served.get(&R::KEY)?.intersect(&ours::<R>());
-        (!both.is_empty()).then_some(both.max)
+        (both.min..=both.max).rev().find(|version| codec::reads(R::KEY, *version))
     }
 }
 

@@ -12,8 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use wherry_wire::records::BuildError;
+
+use super::CLOSED;
 use super::batch::OpenBatch;
 use super::receipt::{Delivery, Receipt};
+use crate::config::Codec;
+use crate::error::{ClientError, Result};
 use crate::record::ProduceRecord;
 
 /// When the sender wants to hear of this partition.
@@ -71,6 +76,20 @@ struct State {
     last_bytes: usize,
 }
 
+/// What batches are like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Size at which one is full, before compression.
+    pub(super) batch_bytes: usize,
+    /// Compression and its level.
+    pub(super) codec: (Codec, Option<i32>),
+}
+
+fn too_large(record: &ProduceRecord, size: usize, error: &BuildError) -> ClientError {
+    let what = format!("a record for topic {} ({error})", record.topic).into();
+    ClientError::TooLarge { what, size, limit_name: "the largest batch", limit: wherry_wire::limits::MAX_BATCH_BYTES }
+}
+
 /// A record's future receipt, and whether the sender is to be woken.
 pub(super) struct Pushed {
     pub(super) delivery: Delivery,
@@ -94,41 +113,34 @@ impl Partition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a record of at most `size` bytes; `None` once closed.
-    pub(super) fn push(
-        &self,
-        record: &ProduceRecord,
-        size: usize,
-        timestamp_ms: i64,
-        batch_bytes: usize,
-    ) -> Option<Pushed> {
+    /// Appends a record of at most `size` bytes.
+    pub(super) fn push(&self, record: &ProduceRecord, size: usize, timestamp_ms: i64, shape: Shape) -> Result<Pushed> {
         let mut state = self.state();
         if state.closed {
-            return None;
+            return Err(CLOSED);
         }
         let mut wake = state.wake == Wake::OnAny;
-        if state.open.as_ref().is_some_and(|open| open.len() + size > batch_bytes) {
+        if state.open.as_ref().is_some_and(|open| open.len() + size > shape.batch_bytes) {
             let full = state.open.take();
             state.full.extend(full);
             wake |= state.wake == Wake::OnFull;
         }
+        if state.open.is_none() {
+            self.begin(&mut state, shape, size);
+        }
         if wake {
             state.wake = Wake::Never;
         }
-        let delivery = match &mut state.open {
-            Some(open) => open.push(record, size, timestamp_ms),
-            None => self.begin(&mut state, record, size, timestamp_ms),
-        };
-        Some(Pushed { delivery, wake })
+        let Some(open) = &mut state.open else { return Err(CLOSED) };
+        let delivery = open.push(record, size, timestamp_ms).map_err(|error| too_large(record, size, &error))?;
+        Ok(Pushed { delivery, wake })
     }
 
-    fn begin(&self, state: &mut State, record: &ProduceRecord, size: usize, timestamp_ms: i64) -> Delivery {
+    fn begin(&self, state: &mut State, shape: Shape, size: usize) {
         let receipt = Receipt::new(self.topic.clone(), self.index);
         state.unsettled.push_back(receipt.clone());
-        let mut batch = OpenBatch::new(receipt, state.last_bytes.max(size), timestamp_ms, Instant::now());
-        let delivery = batch.push(record, size, timestamp_ms);
-        state.open = Some(batch);
-        delivery
+        let capacity = state.last_bytes.max(size);
+        state.open = Some(OpenBatch::new(receipt, shape.codec, capacity, Instant::now()));
     }
 
     /// The next batch, if the rule lets one go. Where there is none, the accumulator arranges to wake the sender.
@@ -186,9 +198,11 @@ impl Partition {
 mod tests {
     use super::*;
 
+    const SHAPE: Shape = Shape { batch_bytes: 161, codec: (Codec::None, None) };
+
     fn push(partition: &Partition, bytes: usize) -> bool {
         let record = ProduceRecord::new("t", vec![0; bytes]);
-        partition.push(&record, bytes + 10, 0, 100).unwrap().wake
+        partition.push(&record, bytes + 10, 0, SHAPE).unwrap().wake
     }
 
     fn rule(idle: bool, linger_ms: u64) -> TakeRule {
@@ -229,6 +243,6 @@ mod tests {
         assert!(matches!(p.take(rule(true, 0)), Taken::Batch(_)));
         assert!(matches!(p.take(rule(true, 0)), Taken::Batch(_)));
         assert!(p.close_if_empty());
-        assert!(p.push(&ProduceRecord::new("t", ""), 10, 0, 100).is_none());
+        assert!(p.push(&ProduceRecord::new("t", ""), 10, 0, SHAPE).is_err());
     }
 }

@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batch::{SealedBatch, Stamp};
+use wherry_wire::records::Stamp;
+
+use super::batch::SealedBatch;
 use super::receipt::Outcome;
 use crate::error::ClientError;
 
@@ -164,7 +166,7 @@ impl Lane {
     /// Takes a new batch, after [`Next::Room`]; it is sent by the next [`Lane::next`].
     pub(super) fn add(&mut self, batch: SealedBatch) {
         let sequence = self.next_sequence;
-        self.next_sequence = advance(sequence, batch.count);
+        self.next_sequence = advance(sequence, batch.count());
         self.next_token += 1;
         self.unacknowledged.push_back(Entry {
             token: self.next_token,
@@ -211,8 +213,8 @@ impl Lane {
         entry.sends += 1;
         let stamp = identity.map_or(Stamp::NONE, |id| Stamp {
             producer_id: id.producer_id,
-            epoch: id.epoch,
-            sequence: entry.sequence,
+            producer_epoch: id.epoch,
+            base_sequence: entry.sequence,
         });
         Next::Send { token: entry.token, batch: entry.batch.clone(), stamp }
     }
@@ -248,7 +250,7 @@ impl Lane {
         self.next_sequence = 0;
         for entry in &mut self.unacknowledged {
             entry.sequence = self.next_sequence;
-            self.next_sequence = advance(self.next_sequence, entry.batch.count);
+            self.next_sequence = advance(self.next_sequence, entry.batch.count());
         }
     }
 
@@ -341,7 +343,7 @@ impl Lane {
 
 /// The error of a batch whose time ran out.
 fn expired(batch: &SealedBatch, maybe_written: bool, cause: Arc<str>, waited: Duration) -> ClientError {
-    let what = format!("deliver {} records to {}", batch.count, batch.receipt.place()).into();
+    let what = format!("deliver {} records to {}", batch.count(), batch.receipt.place()).into();
     if maybe_written {
         ClientError::Unknown { what, cause, waited }
     } else {

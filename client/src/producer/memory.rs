@@ -31,12 +31,8 @@ impl Memory {
     }
 
     fn take_now(&self, bytes: usize) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::AcqRel);
-        if before.saturating_add(bytes) <= self.limit {
-            return true;
-        }
-        self.give_back(bytes);
-        false
+        let fits = |used: usize| used.checked_add(bytes).filter(|after| *after <= self.limit);
+        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
     }
 
     /// Waits in line for room.

@@ -26,10 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-
 use crate::cluster::Cluster;
-use crate::config::{Codec, ProducerConfig};
+use crate::config::ProducerConfig;
 use crate::error::{ClientError, Result};
 use crate::record::ProduceRecord;
 use shared::Shared;
@@ -127,7 +125,7 @@ impl Producer {
         let shared = &self.handle.shared;
         let partition = topic.choose(record, size, shared.config.batch_bytes)?;
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
-        let pushed = partition.push(record, size, timestamp_ms, shared.config.batch_bytes).ok_or(CLOSED)?;
+        let pushed = partition.push(record, size, timestamp_ms, shared.shape)?;
         if pushed.wake {
             shared.ready.add(partition.clone());
         }
@@ -199,18 +197,4 @@ impl Drop for Flushing<'_> {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn codec_bits(codec: Codec) -> i16 {
-    match codec {
-        Codec::None => 0,
-        Codec::Gzip => 1,
-        Codec::Snappy => 2,
-        Codec::Lz4 => 3,
-        Codec::Zstd => 4,
-    }
-}
-
-fn compress(_codec: Codec, _level: Option<i32>, _bytes: &[u8]) -> Result<Bytes, String> {
-    Err("not yet".into())
 }

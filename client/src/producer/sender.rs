@@ -168,9 +168,8 @@ impl Sender {
             match slot.lane.next(now, route) {
                 Next::Send { token, batch, stamp } => {
                     let at = TopicPartition { topic: partition.topic.clone(), partition: partition.index };
-                    let header = batch.header(stamp);
-                    let (topic, body) = (partition.topic.clone(), batch.body);
-                    let part = Part { topic, partition: partition.index, header, body };
+                    let (header, body) = batch.parts(stamp);
+                    let part = Part { topic: partition.topic.clone(), partition: partition.index, header, body };
                     let item = Item { lane: index, token, at };
                     let sent = broker.add(leader.id, &self.shared.config, part, item);
                     self.await_answer(sent);
@@ -206,9 +205,8 @@ impl Sender {
     }
 
     fn seal(&mut self, index: usize, open: OpenBatch) {
-        let config = &self.shared.config;
         let (receipt, reserved) = (open.receipt.clone(), open.reserved());
-        match open.seal(config.codec, config.compression_level) {
+        match open.seal() {
             Ok(sealed) => {
                 if let Some(slot) = self.lanes.get_mut(&index) {
                     slot.lane.add(sealed);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
-use super::accumulator::Partition;
+use super::accumulator::{Partition, Shape};
 use super::lane::Identity;
 use super::memory::Memory;
 use super::partitioner::{self, Sticky};
@@ -71,6 +71,7 @@ impl Ready {
 pub(super) struct Shared {
     pub(super) cluster: Arc<Cluster>,
     pub(super) config: ProducerConfig,
+    pub(super) shape: Shape,
     pub(super) memory: Memory,
     pub(super) ready: Ready,
     pub(super) flushing: AtomicUsize,
@@ -86,6 +87,7 @@ impl Shared {
     pub(super) fn new(cluster: Arc<Cluster>, config: ProducerConfig, identity: Option<Identity>) -> Self {
         Self {
             cluster,
+            shape: Shape { batch_bytes: config.batch_bytes, codec: (config.codec, config.compression_level) },
             memory: Memory::new(config.max_buffer_bytes),
             config,
             ready: Ready::default(),

@@ -19,6 +19,9 @@ pub struct Kafka {
     jars: PathBuf,
     dir: TempDir,
     port: u16,
+    /// A second listener; its advertised address is that of a proxy which the test may put in front of it.
+    behind_proxy: u16,
+    proxy: u16,
     running: Mutex<Option<(Child, ChildStdin)>>,
 }
 
@@ -103,8 +106,14 @@ impl Kafka {
 
     /// With these lines in its properties besides.
     pub fn start_with(extra: &str) -> Self {
-        let kafka =
-            Self { jars: jars(), dir: tempfile::tempdir().unwrap(), port: free_port(), running: Mutex::default() };
+        let kafka = Self {
+            jars: jars(),
+            dir: tempfile::tempdir().unwrap(),
+            port: free_port(),
+            behind_proxy: free_port(),
+            proxy: free_port(),
+            running: Mutex::default(),
+        };
         kafka.write_properties(extra);
         kafka.format();
         kafka.restart();
@@ -115,17 +124,23 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where a proxy must listen, and where it forwards to.
+    pub fn proxied(&self) -> (u16, u16) {
+        (self.proxy, self.behind_proxy)
+    }
+
     fn properties(&self) -> PathBuf {
         self.dir.path().join("server.properties")
     }
 
     fn write_properties(&self, extra: &str) {
-        let (port, controller) = (self.port, free_port());
+        let (port, controller, behind, proxy) = (self.port, free_port(), self.behind_proxy, self.proxy);
         let data = self.dir.path().join("data");
         let text = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\ncontroller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\nlog.dirs={}\nnum.network.threads=2\nnum.io.threads=4\n\
              num.partitions=1\nauto.create.topics.enable=false\noffsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=2\ntransaction.state.log.replication.factor=1\n\
