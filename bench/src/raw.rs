@@ -32,8 +32,16 @@ impl Appender {
         Ok(Appender { stream, request: produce(topic, &records), answer: Vec::new() })
     }
 
-    /// Appends, and waits for the acknowledgement. Returns the record's offset.
+    /// Appends, and waits for the acknowledgement. Returns the record's offset; a refusal is an error.
     pub fn append(&mut self) -> Result<i64> {
+        match self.try_append()? {
+            (0, offset) => Ok(offset),
+            (error, _) => bail!("produce answered with error {error}"),
+        }
+    }
+
+    /// Appends, and waits for the answer: the protocol's error code (0 is none) and the record's offset.
+    pub fn try_append(&mut self) -> Result<(i16, i64)> {
         self.stream.write_all(&self.request)?;
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
@@ -41,11 +49,7 @@ impl Appender {
         ensure!(length <= MAX_ANSWER, "an answer of {length} bytes");
         self.answer.resize(length, 0);
         self.stream.read_exact(&mut self.answer)?;
-        let (error, offset) = answered(&self.answer).context("an answer that ends early")?;
-        if error != 0 {
-            bail!("produce answered with error {error}");
-        }
-        Ok(offset)
+        answered(&self.answer).context("an answer that ends early")
     }
 
     /// Appends `count` times; latencies in nanoseconds. The first tenth warms up and is not counted.
