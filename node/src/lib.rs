@@ -11,6 +11,7 @@ pub mod api;
 pub mod config;
 pub mod core;
 pub mod driver;
+pub mod entropy;
 pub mod error;
 pub mod groups;
 pub mod limits;

@@ -132,7 +132,7 @@ fn command<S: LogStore>(core: &Core<S>, topic: &CreatableTopic, room: &mut usize
     let (partitions, replication_factor) = size(core, topic)?;
     let command = Command::CreateTopic {
         name: topic.name.to_string(),
-        id: Uuid::new_v4(),
+        id: core.entropy.uuid(),
         partitions,
         replication_factor,
         configs: entries(topic)?,

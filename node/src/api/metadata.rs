@@ -65,7 +65,7 @@ fn missing_topics<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequ
         .take(MAX_TOPICS_PER_CHANGE)
         .map(|name| Command::CreateTopic {
             name: name.to_string(),
-            id: Uuid::new_v4(),
+            id: core.entropy.uuid(),
             partitions: core.config.default_partitions,
             replication_factor: 1,
             configs: BTreeMap::new(),

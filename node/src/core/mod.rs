@@ -37,6 +37,7 @@ pub use effect::Effect;
 use crate::api;
 use crate::api::groups::GroupDesk;
 use crate::config::{Advertised, NodeConfig};
+use crate::entropy::Entropy;
 use crate::error::Refused;
 use crate::stats::NodeStats;
 pub(crate) use command_log::AfterCommit;
@@ -69,6 +70,7 @@ pub struct Core<S: LogStore> {
     pub(crate) sessions: Sessions,
     pub(crate) desk: GroupDesk,
     pub(crate) stats: Arc<NodeStats>,
+    pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
     pub(crate) now: Now,
     conns: Connections,
@@ -159,6 +161,11 @@ impl<S: LogStore> Core<S> {
     /// The store, for drivers that own part of it.
     pub fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// Gives the store back, abandoning everything that waits.
+    pub fn into_store(self) -> S {
+        self.store
     }
 
     /// Takes no more connections and ends long polls; call [`Core::turn`] until [`Core::is_quiet`], then

@@ -19,6 +19,7 @@ use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
 use crate::api;
 use crate::api::groups::{GROUP_LOG, GroupDesk};
 use crate::config::{Advertised, NodeConfig};
+use crate::entropy::Entropy;
 use crate::error::NodeError;
 use crate::groups::{Groups, GroupsConfig};
 use crate::limits::SNAPSHOT_AFTER_COMMANDS;
@@ -43,10 +44,24 @@ impl<S: LogStore> Core<S> {
     ///
     /// # Errors
     /// [`NodeError`]: the node must not start.
-    pub fn with_store(config: NodeConfig, advertised: Advertised, mut store: S, now: Now) -> Result<Self, NodeError> {
+    pub fn with_store(config: NodeConfig, advertised: Advertised, store: S, now: Now) -> Result<Self, NodeError> {
+        Self::with_entropy(config, advertised, store, now, Entropy::system())
+    }
+
+    /// As [`Core::with_store`], with ids from `entropy`: for simulation.
+    ///
+    /// # Errors
+    /// [`NodeError`]: the node must not start.
+    pub fn with_entropy(
+        config: NodeConfig,
+        advertised: Advertised,
+        mut store: S,
+        now: Now,
+        entropy: Entropy,
+    ) -> Result<Self, NodeError> {
         config.validate().map_err(NodeError::Config)?;
         let (meta, replayed) = load_metadata(&mut store, now)?;
-        let desk = load_groups(&mut store, &config, now)?;
+        let desk = load_groups(&mut store, &config, now, entropy.seed())?;
         let mut core = Self {
             config,
             advertised,
@@ -59,9 +74,10 @@ impl<S: LogStore> Core<S> {
             stalled: VecDeque::new(),
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
-            sessions: Sessions::new(session_seed()),
+            sessions: Sessions::new(session_seed(entropy.seed())),
             desk,
             stats: Arc::new(NodeStats::default()),
+            entropy,
             now,
             conns: Connections::default(),
             effects: Vec::new(),
@@ -82,7 +98,7 @@ impl<S: LogStore> Core<S> {
         let mut commands = Vec::new();
         match (self.meta.cluster_id(), self.config.cluster_id.clone()) {
             (None, given) => {
-                let cluster_id = given.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
+                let cluster_id = given.unwrap_or_else(|| self.entropy.uuid().simple().to_string());
                 commands.push(Command::SetClusterId { cluster_id });
             }
             (Some(found), Some(asked)) if found != asked => {
@@ -94,7 +110,7 @@ impl<S: LogStore> Core<S> {
         }
         commands.push(Command::RegisterBroker {
             node_id: self.config.node_id,
-            incarnation: Uuid::new_v4(),
+            incarnation: self.entropy.uuid(),
             host: self.advertised.host.clone(),
             port: self.advertised.port,
             rack: self.config.rack.clone(),
@@ -169,9 +185,8 @@ fn is_internal(log: &LogId) -> bool {
     *log == METADATA_LOG || *log == GROUP_LOG
 }
 
-fn session_seed() -> i32 {
-    let (high, _) = Uuid::new_v4().as_u64_pair();
-    i32::try_from(high & 0x3fff_ffff).unwrap_or(0)
+fn session_seed(random: u64) -> i32 {
+    i32::try_from(random & 0x3fff_ffff).unwrap_or(0)
 }
 
 /// An internal log keeps everything until the node says otherwise.
@@ -202,10 +217,14 @@ fn load_metadata<S: LogStore>(store: &mut S, now: Now) -> Result<(Metadata, usiz
     Ok((meta, count))
 }
 
-fn load_groups<S: LogStore>(store: &mut S, config: &NodeConfig, now: Now) -> Result<GroupDesk, NodeError> {
+fn load_groups<S: LogStore>(
+    store: &mut S,
+    config: &NodeConfig,
+    now: Now,
+    seed: u64,
+) -> Result<GroupDesk, NodeError> {
     let settings =
         GroupsConfig { initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms, ..GroupsConfig::default() };
-    let (seed, _) = Uuid::new_v4().as_u64_pair();
     let mut groups = Groups::new(settings, seed).map_err(|error| NodeError::Config(error.to_string()))?;
     internal_log(store, now, GROUP_LOG, Cleanup::Compact)?;
     replay(store, now, GROUP_LOG, |(key, value)| {
