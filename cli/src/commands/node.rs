@@ -1,0 +1,136 @@
+//! `wherry node`: one log node.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use wherry_node::NodeConfig;
+use wherry_node::config::{Advertised, EngineOptions};
+
+use crate::output::Output;
+use crate::roles::node::RunningNode;
+use crate::roles::{IoArg, asked_to_stop, die_with_parent};
+use crate::text;
+
+/// Run a log node
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  wherry node --data /var/lib/wherry
+  wherry node --listen 0.0.0.0:9092 --advertise node-0.example.org:9092 --data /var/lib/wherry
+  wherry node --listen 127.0.0.1:0 --output json          (takes a free port and says which)
+
+It serves the Kafka protocol, without encryption or authentication: listen only on networks that you trust.
+SIGTERM or Ctrl-C stops it in good order; after kill -9 it recovers from its journal.")]
+pub(crate) struct NodeArgs {
+    /// Address to serve; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9092")]
+    listen: SocketAddr,
+    /// Where clients are told to connect; needed where --listen is every address
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
+    advertise: Option<Advertised>,
+    /// Directory of everything that lasts
+    #[arg(long, value_name = "DIR", default_value = "wherry-data")]
+    data: PathBuf,
+    /// Id of this node in its cluster
+    #[arg(long, default_value_t = 0)]
+    node_id: i32,
+    /// Id of the cluster; a new data directory makes its own
+    #[arg(long)]
+    cluster_id: Option<String>,
+    /// Failure domain that is told to clients
+    #[arg(long)]
+    rack: Option<String>,
+    /// Make a topic when somebody asks for an unknown one
+    #[arg(long)]
+    auto_create_topics: bool,
+    /// Partitions of a topic that does not say
+    #[arg(long, default_value_t = 1)]
+    default_partitions: i32,
+    /// How to do I/O
+    #[arg(long, value_enum, default_value_t = IoArg::Auto)]
+    io: IoArg,
+    /// Disk space of the journal
+    #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
+    journal_size: Option<u64>,
+    /// Memory for recent messages
+    #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
+    tail_size: Option<u64>,
+    /// Memory for messages read from disk
+    #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
+    read_cache_size: Option<u64>,
+    /// Disk space kept free: below it appends are refused
+    #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
+    reserve: Option<u64>,
+    /// Serve /metrics, /livez and /readyz here
+    #[arg(long, value_name = "ADDRESS")]
+    probes: Option<SocketAddr>,
+    /// Be killed when the parent process dies
+    #[arg(long, hide = true)]
+    die_with_parent: bool,
+}
+
+fn advertised(text: &str) -> Result<Advertised, String> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match parsed {
+        Some((host, port)) if !host.is_empty() => Ok(Advertised { host: host.into(), port }),
+        Some(_) | None => Err("write HOST:PORT, for example node-0.example.org:9092".into()),
+    }
+}
+
+impl NodeArgs {
+    fn config(self) -> Result<NodeConfig> {
+        let engine = EngineOptions::default();
+        let memory = |size: Option<u64>, usual: usize| size.map_or(Ok(usual), usize::try_from);
+        Ok(NodeConfig {
+            listen: self.listen,
+            advertised: self.advertise,
+            data_dir: self.data,
+            node_id: self.node_id,
+            cluster_id: self.cluster_id,
+            rack: self.rack,
+            auto_create_topics: self.auto_create_topics,
+            default_partitions: self.default_partitions,
+            io: self.io.into(),
+            engine: EngineOptions {
+                journal_bytes: self.journal_size.unwrap_or(engine.journal_bytes),
+                tail_bytes: memory(self.tail_size, engine.tail_bytes)?,
+                read_cache_bytes: memory(self.read_cache_size, engine.read_cache_bytes)?,
+                reserve_bytes: self.reserve.unwrap_or(engine.reserve_bytes),
+            },
+            ..NodeConfig::default()
+        })
+    }
+}
+
+pub(crate) async fn run(args: NodeArgs, output: Output) -> Result<()> {
+    if args.die_with_parent {
+        die_with_parent()?;
+    }
+    let probes = args.probes;
+    let node = RunningNode::start(args.config()?, probes).await?;
+    node.listening().say(output)?;
+    let ended = tokio::select! {
+        stop = asked_to_stop() => { stop?; false }
+        () = node.ended() => true,
+    };
+    node.stop().await.context("the node")?;
+    if ended {
+        bail!("the node ended although nobody asked it to; its log says why");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advertised_addresses() {
+        assert_eq!(advertised("a.b:9"), Ok(Advertised { host: "a.b".into(), port: 9 }));
+        for bad in ["", "a", ":9", "a:", "a:70000"] {
+            assert!(advertised(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Flags that say which cluster, and the connection to it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use wherry_client::{Client, ClientConfig};
+
+use crate::text;
+
+/// Which cluster.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClusterArgs {
+    /// Nodes to ask first, as host:port; any one that answers is enough
+    #[arg(
+        short,
+        long,
+        env = "WHERRY_BOOTSTRAP",
+        value_delimiter = ',',
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9092"
+    )]
+    pub(crate) bootstrap: Vec<String>,
+    /// Longest to try before giving up
+    #[arg(long, value_parser = text::duration, value_name = "DURATION", default_value = "15s")]
+    pub(crate) timeout: Duration,
+}
+
+impl ClusterArgs {
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let config = ClientConfig {
+            client_id: "wherry-cli".into(),
+            call_timeout: self.timeout,
+            request_timeout: self.timeout.min(ClientConfig::default().request_timeout),
+            connect_timeout: self.timeout.min(ClientConfig::default().connect_timeout),
+            ..ClientConfig::new(self.bootstrap.clone())
+        };
+        Client::connect(config).await.with_context(|| {
+            format!(
+                "can't reach a cluster at {}; start one with `wherry up`, or name its nodes with --bootstrap",
+                self.bootstrap.join(", ")
+            )
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! A node's counters as OpenMetrics text.
+
+use std::fmt::Write;
+
+use wherry_node::stats::{Histogram, NodeStats};
+use wherry_wire::codec::messages::ApiKey;
+
+/// Everything that a node counts.
+pub(crate) fn render(stats: &NodeStats) -> String {
+    let mut text = Text::default();
+    counters(&mut text, stats);
+    gauges(&mut text, stats);
+    text.seconds("append_latency_seconds", "From an append to its durability", &stats.append_latency_ns);
+    text.seconds("fetch_latency_seconds", "From a fetch to its response", &stats.fetch_latency_ns);
+    text.histogram("group_commit_appends", "Appends made durable at once", &stats.group_appends, 1.0);
+    apis(&mut text, stats);
+    text.0.push_str("# EOF\n");
+    text.0
+}
+
+fn counters(text: &mut Text, stats: &NodeStats) {
+    let counters = [
+        ("received_bytes", "Bytes of request frames", &stats.bytes_in),
+        ("sent_bytes", "Bytes of responses", &stats.bytes_out),
+        ("accepted_connections", "Connections accepted", &stats.connections_accepted),
+        ("refused_connections", "Connections refused at the bound", &stats.connections_refused),
+        ("closed_connections", "Connections that the node closed because of what they sent", &stats.connections_closed),
+        ("errors", "Error codes in responses", &stats.errors),
+        ("appended_batches", "Record batches appended", &stats.batches_appended),
+        ("appended_records", "Records appended", &stats.records_appended),
+        ("appended_bytes", "Bytes of batches appended", &stats.bytes_appended),
+        ("duplicate_batches", "Batches that an idempotent producer sent again", &stats.duplicates),
+        ("fetched_bytes", "Bytes of batches sent to consumers", &stats.bytes_fetched),
+        ("produce_stalls", "Produce requests held back because the disk can't keep up", &stats.produce_stalls),
+    ];
+    for (name, help, counter) in counters {
+        text.head(name, "counter", help);
+        text.sample(&format!("{name}_total"), "", counter.get());
+    }
+}
+
+fn gauges(text: &mut Text, stats: &NodeStats) {
+    let gauges = [
+        ("connections", "Connections open", &stats.connections),
+        ("waiting_fetches", "Fetches that wait for data", &stats.fetches_waiting),
+        ("fetch_sessions", "Fetch sessions", &stats.fetch_sessions),
+        ("in_flight_request_bytes", "Bytes of unanswered requests", &stats.request_bytes_in_flight),
+        ("topics", "Topics", &stats.topics),
+        ("partitions", "Partitions", &stats.partitions),
+        ("disk_full", "1 while the disk is too full to append", &stats.disk_full),
+        ("ready", "1 once the node serves", &stats.ready),
+    ];
+    for (name, help, gauge) in gauges {
+        text.head(name, "gauge", help);
+        text.sample(name, "", gauge.get());
+    }
+}
+
+fn apis(text: &mut Text, stats: &NodeStats) {
+    text.head("requests", "counter", "Requests decoded, by kind");
+    for (key, api) in stats.apis() {
+        text.sample("requests_total", &label(key), api.requests.get());
+    }
+    text.head("responses", "counter", "Responses handed out, by kind");
+    for (key, api) in stats.apis() {
+        text.sample("responses_total", &label(key), api.responses.get());
+    }
+    text.head("request_latency_nanoseconds", "counter", "Time from request to response, added up, by kind");
+    for (key, api) in stats.apis() {
+        text.sample("request_latency_nanoseconds_total", &label(key), api.latency_ns.sum());
+    }
+}
+
+fn label(key: i16) -> String {
+    let name = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |key| format!("{key:?}"));
+    format!("{{api=\"{name}\"}}")
+}
+
+/// Text under construction. Writing to a string can't fail.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP wherry_node_{name} {help}.\n# TYPE wherry_node_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "wherry_node_{name}{labels} {value}");
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.histogram(name, help, histogram, 1e-9);
+    }
+
+    /// Buckets below their upper bound (exclusive there, inclusive here: a bound of 2^n counts integers up to 2^n - 1).
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram, unit: f64) {
+        self.head(name, "histogram", help);
+        let mut below = 0;
+        for (bound, count) in histogram.buckets() {
+            below += count;
+            let bound = bound.map_or_else(|| "+Inf".into(), |bound| ((bound - 1) as f64 * unit).to_string());
+            self.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), below);
+        }
+        self.sample(&format!("{name}_sum"), "", histogram.sum() as f64 * unit);
+        self.sample(&format!("{name}_count"), "", below);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_shown_under_their_names() {
+        let stats = NodeStats::default();
+        stats.records_appended.add(7);
+        stats.connections.set(3);
+        stats.api(0).requests.add(2);
+        stats.append_latency_ns.record(1000);
+        stats.append_latency_ns.record(3000);
+        let text = render(&stats);
+        for line in [
+            "wherry_node_appended_records_total 7",
+            "wherry_node_connections 3",
+            "wherry_node_requests_total{api=\"Produce\"} 2",
+            "wherry_node_append_latency_seconds_count 2",
+            "wherry_node_append_latency_seconds_bucket{le=\"+Inf\"} 2",
+            "wherry_node_append_latency_seconds_bucket{le=\"0.0000010230000000000001\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn no_name_is_used_twice() {
+        let text = render(&NodeStats::default());
+        let mut names: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
