@@ -41,7 +41,7 @@ fn in_batch(header: &BatchHeader, bytes: &Bytes, at: i64, start: Offset) -> Resu
         return Ok(Some((header.base_offset.max(start), header.max_timestamp)));
     }
     let set = records(header, bytes, MAX_DECOMPRESSED_BYTES).map_err(|e| e.to_string())?;
-    for record in set.iter() {
+    for record in &set {
         let record = record.map_err(|e| e.to_string())?;
         let offset = Offset(header.base_offset.0 + i64::from(record.offset_delta));
         let timestamp = header.base_timestamp.saturating_add(record.timestamp_delta);

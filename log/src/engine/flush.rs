@@ -137,7 +137,7 @@ impl<D: Disk> Engine<D> {
         self.files.submit(&mut self.disk, &mut self.ops, key, true, token, Access::Write { offset, data });
     }
 
-    pub(super) fn flush_done(&mut self, job: FlushJob, result: Result<Done, DiskError>) {
+    pub(super) fn flush_done(&mut self, job: &FlushJob, result: Result<Done, DiskError>) {
         self.flushes_in_flight -= 1;
         self.files.released(&mut self.disk, &mut self.ops, job.key);
         let current = self.logs.get_mut(job.log).filter(|l| l.id == job.key.log);
@@ -236,7 +236,8 @@ fn write_chunks(buf: &mut AlignedBuf, log: &Partition, plan: &Plan, offset: u64)
 
 fn roll_if_due(log: &mut Partition, now_ms: i64, next_version: &mut u32) {
     let due = log.segments.last().is_none_or(|s| {
-        s.bytes >= log.config.segment_bytes
+        s.missing
+            || s.bytes >= log.config.segment_bytes
             || (s.bytes > 0 && now_ms.saturating_sub(s.created_ms) >= log.config.segment_ms)
     });
     if due {

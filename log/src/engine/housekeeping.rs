@@ -43,9 +43,9 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    pub(super) fn space_known(&mut self, result: Result<Done, DiskError>) {
+    pub(super) fn space_known(&mut self, result: &Result<Done, DiskError>) {
         self.house.asking = false;
-        let Ok(Done::Space { free, .. }) = result else { return };
+        let Ok(Done::Space { free, .. }) = *result else { return };
         let reserve = self.config.reserve_bytes;
         self.house.flush_blocked = free < reserve / 8;
         let full = if self.house.full { free < reserve + reserve / 4 } else { free < reserve };
@@ -57,6 +57,10 @@ impl<D: Disk> Engine<D> {
 
     fn apply_retention(&mut self) {
         let now_ms = self.now.wall_ms;
+        let old: Vec<usize> = self.logs.iter().filter(|(_, l)| expired_in_memory(l, now_ms)).map(|(i, _)| i).collect();
+        for index in old {
+            self.queue_flush(index);
+        }
         let next_version = &mut self.next_version;
         let moves: Vec<(usize, Offset)> = self
             .logs

@@ -301,7 +301,7 @@ impl<D: Disk> Engine<D> {
                 let progress = self.journal.header_done(result);
                 self.progress(progress);
             }
-            Pending::JournalCreate { slot } => self.journal.created(&mut self.disk, &mut self.ops, slot, result),
+            Pending::JournalCreate { slot } => self.journal.created(&mut self.disk, &mut self.ops, slot, &result),
             Pending::JournalSyncDir { slot } => {
                 let progress = self.journal.dir_synced(slot, result);
                 self.progress(progress);
@@ -311,7 +311,7 @@ impl<D: Disk> Engine<D> {
                 self.progress(progress);
             }
             Pending::Opened { key } => self.file_opened(key, result),
-            Pending::Flush(job) => self.flush_done(*job, result),
+            Pending::Flush(job) => self.flush_done(&job, result),
             Pending::Sync(job) => self.sync_done(*job, result),
             Pending::SyncDir => self.dir_synced(result),
             Pending::Checkpoint => self.checkpoint_done(result),
@@ -319,7 +319,7 @@ impl<D: Disk> Engine<D> {
             Pending::ReadIndex { key, log, version, position, chunks } => {
                 self.index_read(key, log, version, position, chunks, result);
             }
-            Pending::Space => self.space_known(result),
+            Pending::Space => self.space_known(&result),
             Pending::Ignore => {}
         }
     }

@@ -5,7 +5,7 @@
 //! What lies behind a gap is looked at once more: if any frame there says that what is missing was durable, it is
 //! corruption, and the directory is not opened.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -48,6 +48,8 @@ pub struct Recovery {
     pub orphans: usize,
     /// Counts the starts on this directory.
     pub incarnation: u64,
+    /// Logs that lost a segment file: the rest of them is served, nothing is appended.
+    pub damaged: Vec<Corruption>,
 }
 
 /// Blocking disk calls of recovery. What else completes meanwhile is kept for the engine.
@@ -102,7 +104,10 @@ impl<D: Disk> Engine<D> {
         calls.call(Op::CreateDir { path: journal::DIRECTORY.into() })?;
         calls.call(Op::CreateDir { path: segment::DIRECTORY.into() })?;
         let (slots, found) = open_checkpoints(&mut calls)?;
-        calls.call(Op::SyncDir { path: PathBuf::new() })?;
+        // Names made by a process that was killed are seen, but not on disk until somebody syncs them.
+        for path in ["", journal::DIRECTORY, segment::DIRECTORY] {
+            calls.call(Op::SyncDir { path: path.into() })?;
+        }
         let scan = scan::scan(&mut calls, found.as_ref())?;
         let directory = found.as_ref().map(|c| c.directory).or(scan.directory).unwrap_or(fresh);
         let mut report = Recovery { incarnation: scan.incarnation + 1, ..Recovery::default() };
@@ -138,22 +143,23 @@ impl<D: Disk> Engine<D> {
             stats: super::EngineStats::default(),
             completions,
         };
+        let names = Calls::new(&mut engine.disk, &mut engine.completions).list(segment::DIRECTORY)?;
+        let present: HashSet<SegmentKey> = names.iter().filter_map(|n| SegmentKey::parse(n)).collect();
         let capture_seq = found.as_ref().map_or(0, |c| c.capture_seq);
         for record in found.map(|c| c.logs).unwrap_or_default() {
-            engine.restore(record);
+            engine.restore(record, &present);
         }
-        let names = Calls::new(&mut engine.disk, &mut engine.completions).list(segment::DIRECTORY)?;
-        let present: Vec<SegmentKey> = names.iter().filter_map(|n| SegmentKey::parse(n)).collect();
         engine.note_versions(&present);
         engine.replay(scan, capture_seq, &mut report)?;
         report.orphans = engine.remove_orphans(&present)?;
         report.logs = engine.logs.len();
         engine.settle_journal();
         engine.events.clear();
+        report.damaged = engine.report_missing();
         Ok((engine, report))
     }
 
-    fn restore(&mut self, record: LogRecord) {
+    fn restore(&mut self, record: LogRecord, present: &HashSet<SegmentKey>) {
         let mut log = Partition::new(record.id, LogConfig::default(), record.stable.end, record.stable.lsn);
         log.log_start = record.log_start;
         log.segments = record
@@ -167,6 +173,8 @@ impl<D: Disk> Engine<D> {
                 end: s.end,
                 max_timestamp: s.max_timestamp,
                 created_ms: s.created_ms,
+                missing: s.bytes > 0
+                    && !present.contains(&SegmentKey { log: record.id, base: s.base, version: s.version }),
                 chunks: (s.bytes == 0).then(Vec::new),
             })
             .collect();
@@ -204,6 +212,12 @@ impl<D: Disk> Engine<D> {
             }
             let mut calls = Calls::new(&mut self.disk, &mut self.completions);
             report.torn = file.end(&mut calls, position, &chain, next)?.or(report.torn.take());
+        }
+        // The last frames of a process that was killed may be in a cache only: what was replayed is made durable before
+        // anything is built on it.
+        let files: Vec<FileId> = scan.files.iter().map(|f| f.file).collect();
+        if !files.is_empty() {
+            Calls::new(&mut self.disk, &mut self.completions).call(Op::Sync { files })?;
         }
         scan.check_unused(&mut Calls::new(&mut self.disk, &mut self.completions), &chain)?;
         self.journal.resume(chain.next_seq, chain.prev_crc);
@@ -328,16 +342,34 @@ impl<D: Disk> Engine<D> {
         self.sync.cannot = false;
     }
 
+    /// Segments that are still needed and have no file: what they held is lost, and said so.
+    fn report_missing(&mut self) -> Vec<Corruption> {
+        let mut damaged = Vec::new();
+        for (index, log) in &self.logs {
+            for segment in log.segments.iter().filter(|s| s.missing && s.end > log.log_start) {
+                let path = segment.key(log.id).path().display().to_string();
+                let what = format!("the file is missing; it held offsets {} to {}", segment.base, segment.end);
+                damaged.push((index, Corruption { log: Some(log.id), path, position: 0, what }));
+            }
+        }
+        for (index, corruption) in &damaged {
+            self.mark_corrupt(*index, corruption);
+        }
+        damaged.into_iter().map(|(_, corruption)| corruption).collect()
+    }
+
     /// New files get versions that no file has had, nor one that is still to be removed.
-    fn note_versions(&mut self, present: &[SegmentKey]) {
+    fn note_versions(&mut self, present: &HashSet<SegmentKey>) {
         let known = self.logs.iter().flat_map(|(_, l)| l.segments.iter().map(|s| s.version));
         self.next_version = present.iter().map(|k| k.version).chain(known).max().map_or(0, |v| v + 1);
     }
 
     /// Segment files of logs that were deleted, and versions that were replaced, just before a crash.
-    fn remove_orphans(&mut self, present: &[SegmentKey]) -> Result<usize, OpenError> {
+    fn remove_orphans(&mut self, present: &HashSet<SegmentKey>) -> Result<usize, OpenError> {
         let mut removed = 0;
-        for key in present {
+        let mut present: Vec<SegmentKey> = present.iter().copied().collect();
+        present.sort_unstable();
+        for key in &present {
             let log = self.by_id.get(&key.log).and_then(|i| self.logs.get(*i));
             let used = log.is_some_and(|l| l.segments.iter().any(|s| s.base == key.base && s.version == key.version));
             let due = self.removals.iter().any(|(_, k)| k == key);

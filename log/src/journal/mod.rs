@@ -502,8 +502,14 @@ impl Journal {
     }
 
     /// A new file exists; its name is made durable before it is used.
-    pub(crate) fn created<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops, slot: u32, result: Result<Done, DiskError>) {
-        match result {
+    pub(crate) fn created<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        ops: &mut Ops,
+        slot: u32,
+        result: &Result<Done, DiskError>,
+    ) {
+        match *result {
             Ok(Done::Opened(file, len)) => {
                 let limit = self.file_bytes;
                 if let Some(entry) = self.by_slot(slot) {

@@ -65,6 +65,8 @@ pub struct Segment {
     pub max_timestamp: i64,
     /// Wall clock when it was begun, milliseconds.
     pub created_ms: i64,
+    /// Its file was not there at start: right if its records turn out to be deleted, damage otherwise. Never written to.
+    pub missing: bool,
     /// Chunks in order, without overlaps; `None` until loaded.
     pub chunks: Option<Vec<ChunkRef>>,
 }
@@ -80,6 +82,7 @@ impl Segment {
             end: base,
             max_timestamp: i64::MIN,
             created_ms: now_ms,
+            missing: false,
             chunks: Some(Vec::new()),
         }
     }

@@ -266,15 +266,19 @@ impl Rig {
 
     /// Every log as read back.
     pub(super) fn observed(&mut self) -> Model {
+        self.observed_in("now")
+    }
+
+    fn observed_in(&mut self, context: &str) -> Model {
         let ids = self.engine.logs();
-        ids.into_iter().map(|id| (id, self.read_all(id).unwrap_or_else(|e| panic!("{id}: {e}")))).collect()
+        ids.into_iter().map(|id| (id, self.read_all(id).unwrap_or_else(|e| panic!("{context}: {id}: {e}")))).collect()
     }
 
     /// Opens what a crash left and checks it against every prefix of the work that may have survived.
     pub(super) fn check_recovery(&self, disk: SimDisk, context: &str) -> Self {
         let opened = Self::open(disk, self.config.clone(), Model::new());
         let (mut next, report) = opened.unwrap_or_else(|e| panic!("{context}: {e}"));
-        let observed = next.observed();
+        let observed = next.observed_in(context);
         let acked = self.asked.iter().rposition(|(_, t)| *t <= self.durable).map_or(0, |i| i + 1);
         let mut model = self.base.clone();
         let mut fits = false;
