@@ -94,7 +94,7 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
     let (grpc, health) = api::grpc::routes(&shared).await?;
     let guarded = axum::middleware::from_fn_with_state(Guard::new(&shared.limits, shared.stats.clone()), guard);
     let server = Server {
-        router: api::http::routes(&shared).merge(grpc).layer(guarded),
+        router: api::http::routes(&shared).merge(grpc.reset_fallback()).layer(guarded),
         limits: shared.limits.clone(),
         stats: shared.stats.clone(),
         phase: shared.phase.clone(),

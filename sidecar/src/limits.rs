@@ -21,6 +21,8 @@ pub struct Limits {
     pub stream_bytes: usize,
     /// Bytes of request bodies that are not yet whole messages, in all. At the bound bodies are not read.
     pub partial_bytes: usize,
+    /// How long the rest of a large message may take once its first bytes came; then its call ends.
+    pub partial_time: Duration,
     /// Groups in use at a time. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
     pub groups: usize,
     /// Subscriptions and waiting pulls of one group. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
@@ -51,6 +53,7 @@ impl Default for Limits {
             stream_messages: 16 * 1024,
             stream_bytes: 8 * 1024 * 1024,
             partial_bytes: 8 * 1024 * 1024,
+            partial_time: Duration::from_secs(30),
             groups: 64,
             subscribers_per_group: 1024,
             window_messages: 8 * 1024,
@@ -159,8 +162,8 @@ pub const REVOKE_DRAIN: Duration = Duration::from_secs(3);
 pub const GROUP_RETRY: Duration = Duration::from_millis(100);
 /// How long a unary ack waits until it is durable; earlier messages of the partition may hold it up.
 pub const UNARY_SETTLE: Duration = Duration::from_secs(30);
-/// How long the rest of a message may take once its first bytes came.
-pub const PARTIAL_MESSAGE: Duration = Duration::from_secs(30);
+/// How long a subscription may take to say what it wants.
+pub const FIRST_FRAME: Duration = Duration::from_secs(30);
 /// Bytes of an incomplete message that each call may hold without touching [`Limits::partial_bytes`], so that small
 /// messages get through whatever large ones do.
 pub const PARTIAL_FREE_BYTES: usize = 4 * 1024;

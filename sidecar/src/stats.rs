@@ -61,8 +61,24 @@ impl Drop for Entered {
 }
 
 /// Upper bounds of the latency buckets, in seconds; the last one is open.
-const BOUNDS: [f64; 16] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, f64::MAX];
+const BOUNDS: [f64; 16] = [
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+    f64::INFINITY,
+];
 
 /// Durations, in buckets.
 #[derive(Debug, Default)]

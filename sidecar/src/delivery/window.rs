@@ -334,3 +334,6 @@ impl<M, O, W> Entry<M, O, W> {
         self.attempt == attempt && matches!(self.state, State::Held { .. })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use super::metered::Meter;
+use crate::api::http::{is_grpc, refused};
 use crate::error::Failure;
 use crate::limits::Limits;
 use crate::stats::{Entered, Stats};
@@ -32,7 +32,7 @@ impl Guard {
     pub(crate) fn new(limits: &Limits, stats: Arc<Stats>) -> Self {
         Self {
             calls: Arc::new(Semaphore::new(limits.streams)),
-            meter: Meter::new(limits.partial_bytes, stats.partial_bytes.clone()),
+            meter: Meter::new(limits.partial_bytes, limits.partial_time, stats.partial_bytes.clone()),
             stats,
             most: limits.streams,
         }
@@ -52,22 +52,11 @@ impl Guard {
 pub(crate) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let grpc = is_grpc(&request);
     let Ok(permit) = guard.calls.clone().try_acquire_owned() else {
-        return refused(&guard.refusal(), grpc);
+        return refused(guard.refusal(), grpc);
     };
     let call = (permit, guard.stats.calls.enter());
     let request = request.map(|body| guard.meter.meter(body, grpc));
     next.run(request).await.map(|inner| Body::new(Counted { inner, _call: call }))
-}
-
-fn is_grpc(request: &Request) -> bool {
-    request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-fn refused(failure: &Failure, grpc: bool) -> Response {
-    if grpc {
-        return failure.to_status().into_http();
-    }
-    crate::api::http::refusal(failure.clone())
 }
 
 /// A response's body, which counts as a call until it is gone.

@@ -7,6 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -28,13 +29,14 @@ const STEP: usize = 16 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
     room: Arc<Semaphore>,
+    time: Duration,
     gauge: Arc<Gauge>,
 }
 
 impl Meter {
-    pub(crate) fn new(bytes: usize, gauge: Arc<Gauge>) -> Self {
+    pub(crate) fn new(bytes: usize, time: Duration, gauge: Arc<Gauge>) -> Self {
         // Always enough for one step.
-        Self { room: Arc::new(Semaphore::new(bytes.max(STEP))), gauge }
+        Self { room: Arc::new(Semaphore::new(bytes.max(STEP))), time, gauge }
     }
 
     /// This body, metered. `framed`: it consists of gRPC messages.
@@ -46,6 +48,7 @@ impl Meter {
             room: PollSemaphore::new(self.room.clone()),
             reserved: None,
             gauge: self.gauge.clone(),
+            time: self.time,
             deadline: None,
         })
     }
@@ -59,6 +62,7 @@ struct Metered {
     room: PollSemaphore,
     reserved: Option<OwnedSemaphorePermit>,
     gauge: Arc<Gauge>,
+    time: Duration,
     /// Runs while more than the free bytes are partial.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -101,7 +105,7 @@ impl Metered {
                 self.release();
             }
         } else if self.deadline.is_none() {
-            self.deadline = Some(Box::pin(tokio::time::sleep(limits::PARTIAL_MESSAGE)));
+            self.deadline = Some(Box::pin(tokio::time::sleep(self.time)));
         }
     }
 
@@ -152,7 +156,7 @@ impl Drop for Metered {
 }
 
 fn too_slow() -> Status {
-    Status::deadline_exceeded("the rest of a message did not come within 30 s; send it again")
+    Status::deadline_exceeded("the rest of a message did not come within limits.partial_time; send it again, faster")
 }
 
 /// Follows the length-prefixed messages of a gRPC body: one byte of flags, four of length, then the message.
@@ -222,7 +226,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_unfinished_message_is_given_up_and_frees_its_room() {
         let gauge = Arc::new(Gauge::default());
-        let meter = Meter::new(64 * 1024, gauge.clone());
+        let meter = Meter::new(64 * 1024, Duration::from_secs(30), gauge.clone());
         let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![0; 20_000]))]);
         let never = futures::StreamExt::chain(first, futures::stream::pending());
         let mut body = meter.meter(Body::from_stream(never), false);
@@ -235,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn large_messages_wait_for_each_other_and_small_ones_do_not() {
         let gauge = Arc::new(Gauge::default());
-        let meter = Meter::new(64 * 1024, gauge.clone());
+        let meter = Meter::new(64 * 1024, Duration::from_secs(30), gauge.clone());
         let body = |size: usize| {
             let chunks = (0..size / 1000).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![0; 1000])));
             meter.meter(Body::from_stream(futures::stream::iter(chunks)), false)

@@ -87,7 +87,7 @@ where
     /// Reads messages until nothing is left to read, a bound is reached, or others should have their turn.
     fn read(&mut self, context: &mut Context<'_>) -> Paused {
         let now = Instant::now();
-        let (mut messages, mut bytes) = (0, 0);
+        let (mut read, mut messages, mut bytes) = (0, 0, 0);
         let paused = loop {
             if self.waiting.is_some() && self.poll_waiting(context).is_pending() {
                 break Paused::Pending;
@@ -95,20 +95,23 @@ where
             if self.full() {
                 break Paused::Pending;
             }
-            if messages == READ_MESSAGES || self.acks.len() >= limits::ACKS_PER_FRAME {
+            if read == READ_MESSAGES || self.acks.len() >= limits::ACKS_PER_FRAME {
                 break Paused::Yielded;
             }
             match self.poll_inbound(context) {
                 Poll::Ready(Some(frame)) => {
-                    messages += 1;
-                    bytes += self.take(frame, now);
+                    read += 1;
+                    if let Some(size) = self.take(frame, now) {
+                        messages += 1;
+                        bytes += size as u64;
+                    }
                 }
                 Poll::Ready(None) | Poll::Pending => break Paused::Pending,
             }
         };
         if messages > 0 {
-            self.shared.stats.published.add(messages as u64);
-            self.shared.stats.published_bytes.add(bytes as u64);
+            self.shared.stats.published.add(messages);
+            self.shared.stats.published_bytes.add(bytes);
         }
         paused
     }
@@ -135,17 +138,17 @@ where
         Poll::Ready(None)
     }
 
-    /// Takes one frame; answers with the size of its message.
-    fn take(&mut self, frame: PublishStreamRequest, now: Instant) -> usize {
+    /// Takes one frame; answers with the size of its message, if that was taken.
+    fn take(&mut self, frame: PublishStreamRequest, now: Instant) -> Option<usize> {
         let correlation_id = frame.correlation_id;
         if let Some(options) = frame.options
             && let Err(failure) = self.set(options)
         {
             // Without its options the rest of the stream would mean something else.
             self.inbound = Inbound::Ended(Some(failure.to_status()));
-            return 0;
+            return None;
         }
-        let Some(message) = frame.message else { return 0 };
+        let message = frame.message?;
         let bytes = record::size(&message);
         let ticket = Ticket { correlation_id, bytes, since: now };
         match self.send(message, bytes) {
@@ -154,9 +157,12 @@ where
                 self.shared.stats.publish_in_flight.add(1);
                 self.waiting = Some((ticket, self.shared.backend.send(record).boxed()));
             }
-            Err(failure) => self.failed(correlation_id, &failure),
+            Err(failure) => {
+                self.failed(correlation_id, &failure);
+                return None;
+            }
         }
-        bytes
+        Some(bytes)
     }
 
     fn set(&mut self, options: PublishOptions) -> Result<(), Failure> {

@@ -81,7 +81,7 @@ impl<B: Backend> SubscriberService for Subscriber<B> {
 async fn first(inbound: &mut Streaming<SubscribeRequest>) -> Result<SubscribeStart, Status> {
     let not_started =
         || Failure::invalid("NOT_STARTED", "the first frame of a subscription must be `start`, within 30 s");
-    let Ok(frame) = tokio::time::timeout(limits::PARTIAL_MESSAGE, inbound.message()).await else {
+    let Ok(frame) = tokio::time::timeout(limits::FIRST_FRAME, inbound.message()).await else {
         return Err(not_started().into());
     };
     match frame?.and_then(|request| request.frame) {

@@ -7,10 +7,11 @@ use serde::de::DeserializeOwned;
 use tonic::Code;
 
 use crate::error::Failure;
+use crate::limits::Limits;
 
 /// The whole body, at most `limit` bytes, within the time that a message may take.
-pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, Failure> {
-    let collected = tokio::time::timeout(crate::limits::PARTIAL_MESSAGE, Limited::new(body, limit).collect()).await;
+pub(super) async fn whole(body: Body, limit: usize, limits: &Limits) -> Result<Bytes, Failure> {
+    let collected = tokio::time::timeout(limits.partial_time, Limited::new(body, limit).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::lasting(
@@ -22,14 +23,14 @@ pub(super) async fn whole(body: Body, limit: usize) -> Result<Bytes, Failure> {
         Err(_) => Err(Failure::passing(
             Code::DeadlineExceeded,
             "BODY_TOO_SLOW",
-            "the body did not come within 30 s; nothing was published, send it again",
+            "the body did not come within limits.partial_time; nothing was published, send it again",
         )),
     }
 }
 
 /// The body as JSON.
-pub(super) async fn json<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Failure> {
-    parse(&whole(body, limit).await?)
+pub(super) async fn json<T: DeserializeOwned>(body: Body, limit: usize, limits: &Limits) -> Result<T, Failure> {
+    parse(&whole(body, limit, limits).await?)
 }
 
 /// Bytes as JSON.

@@ -22,6 +22,8 @@ mod settle;
 mod topics;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
@@ -42,22 +44,27 @@ pub(crate) fn routes<B: Backend>(shared: &Shared<B>) -> Router {
         .route("/readyz", get(probes::ready::<B>))
         .route("/metrics", get(probes::metrics::<B>))
         .with_state(shared.clone())
-        .fallback(|| async { not_here() })
+        .fallback(not_here)
         .method_not_allowed_fallback(|| async { wrong_method() })
 }
 
-/// A failure of a call that did not get as far as its handler.
-pub(crate) fn refusal(failure: Failure) -> Response {
-    answer::Refusal::from(failure).into_response()
+/// Whether a call is a gRPC call.
+pub(crate) fn is_grpc(request: &Request) -> bool {
+    request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn not_here() -> answer::Refusal {
-    Failure::lasting(
+/// The answer to a call that did not get as far as a handler, in the caller's own form.
+pub(crate) fn refused(failure: Failure, grpc: bool) -> Response {
+    if grpc { failure.to_status().into_http() } else { answer::Refusal::from(failure).into_response() }
+}
+
+async fn not_here(request: Request) -> Response {
+    let failure = Failure::lasting(
         tonic::Code::Unimplemented,
         "NO_SUCH_CALL",
         "there is no such call; see POST /v1/topics/{topic}/messages, POST /v1/publish, GET /v1/topics/{topic}/messages, POST /v1/ack",
-    )
-    .into()
+    );
+    refused(failure, is_grpc(&request))
 }
 
 fn wrong_method() -> answer::Refusal {

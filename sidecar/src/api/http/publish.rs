@@ -82,7 +82,7 @@ pub(super) async fn to_topic<B: Backend>(
     if params.batch {
         return Ok(batch(&shared, body, &topic, level, &trace).await?);
     }
-    let payload = body::whole(body, shared.limits.message_bytes).await?;
+    let payload = body::whole(body, shared.limits.message_bytes, &shared.limits).await?;
     let message = raw(topic, params, &parts.headers, payload)?;
     Ok(publish_one(&shared, message, level, &trace).await?)
 }
@@ -158,7 +158,7 @@ async fn batch<B: Backend>(
     trace: &TraceContext,
 ) -> Result<Response, Failure> {
     let limit = shared.limits.stream_bytes.max(shared.limits.message_bytes) * JSON_FACTOR;
-    let messages = match body::json(body, limit).await? {
+    let messages = match body::json(body, limit, &shared.limits).await? {
         OneOrMany::One(one) => return publish_one(shared, one.message(topic)?, level, trace).await,
         OneOrMany::Many(messages) => messages,
     };

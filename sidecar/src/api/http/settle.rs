@@ -44,7 +44,7 @@ pub(super) async fn ack<B: Backend>(
     State(shared): State<Shared<B>>,
     request: Request,
 ) -> Result<Json<SettledJson>, Refusal> {
-    let settle: Settle = body::json(request.into_body(), BODY_BYTES).await?;
+    let settle: Settle = body::json(request.into_body(), BODY_BYTES, &shared.limits).await?;
     run(&shared, settle.ack_ids, Verb::Ack).await
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn nack<B: Backend>(
     State(shared): State<Shared<B>>,
     request: Request,
 ) -> Result<Json<SettledJson>, Refusal> {
-    let settle: Settle = body::json(request.into_body(), BODY_BYTES).await?;
+    let settle: Settle = body::json(request.into_body(), BODY_BYTES, &shared.limits).await?;
     let delay = ask::delay(query::duration("delay", settle.delay.as_deref())?, &shared.limits)?;
     run(&shared, settle.ack_ids, Verb::Nack(delay)).await
 }
@@ -63,7 +63,7 @@ pub(super) async fn extend<B: Backend>(
     State(shared): State<Shared<B>>,
     request: Request,
 ) -> Result<Json<SettledJson>, Refusal> {
-    let settle: Settle = body::json(request.into_body(), BODY_BYTES).await?;
+    let settle: Settle = body::json(request.into_body(), BODY_BYTES, &shared.limits).await?;
     let timeout = match query::duration("timeout", settle.timeout.as_deref())? {
         Some(timeout) => Some(ask::ack_timeout(Some(timeout), &shared.limits)?),
         None => None,

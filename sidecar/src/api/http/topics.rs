@@ -42,7 +42,7 @@ pub(super) async fn ensure<B: Backend>(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<TopicJson>), Refusal> {
-    let body = body::whole(request.into_body(), BODY_BYTES).await?;
+    let body = body::whole(request.into_body(), BODY_BYTES, &shared.limits).await?;
     let wanted: Wanted = if body.is_empty() { Wanted::default() } else { body::parse(&body)? };
     let (partitions, created) = topics::ensure(&shared, &name, wanted.partitions).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };

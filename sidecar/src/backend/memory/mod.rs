@@ -40,8 +40,8 @@ struct State {
     away: bool,
     held: VecDeque<Held>,
     fail: VecDeque<ClientError>,
+    fail_join: VecDeque<ClientError>,
     round_robin: usize,
-    auto_create: Option<i32>,
     closed: bool,
 }
 
@@ -111,6 +111,11 @@ impl MemoryCluster {
         self.state().fail.push_back(error);
     }
 
+    /// The next attempt to join a group fails like this.
+    pub fn fail_next_join(&self, error: ClientError) {
+        self.state().fail_join.push_back(error);
+    }
+
     /// Takes all partitions of a group from its members without notice, as when their sessions run out, and deals them out anew.
     pub fn expire(&self, group: &str) {
         let mut state = self.state();
@@ -178,11 +183,7 @@ impl MemoryCluster {
 }
 
 impl State {
-    fn check(&mut self, record: &ProduceRecord) -> Result<(), ClientError> {
-        if let Some(partitions) = self.auto_create {
-            let count = usize::try_from(partitions).unwrap_or(1);
-            self.topics.entry(record.topic.clone()).or_insert_with(|| vec![Vec::new(); count]);
-        }
+    fn check(&self, record: &ProduceRecord) -> Result<(), ClientError> {
         let partitions = self.topics.get(&record.topic).map_or(0, Vec::len);
         let asked = usize::try_from(record.partition.unwrap_or(0)).unwrap_or(usize::MAX);
         if asked < partitions {
@@ -269,6 +270,9 @@ impl Backend for MemoryCluster {
     fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<MemoryMember, ClientError>> + Send + 'static {
         let this = self.clone();
         async move {
+            if let Some(error) = this.state().fail_join.pop_front() {
+                return Err(error);
+            }
             if this.state().away {
                 return Err(unreachable("join the group"));
             }
