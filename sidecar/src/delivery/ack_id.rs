@@ -46,7 +46,6 @@ impl AckId {
     }
 
     /// Many at once, sharing one allocation.
-    #[must_use]
     pub fn encode_all(ids: impl ExactSizeIterator<Item = Self>) -> impl Iterator<Item = Bytes> {
         let mut all = BytesMut::with_capacity(ids.len() * LENGTH);
         ids.for_each(|id| id.write(&mut all));

@@ -94,7 +94,7 @@ pub(crate) async fn finish<B: Backend>(
         Level::AtLeastOnce => {
             let outcome = publishing.receipt.await;
             shared.stats.publish_latency.observe(publishing.since.elapsed(), 1);
-            outcome.map(committed).map_err(|error| {
+            outcome.map(|metadata| committed(&metadata)).map_err(|error| {
                 shared.stats.publish_failed.add(1);
                 error.into()
             })
@@ -103,8 +103,8 @@ pub(crate) async fn finish<B: Backend>(
 }
 
 /// The result of a durable message.
-pub(crate) fn committed(metadata: RecordMetadata) -> PublishResult {
-    PublishResult { topic: metadata.topic.as_ref().into(), ..committed_on_stream(&metadata) }
+pub(crate) fn committed(metadata: &RecordMetadata) -> PublishResult {
+    PublishResult { topic: metadata.topic.as_ref().into(), ..committed_on_stream(metadata) }
 }
 
 /// The same without the topic, which the application knows.

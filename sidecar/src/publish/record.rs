@@ -38,7 +38,7 @@ impl TraceContext {
     /// says.
     #[must_use]
     pub fn of(headers: &axum::http::HeaderMap) -> Self {
-        let value = |name| headers.get(name).map(|value| value.as_bytes()).unwrap_or_default();
+        let value = |name| headers.get(name).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
         let parent = value(TRACEPARENT);
         if !is_traceparent(parent) {
             return Self::default();

@@ -44,11 +44,14 @@ pub(crate) struct PublishStream<B: Backend, S> {
     default_topic: String,
     level: Level,
     /// A message for which there is no space yet.
-    waiting: Option<(Ticket, BoxFuture<'static, Result<B::Receipt, ClientError>>)>,
+    waiting: Option<Waiting<B::Receipt>>,
     lanes: Lanes<B::Receipt>,
     acks: Vec<PublishAck>,
     _open: Entered,
 }
+
+/// A message on its way into the backend.
+type Waiting<R> = (Ticket, BoxFuture<'static, Result<R, ClientError>>);
 
 enum Inbound<S> {
     Open(S),

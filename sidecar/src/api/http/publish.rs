@@ -49,6 +49,7 @@ pub(super) struct Named {
 }
 
 /// What the answer means.
+#[expect(clippy::enum_variant_names, reason = "the levels are called so")]
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum DeliveryName {

@@ -74,10 +74,10 @@ pub(super) async fn extend<B: Backend>(
 async fn run<B: Backend>(shared: &Shared<B>, ids: Vec<String>, verb: Verb) -> Result<Json<SettledJson>, Refusal> {
     let ids = ask::ack_ids(ids.into_iter().map(json::read_ack_id).collect())?;
     let results = shared.groups.settle(ids, verb).await;
-    Ok(Json(SettledJson { results: results.into_iter().map(result).collect() }))
+    Ok(Json(SettledJson { results: results.iter().map(result).collect() }))
 }
 
-fn result(result: AckResult) -> AckResultJson {
+fn result(result: &AckResult) -> AckResultJson {
     let outcome = match result.outcome() {
         AckOutcome::Acknowledged => "acknowledged",
         AckOutcome::Released => "released",

@@ -128,7 +128,7 @@ impl Model {
     fn commit(&mut self, next: i64) -> Vec<usize> {
         self.committed = self.committed.max(next);
         let told: Vec<usize> = self.waiting.iter().filter(|(_, o)| **o < next).map(|(waiter, _)| *waiter).collect();
-        told.iter().for_each(|waiter| drop(self.waiting.remove(waiter)));
+        self.waiting.retain(|waiter, _| !told.contains(waiter));
         told
     }
 }
