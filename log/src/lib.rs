@@ -18,6 +18,7 @@ mod engine;
 mod epochs;
 pub mod error;
 mod files;
+pub mod inspect;
 pub mod io;
 pub mod journal;
 mod partition;

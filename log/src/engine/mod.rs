@@ -31,8 +31,8 @@ use crate::{Now, Ticket};
 pub use append::Appended;
 use ops::{Ops, Pending};
 pub use read::{Lookup, Read, ReadToken, Served};
-pub(crate) use recover::Calls;
 pub use recover::Recovery;
+pub(crate) use recover::{Calls, open_checkpoints};
 
 /// What the engine tells its owner.
 #[derive(Debug)]

@@ -103,12 +103,12 @@ impl<D: Disk> Engine<D> {
         let mut calls = Calls::new(&mut disk, &mut completions);
         calls.call(Op::CreateDir { path: journal::DIRECTORY.into() })?;
         calls.call(Op::CreateDir { path: segment::DIRECTORY.into() })?;
-        let (slots, found) = open_checkpoints(&mut calls)?;
+        let (slots, found) = open_checkpoints(&mut calls, OpenMode::Create)?;
         // Names made by a process that was killed are seen, but not on disk until somebody syncs them.
         for path in ["", journal::DIRECTORY, segment::DIRECTORY] {
             calls.call(Op::SyncDir { path: path.into() })?;
         }
-        let scan = scan::scan(&mut calls, found.as_ref())?;
+        let scan = scan::scan(&mut calls, OpenMode::Write, found.as_ref())?;
         let directory = found.as_ref().map(|c| c.directory).or(scan.directory).unwrap_or(fresh);
         let mut report = Recovery { incarnation: scan.incarnation + 1, ..Recovery::default() };
         let resume = Resume {
@@ -385,11 +385,15 @@ impl<D: Disk> Engine<D> {
 
 type Checkpoints = ([FileId; 2], Option<Checkpoint>);
 
-fn open_checkpoints<D: Disk>(calls: &mut Calls<'_, D>) -> Result<Checkpoints, OpenError> {
+/// Opens both checkpoint files and decodes the newer intact one.
+pub(crate) fn open_checkpoints<D: Disk>(calls: &mut Calls<'_, D>, mode: OpenMode) -> Result<Checkpoints, OpenError> {
     let mut slots = [FileId(0); 2];
     let mut newest: Option<Checkpoint> = None;
     for (slot, name) in slots.iter_mut().zip(checkpoint::FILES) {
-        let (file, len) = calls.open(name.into(), OpenMode::Create)?;
+        let (file, len) = match calls.open(name.into(), mode) {
+            Err(DiskError::NotFound { .. }) => continue,
+            opened => opened?,
+        };
         *slot = file;
         let len = crate::io::round_up(usize::try_from(len).unwrap_or(0));
         if len == 0 {

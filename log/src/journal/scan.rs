@@ -74,8 +74,12 @@ fn damaged(path: &str, position: u64, what: String) -> OpenError {
     OpenError::Corrupt(Corruption { log: None, path: path.to_owned(), position, what })
 }
 
-/// Opens all journal files and finds the chain that continues the checkpoint.
-pub(crate) fn scan<D: Disk>(calls: &mut Calls<'_, D>, checkpoint: Option<&Checkpoint>) -> Result<Scan, OpenError> {
+/// Opens all journal files, with `mode`, and finds the chain that continues the checkpoint.
+pub(crate) fn scan<D: Disk>(
+    calls: &mut Calls<'_, D>,
+    mode: OpenMode,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Scan, OpenError> {
     let mut intact: Vec<ScanFile> = Vec::new();
     let mut scan = Scan {
         files: Vec::new(),
@@ -89,7 +93,7 @@ pub(crate) fn scan<D: Disk>(calls: &mut Calls<'_, D>, checkpoint: Option<&Checkp
     };
     for name in calls.list(DIRECTORY)? {
         let Some(slot) = parse_slot(&name) else { continue };
-        let (file, len) = calls.open(path(slot), OpenMode::Write)?;
+        let (file, len) = calls.open(path(slot), mode)?;
         let head = calls.read(file, 0, BLOCK)?;
         let path = path(slot).display().to_string();
         match FileHeader::decode(&head) {

@@ -89,3 +89,23 @@ fn check_served(rig: &mut Rig, model: &Model, path: &Path, at: usize) -> bool {
     }
     refused
 }
+
+#[test]
+fn inspection_finds_what_recovery_would_and_changes_nothing() {
+    for orderly in [false, true] {
+        let (mut disk, model) = sample(orderly);
+        let before: Vec<_> = files(&mut disk).iter().map(|p| disk.contents(p).unwrap()).collect();
+        let report = crate::inspect::inspect_disk(&mut disk, true).unwrap();
+        assert!(report.is_sound(), "{:?}", report.problems);
+        for (id, log) in &model {
+            let found = report.log(*id).unwrap();
+            assert_eq!((found.log_start, found.log_end), (log.start, log.end), "{id}");
+        }
+        let after: Vec<_> = files(&mut disk).iter().map(|p| disk.contents(p).unwrap()).collect();
+        assert_eq!(before, after);
+        let segment = files(&mut disk).into_iter().find(|p| p.starts_with("segments")).unwrap();
+        disk.flip_bit(&segment, 200, 3).unwrap();
+        let report = crate::inspect::inspect_disk(&mut disk, true).unwrap();
+        assert!(report.problems.iter().any(|p| p.contains(&segment.display().to_string())), "{:?}", report.problems);
+    }
+}
