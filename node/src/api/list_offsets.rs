@@ -14,6 +14,8 @@ use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use wherry_wire::codec::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
+/// First version with leader epochs.
+const EPOCH_FROM: i16 = 4;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -62,14 +64,14 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListO
         let mut result = ListOffsetsTopicResponse::default().with_name(topic.name.clone());
         for (p, partition) in topic.partitions.iter().enumerate() {
             let mut one = ListOffsetsPartitionResponse::default().with_partition_index(partition.partition_index);
-            set(&mut one, Ok(None));
+            set(&mut one, ctx, Ok(None));
             let found =
                 find(core, &topic.name, partition.partition_index, partition.current_leader_epoch, partition.timestamp);
             match found {
-                Ok(Found::Ready(offset, timestamp, epoch)) => set(&mut one, Ok(Some((offset, timestamp, epoch)))),
+                Ok(Found::Ready(offset, timestamp, epoch)) => set(&mut one, ctx, Ok(Some((offset, timestamp, epoch)))),
                 Ok(Found::Nothing) => {}
                 Ok(Found::Pending(token)) => waiting.push((token, t, p)),
-                Err(error) => set(&mut one, Err(error)),
+                Err(error) => set(&mut one, ctx, Err(error)),
             }
             result.partitions.push(one);
         }
@@ -95,7 +97,7 @@ pub(crate) fn lookup_done<S: LogStore>(
     let Some(op) = core.lookups.ops.get_mut(place.op) else { return };
     if let Some(one) = op.response.topics.get_mut(place.topic).and_then(|t| t.partitions.get_mut(place.partition)) {
         let found = result.map(|found| found.map(|(offset, timestamp)| (offset, timestamp, -1)));
-        set(one, found.map_err(|error| ApiError::from(&error)));
+        set(one, &op.ctx, found.map_err(|error| ApiError::from(&error)));
     }
     op.outstanding = op.outstanding.saturating_sub(1);
     if op.outstanding == 0 {
@@ -105,7 +107,7 @@ pub(crate) fn lookup_done<S: LogStore>(
     }
 }
 
-fn set(one: &mut ListOffsetsPartitionResponse, found: Result<Option<(Offset, i64, i32)>, ApiError>) {
+fn set(one: &mut ListOffsetsPartitionResponse, ctx: &Ctx, found: Result<Option<(Offset, i64, i32)>, ApiError>) {
     one.offset = -1;
     one.timestamp = -1;
     one.leader_epoch = -1;
@@ -113,7 +115,9 @@ fn set(one: &mut ListOffsetsPartitionResponse, found: Result<Option<(Offset, i64
         Ok(Some((offset, timestamp, epoch))) => {
             one.offset = offset.0;
             one.timestamp = timestamp;
-            one.leader_epoch = epoch;
+            if ctx.version >= EPOCH_FROM {
+                one.leader_epoch = epoch;
+            }
         }
         Ok(None) => {}
         Err(error) => one.error_code = error.code(),

@@ -217,12 +217,7 @@ fn load_metadata<S: LogStore>(store: &mut S, now: Now) -> Result<(Metadata, usiz
     Ok((meta, count))
 }
 
-fn load_groups<S: LogStore>(
-    store: &mut S,
-    config: &NodeConfig,
-    now: Now,
-    seed: u64,
-) -> Result<GroupDesk, NodeError> {
+fn load_groups<S: LogStore>(store: &mut S, config: &NodeConfig, now: Now, seed: u64) -> Result<GroupDesk, NodeError> {
     let settings =
         GroupsConfig { initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms, ..GroupsConfig::default() };
     let mut groups = Groups::new(settings, seed).map_err(|error| NodeError::Config(error.to_string()))?;

@@ -10,6 +10,7 @@ mod ordering;
 mod produce;
 mod restart;
 mod topics;
+mod versions;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -220,9 +221,9 @@ fn name(s: &str) -> TopicName {
 }
 
 fn create(topic: &str, partitions: i32, configs: &[(&str, &str)]) -> CreateTopicsRequest {
-    let entries = configs.iter().map(|(key, value)| {
-        CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value)))
-    });
+    let entries = configs
+        .iter()
+        .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
     let topic = CreatableTopic::default()
         .with_name(name(topic))
         .with_num_partitions(partitions)
