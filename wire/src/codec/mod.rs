@@ -18,7 +18,7 @@ pub use error::{DecodeError, EncodeError};
 pub use fetch::{AbortedTransaction, FetchPartition, FetchResponseHead, FetchResponseWriter, LeaderHint, NodeEndpoint};
 pub use kafka_protocol::error::ResponseError;
 pub use kafka_protocol::messages::{self, ApiKey};
-pub use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
+pub use kafka_protocol::protocol::{Encodable, HeaderVersion, Request as ApiRequest, StrBytes};
 pub use request::{Request, RequestBody, RequestHeader, decode_request, encode_request};
 pub use response::{can_decode_response, correlation_id, decode_response, encode_response};
 pub use schema::{Direction, Malformed, Problem};

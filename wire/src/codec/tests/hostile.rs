@@ -52,7 +52,10 @@ fn every_count_and_length_that_lies_is_refused_without_memory() {
                     let body = sample.with(*place, lie);
                     let name = format!("{} v{version} at {}: {lie:#x}", message.name, place.at);
                     let (result, bytes) = decode(direction, message, version, &body);
-                    assert!(matches!(result, Err(DecodeError::Malformed(_))), "{name}: {result:?}");
+                    let Err(DecodeError::Malformed(fault)) = result else { panic!("{name}: {result:?}") };
+                    // A count is refused where it stands, before any element is looked at.
+                    let early = !matches!(fault.problem, Problem::Truncated | Problem::TooManyElements);
+                    assert!(early, "{name}: {fault}");
                     assert!(bytes <= ERROR_BYTES, "{name} took {bytes} bytes");
                     told += 1;
                 }
