@@ -1,2 +1,154 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask test`, `soak`, `gen`, `bench`.
+//!
+//! Each is a list of [`Step`]s: a title and a command. This crate depends on `anyhow` only, so that it builds in a moment; it must
+//! not know what the tests test.
+
+mod steps;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use steps::{Step, run_all, say};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  test           set-up and all tests: what CI runs
+  test --quick   the same without stock clients, Kafka and faults from outside: needs nothing but Rust and a C compiler
+  soak [ROUNDS]  long runs: many seeds, ROUNDS (default 50) kills and power cuts with real processes
+  gen            write generated files anew
+  gen --check    fail if a generated file is not what its source says
+  bench [ARGS]   figures side by side with Kafka; `cargo xtask bench --help` lists them";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("xtask: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["test"] => Ok(run_all(&test_steps())),
+        ["test", "--quick"] => Ok(run_all(&quick_steps())),
+        ["soak"] => Ok(run_all(&soak_steps(SOAK_ROUNDS))),
+        ["soak", rounds] => {
+            let rounds = rounds.parse().with_context(|| format!("{rounds:?} is not a number of rounds"))?;
+            Ok(run_all(&soak_steps(rounds)))
+        }
+        ["gen"] => Ok(run_all(&gen_steps(false)?)),
+        ["gen", "--check"] => Ok(run_all(&gen_steps(true)?)),
+        ["bench", rest @ ..] => Ok(run_all(&[bench_step(rest)])),
+        ["help" | "--help" | "-h"] => {
+            say(HELP);
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("{:?} is not known\n\n{HELP}", other.join(" ")),
+    }
+}
+
+const SOAK_ROUNDS: u32 = 50;
+
+/// The repository.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+fn cargo(title: &str, arguments: &[&str]) -> Step {
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    Step::new(title, &cargo, arguments).within(&root())
+}
+
+/// Style, lints, licences, documentation: what needs no set-up.
+fn house_steps() -> Vec<Step> {
+    vec![
+        cargo("format", &["fmt", "--all", "--check"]),
+        cargo("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+        cargo("licences, advisories, sources", &["deny", "--all-features", "check"]).optional(
+            &["deny", "--version"],
+            "cargo-deny is not installed, so licences and advisories were not checked: cargo install --locked cargo-deny",
+        ),
+        cargo("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]).with("RUSTDOCFLAGS", "-D warnings"),
+    ]
+}
+
+/// The set-up comes first: what can't be had is said before an hour of tests.
+fn test_steps() -> Vec<Step> {
+    let script = root().join("tests/e2e/setup.sh");
+    let set_up =
+        Step::new("set-up: packages, stock clients, Kafka", &script.display().to_string(), &["all"]).within(&root());
+    let mut steps = vec![set_up];
+    steps.extend(house_steps());
+    steps.push(cargo("tests", &["test", "--workspace", "--exclude", "wherry-e2e", "--quiet"]));
+    steps.push(cargo("stock clients, crashes, power cuts", &["test", "-p", "wherry-e2e", "--quiet"]));
+    steps
+}
+
+fn quick_steps() -> Vec<Step> {
+    let mut steps = house_steps();
+    let tests = cargo(
+        "tests (without Kafka and stock clients)",
+        &["test", "--workspace", "--exclude", "wherry-e2e", "--quiet"],
+    );
+    steps.push(tests.with("WHERRY_SKIP_KAFKA", "1"));
+    steps
+}
+
+fn soak_steps(rounds: u32) -> Vec<Step> {
+    let rounds_text = rounds.to_string();
+    let many = (u64::from(rounds) * 200).to_string();
+    let rounds = rounds_text.as_str();
+    let release = |title: &str, arguments: &[&str]| cargo(title, &[&["test", "--release"], arguments].concat());
+    let wherry = root().join("target/release/wherry").display().to_string();
+    let demo = ["demo", "--messages", "2000000", "--kills", "20"];
+    vec![
+        release("log engine: crashes in simulation", &["-p", "wherry-log"]).with("WHERRY_SOAK", rounds),
+        release("group coordinator: random walks", &["-p", "wherry-node", "groups"]).with("WHERRY_WALK_SEEDS", &many),
+        release("whole node in simulation", &["-p", "wherry-sim"]).with("WHERRY_SOAK", rounds),
+        cargo("build", &["build", "--release", "-p", "wherry-cli"]),
+        release("kill -9 of real processes", &["-p", "wherry-e2e", "--test", "crash", "--", "--nocapture"])
+            .with("WHERRY_BIN", &wherry)
+            .with("WHERRY_CRASH_ROUNDS", rounds),
+        release("power cuts", &["-p", "wherry-e2e", "--test", "power", "--", "--nocapture"])
+            .with("WHERRY_BIN", &wherry)
+            .with("WHERRY_POWER_ROUNDS", rounds),
+        release("hostile peers", &["-p", "wherry-e2e", "--test", "bounds", "--", "--nocapture"])
+            .with("WHERRY_BIN", &wherry)
+            .with("WHERRY_HOSTILE_ROUNDS", &many),
+        Step::new("demo with 20 kills", &wherry, &demo).within(&root()),
+    ]
+}
+
+/// Kafka's message definitions; the version that the kafka-protocol crate was generated from.
+const DEFINITIONS: &str = "4.1.0";
+
+fn gen_steps(check: bool) -> Result<Vec<Step>> {
+    let jars = root().join("target/gen");
+    std::fs::create_dir_all(&jars).with_context(|| format!("can't make {}", jars.display()))?;
+    let artifact = format!("-Dartifact=org.apache.kafka:kafka-clients:{DEFINITIONS}");
+    let output = format!("-DoutputDirectory={}", jars.display());
+    let jar = jars.join(format!("kafka-clients-{DEFINITIONS}.jar")).display().to_string();
+    let tables = "wire/src/codec/schema_table";
+    let mut steps = vec![
+        Step::new("message definitions", "mvn", &["-q", "-B", "dependency:copy", &artifact, &output]).within(&jars),
+        Step::new("schema table", "python3", &["wire/gen/schema.py", &jar, tables]).within(&root()),
+        cargo("format", &["fmt", "-p", "wherry-wire"]),
+    ];
+    if check {
+        steps.push(Step::new("unchanged", "git", &["diff", "--exit-code", "--stat", "--", tables]).within(&root()));
+    }
+    Ok(steps)
+}
+
+fn bench_step(arguments: &[&str]) -> Step {
+    let arguments = if arguments.is_empty() { &["run"] } else { arguments };
+    cargo("bench", &[&["run", "--release", "--quiet", "-p", "wherry-bench", "--"], arguments].concat())
+}
