@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::input::{self, Input};
 use super::ledger::{MessageId, Micros, Published, Received};
@@ -20,6 +20,8 @@ pub(crate) struct Books {
     pub(crate) groups: Vec<GroupBook>,
     /// Told at each change of the books of producers.
     pub(crate) acknowledged: Notify,
+    /// Opened when every group receives: until then producers send a first part only.
+    gate: watch::Sender<Option<Micros>>,
     input: Input,
     published: Mutex<Published>,
     begun: Instant,
@@ -30,6 +32,9 @@ pub(crate) struct GroupBook {
     pub(crate) name: &'static str,
     received: Mutex<Received>,
 }
+
+/// One message in so many is sent before every group receives.
+const WARM_UP: u32 = 50;
 
 impl GroupBook {
     pub(crate) fn received(&self) -> MutexGuard<'_, Received> {
@@ -51,6 +56,7 @@ impl Books {
             topic: "demo".into(),
             groups: groups.iter().map(group).collect(),
             acknowledged: Notify::new(),
+            gate: watch::Sender::new(None),
             input,
             published: Mutex::new(Published::new(producers)),
             begun: Instant::now(),
@@ -60,6 +66,30 @@ impl Books {
 
     pub(crate) fn now(&self) -> Micros {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Messages of a producer that are sent before the gate opens.
+    pub(crate) fn before_gate(&self, producer: u32) -> u32 {
+        self.planned.get(producer as usize).map_or(0, |planned| planned.div_ceil(WARM_UP))
+    }
+
+    /// Lets producers send the rest.
+    pub(crate) fn open_gate(&self) {
+        self.gate.send_if_modified(|opened| {
+            let closed = opened.is_none();
+            *opened = opened.or(Some(self.now()));
+            closed
+        });
+    }
+
+    /// When the gate was opened.
+    pub(crate) fn gate_opened(&self) -> Option<Micros> {
+        *self.gate.borrow()
+    }
+
+    pub(crate) async fn through_gate(&self) {
+        // The sender lives as long as the books: waiting can't fail.
+        let _ = self.gate.subscribe().wait_for(Option::is_some).await;
     }
 
     pub(crate) fn published(&self) -> MutexGuard<'_, Published> {

@@ -51,6 +51,9 @@ async fn send(
 ) {
     let planned = books.planned.get(producer as usize).copied().unwrap_or(0);
     for sequence in 0..planned {
+        if sequence == books.before_gate(producer) {
+            books.through_gate().await;
+        }
         let Ok(permit) = room.acquire().await else { return };
         // Given back when the result is there.
         permit.forget();

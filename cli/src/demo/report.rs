@@ -40,7 +40,7 @@ pub(crate) struct Outage {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Figures {
-    /// From the first message sent to the last one acknowledged, outages included.
+    /// From when every group received to the last acknowledgement, outages included.
     pub(crate) publishing_seconds: f64,
     pub(crate) messages_per_second: f64,
     pub(crate) payload_bytes_per_second: f64,
@@ -62,22 +62,24 @@ pub(crate) struct Latency {
 impl Figures {
     pub(crate) fn from(books: &Books) -> Result<Self> {
         let published = books.published();
-        let first = published.all().map(|(_, sent)| sent.at).min().unwrap_or(0);
-        let last = published.all().filter_map(|(_, sent)| sent.ack).map(|(_, at)| at).max().unwrap_or(first);
-        let acknowledged: Vec<_> = published.all().filter(|(_, sent)| sent.ack.is_some()).map(|(id, _)| id).collect();
-        let bytes: u64 = acknowledged.iter().map(|id| books.content(*id).1.len() as u64).sum();
-        let seconds = (last.saturating_sub(first) as f64 / 1e6).max(1e-6);
-        let acks = published.all().filter_map(|(_, sent)| Some(sent.ack?.1.saturating_sub(sent.at)));
+        let begun = books.gate_opened().unwrap_or(0);
+        let later = |at: u64| at >= begun;
+        let acknowledged =
+            || published.all().filter_map(|(id, sent)| Some((id, sent.ack?.1))).filter(|(_, at)| later(*at));
+        let last = acknowledged().map(|(_, at)| at).max().unwrap_or(begun);
+        let bytes: u64 = acknowledged().map(|(id, _)| books.content(id).1.len() as u64).sum();
+        let seconds = (last.saturating_sub(begun) as f64 / 1e6).max(1e-6);
+        let sent = || published.all().filter(|(_, sent)| later(sent.at));
+        let acks = sent().filter_map(|(_, sent)| Some(sent.ack?.1.saturating_sub(sent.at)));
         let mut latencies = vec![Latency::of("publish to durable acknowledgement", acks)?];
         for group in &books.groups {
             let received = group.received();
-            let times =
-                published.all().filter_map(|(id, sent)| Some(received.get(id)?.first?.1.saturating_sub(sent.at)));
+            let times = sent().filter_map(|(id, sent)| Some(received.get(id)?.first?.1.saturating_sub(sent.at)));
             latencies.push(Latency::of(&format!("publish to delivery, group {}", group.name), times)?);
         }
         Ok(Self {
             publishing_seconds: seconds,
-            messages_per_second: acknowledged.len() as f64 / seconds,
+            messages_per_second: acknowledged().count() as f64 / seconds,
             payload_bytes_per_second: bytes as f64 / seconds,
             latencies,
         })
