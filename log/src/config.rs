@@ -159,6 +159,15 @@ pub struct LogConfig {
     pub min_cleanable_permille: u32,
 }
 
+impl LogConfig {
+    /// What a recovered log has until its owner configures it: nothing is deleted and nothing compacted, since the
+    /// owner may have asked for either to be off.
+    #[must_use]
+    pub fn keep_everything() -> Self {
+        Self { retention_ms: -1, retention_bytes: -1, cleanup: Cleanup::Delete, ..Self::default() }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self {

@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn bad_settings_get_a_sentence() {
-        let every: [(fn(&mut NodeConfig), &str); 7] = [
+        type Spoil = fn(&mut NodeConfig);
+        let every: [(Spoil, &str); 7] = [
             (|c| c.node_id = -1, "node_id"),
             (|c| c.default_partitions = 0, "default_partitions"),
             (|c| c.listen = SocketAddr::from(([0, 0, 0, 0], 9092)), "advertised"),

@@ -203,6 +203,7 @@ fn close<D: Disk>(mut core: Core<Engine<D>>, outcome: Result<(), DriverError>) -
     core.close(now()).map_err(|error| NodeError::Stopped(error.to_string()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
 fn stopped(error: DriverError) -> NodeError {
     NodeError::Stopped(error.to_string())
 }

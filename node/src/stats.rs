@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::core::store::EngineStats;
+
 /// Only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -148,6 +150,64 @@ pub struct NodeStats {
     pub disk_full: Gauge,
     /// 1 once the node serves.
     pub ready: Gauge,
+    /// What the log engine counts.
+    pub log: LogStats,
+}
+
+/// The log engine's counters, as of the last turn.
+#[derive(Debug, Default)]
+pub struct LogStats {
+    /// Journal frames written: one durable write each, for a whole group of appends.
+    pub journal_frames: Gauge,
+    /// Bytes of journal frames written; divided by the frames, the size of a group.
+    pub journal_bytes: Gauge,
+    /// Batches appended.
+    pub batches: Gauge,
+    /// Bytes of batches appended.
+    pub appended_bytes: Gauge,
+    /// Writes to segments.
+    pub flushes: Gauge,
+    /// Bytes written to segments.
+    pub flushed_bytes: Gauge,
+    /// Checkpoints completed.
+    pub checkpoints: Gauge,
+    /// Compactions completed.
+    pub compactions: Gauge,
+    /// Reads served from memory.
+    pub hot_reads: Gauge,
+    /// Reads that went to a segment.
+    pub cold_reads: Gauge,
+    /// Bytes read from segments.
+    pub cold_bytes: Gauge,
+    /// Memory of recent batches in bytes, now.
+    pub tail_bytes: Gauge,
+    /// Journal files in use now.
+    pub journal_files: Gauge,
+    /// Segment files open now.
+    pub open_files: Gauge,
+    /// Logs now.
+    pub logs: Gauge,
+}
+
+impl LogStats {
+    /// Takes over the engine's numbers.
+    pub(crate) fn set(&self, engine: &EngineStats) {
+        self.journal_frames.set(engine.frames);
+        self.journal_bytes.set(engine.journal_bytes);
+        self.batches.set(engine.batches);
+        self.appended_bytes.set(engine.appended_bytes);
+        self.flushes.set(engine.flushes);
+        self.flushed_bytes.set(engine.flushed_bytes);
+        self.checkpoints.set(engine.checkpoints);
+        self.compactions.set(engine.compactions);
+        self.hot_reads.set(engine.hot_reads);
+        self.cold_reads.set(engine.cold_reads);
+        self.cold_bytes.set(engine.cold_bytes);
+        self.tail_bytes.set(engine.tail_bytes);
+        self.journal_files.set(engine.journal_files);
+        self.open_files.set(engine.open_files);
+        self.logs.set(engine.logs);
+    }
 }
 
 impl Default for NodeStats {
@@ -178,6 +238,7 @@ impl Default for NodeStats {
             logs_failed: Counter::default(),
             disk_full: Gauge::default(),
             ready: Gauge::default(),
+            log: LogStats::default(),
         }
     }
 }

@@ -44,6 +44,22 @@ impl<D: Disk> Engine<D> {
         if self.house.full {
             return Err(LogError::Full { reserve: self.config.reserve_bytes });
         }
+        self.append_reserved(id, batches, epoch, now_ms)
+    }
+
+    /// As [`Engine::append`], but into the space kept in reserve as well: for the owner's own logs, which must take
+    /// records (deletions of topics, above all) when the disk is too full for data (rule 6).
+    ///
+    /// # Errors
+    /// As [`Engine::append`], without [`LogError::Full`].
+    pub fn append_reserved(
+        &mut self,
+        id: LogId,
+        batches: &[CheckedBatch],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        self.check_journal()?;
         let waiting = self.waiting_bytes();
         if waiting > self.config.tail_bytes {
             self.busy = true;

@@ -43,7 +43,7 @@ struct Answer {
 type Wishes = BTreeMap<String, Option<String>>;
 
 /// IncrementalAlterConfigs.
-pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: IncrementalAlterConfigsRequest) -> Outcome {
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &IncrementalAlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r));
         (r.resource_type, r.resource_name.clone(), wish)
@@ -53,7 +53,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Increm
 }
 
 /// AlterConfigs.
-pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: AlterConfigsRequest) -> Outcome {
+pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &AlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let entries = r.configs.iter().map(|e| (e.name.to_string(), e.value.as_ref().map(ToString::to_string)));
         let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| {

@@ -23,7 +23,7 @@ pub(crate) struct Pending {
 }
 
 /// Grows those that can grow.
-pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: CreatePartitionsRequest) -> Outcome {
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &CreatePartitionsRequest) -> Outcome {
     let mut response = CreatePartitionsResponse::default();
     let (mut commands, mut places) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();

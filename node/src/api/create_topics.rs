@@ -28,7 +28,7 @@ pub(crate) struct Pending {
 }
 
 /// Checks every topic by itself; the good ones are made even if others are not.
-pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: CreateTopicsRequest) -> Outcome {
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &CreateTopicsRequest) -> Outcome {
     let mut response = CreateTopicsResponse::default();
     let mut commands = Vec::new();
     let mut places = Vec::new();

@@ -45,7 +45,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Metad
 }
 
 /// Goes on after the topics were made (or refused).
-pub(crate) fn committed<S: LogStore>(core: &mut Core<S>, pending: Pending) {
+pub(crate) fn committed<S: LogStore>(core: &mut Core<S>, pending: &Pending) {
     let outcome = answer(core, &pending.ctx, &pending.request);
     core.finish(pending.ctx.id, outcome);
 }

@@ -75,6 +75,7 @@ impl Ctx {
 
 /// A frame that can be answered.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives briefly, one at a time; a box costs more")]
 pub(crate) enum Decoded {
     /// A request.
     Request(Request),
@@ -128,17 +129,17 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::DescribeGroups(request) => groups::describe::handle(core, ctx, &request),
         RequestBody::ListGroups(request) => groups::list::handle(core, ctx, &request),
         RequestBody::ApiVersions(request) => api_versions::handle(core, ctx, &request),
-        RequestBody::CreateTopics(request) => create_topics::handle(core, ctx, request),
+        RequestBody::CreateTopics(request) => create_topics::handle(core, ctx, &request),
         RequestBody::DeleteTopics(request) => delete_topics::handle(core, ctx, request),
         RequestBody::DeleteRecords(request) => delete_records::handle(core, ctx, &request),
         RequestBody::InitProducerId(request) => init_producer_id::handle(core, ctx, &request),
         RequestBody::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),
         RequestBody::DescribeConfigs(request) => describe_configs::handle(core, ctx, &request),
-        RequestBody::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, request),
+        RequestBody::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, &request),
         RequestBody::DescribeLogDirs(request) => describe_log_dirs::handle(core, ctx, &request),
-        RequestBody::CreatePartitions(request) => create_partitions::handle(core, ctx, request),
+        RequestBody::CreatePartitions(request) => create_partitions::handle(core, ctx, &request),
         RequestBody::DeleteGroups(request) => groups::delete::handle(core, ctx, &request),
-        RequestBody::IncrementalAlterConfigs(request) => alter_configs::handle(core, ctx, request),
+        RequestBody::IncrementalAlterConfigs(request) => alter_configs::handle(core, ctx, &request),
         RequestBody::OffsetDelete(request) => groups::offset_delete::handle(core, ctx, &request),
         RequestBody::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),

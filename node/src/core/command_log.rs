@@ -94,7 +94,7 @@ impl<S: LogStore> Core<S> {
         match proposal.after {
             AfterCommit::Nothing => {}
             AfterCommit::CreateTopics(pending) => api::create_topics::committed(self, *pending, results),
-            AfterCommit::AutoCreate(pending) => api::metadata::committed(self, *pending),
+            AfterCommit::AutoCreate(pending) => api::metadata::committed(self, &pending),
             AfterCommit::DeleteTopics(pending) => api::delete_topics::committed(self, *pending, results),
             AfterCommit::CreatePartitions(pending) => api::create_partitions::committed(self, *pending, results),
             AfterCommit::AlterConfigs(pending) => api::alter_configs::committed(self, *pending, results),

@@ -33,7 +33,7 @@ impl<S: LogStore> Core<S> {
             let batch = records::batch(part, self.now.wall_ms).map_err(|what| LogError::Rejected { log, what })?;
             batches.push(batch);
         }
-        self.store.append(log, &batches, LeaderEpoch(0), self.now.wall_ms).map(|appended| appended.ticket)
+        self.store.append_reserved(log, &batches, LeaderEpoch(0), self.now.wall_ms).map(|appended| appended.ticket)
     }
 }
 

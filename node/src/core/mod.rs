@@ -284,6 +284,9 @@ impl<S: LogStore> Core<S> {
     }
 
     fn forget(&mut self, conn: ConnId) {
+        if self.conns.get_mut(conn).is_some_and(|c| c.blocked == Blocked::Stalled) {
+            self.stalled.retain(|op| op.ctx.id.conn != conn);
+        }
         let left = self.conns.remove(conn);
         for fetch in left.fetches {
             self.purgatory.remove(fetch);

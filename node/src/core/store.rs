@@ -9,8 +9,8 @@ use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 pub use wherry_log::io::{BLOCK, Disk};
 pub use wherry_log::{
-    Appended, Cleanup, Engine, EngineConfig, Event, LogConfig, LogError, LogInfo, Lookup, Now, OpenError, Read,
-    ReadToken, Served, Ticket,
+    Appended, Cleanup, Engine, EngineConfig, EngineStats, Event, LogConfig, LogError, LogInfo, Lookup, Now, OpenError,
+    Read, ReadToken, Served, Ticket,
 };
 
 /// The logs of one shard.
@@ -38,6 +38,18 @@ pub trait LogStore {
     /// # Errors
     /// See [`LogError`]; nothing was appended then. [`LogError::Busy`] is over at [`Event::Room`].
     fn append(
+        &mut self,
+        id: LogId,
+        batches: &[CheckedBatch],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError>;
+
+    /// As [`LogStore::append`], when the disk is too full for data as well: for the node's own logs (rule 6).
+    ///
+    /// # Errors
+    /// See [`LogStore::append`]; never [`LogError::Full`].
+    fn append_reserved(
         &mut self,
         id: LogId,
         batches: &[CheckedBatch],
@@ -90,6 +102,9 @@ pub trait LogStore {
     /// When `turn` must be called at the latest, in monotonic nanoseconds.
     fn next_deadline(&self) -> Option<u64>;
 
+    /// Counters and gauges.
+    fn stats(&self) -> EngineStats;
+
     /// Writes out everything and marks the end as clean.
     ///
     /// # Errors
@@ -118,6 +133,16 @@ impl<D: Disk> LogStore for Engine<D> {
         now_ms: i64,
     ) -> Result<Appended, LogError> {
         Engine::append(self, id, batches, epoch, now_ms)
+    }
+
+    fn append_reserved(
+        &mut self,
+        id: LogId,
+        batches: &[CheckedBatch],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        Engine::append_reserved(self, id, batches, epoch, now_ms)
     }
 
     fn delete_records(&mut self, id: LogId, before: Offset) -> Result<Ticket, LogError> {
@@ -164,6 +189,10 @@ impl<D: Disk> LogStore for Engine<D> {
 
     fn next_deadline(&self) -> Option<u64> {
         Engine::next_deadline(self)
+    }
+
+    fn stats(&self) -> EngineStats {
+        Engine::stats(self)
     }
 
     fn close(&mut self, now: Now) -> Result<(), LogError> {

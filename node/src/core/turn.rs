@@ -20,6 +20,7 @@ impl<S: LogStore> Core<S> {
         self.expire_fetches();
         self.resume_after_memory();
         self.snapshot_if_due();
+        self.stats.log.set(&self.store.stats());
     }
 
     fn take_events(&mut self) {

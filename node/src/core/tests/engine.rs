@@ -92,3 +92,29 @@ fn an_orderly_stop_and_start() {
     assert_eq!(values(&first(&response).records).len(), 5, "served from segments");
     assert_eq!(produced(&ask(&mut node, conn, 9, &produce("t", -1, &[(0, batch(&["y"]))]))).base_offset, 5);
 }
+
+/// A recovered log is configured only after the metadata is read: until then nothing of it may be deleted.
+#[test]
+fn a_start_long_after_deletes_nothing_that_is_to_be_kept() {
+    let mut node = fresh(6);
+    let conn = node.connect();
+    ask(&mut node, conn, 7, &create("forever", 1, &[("retention.ms", "-1"), ("segment.bytes", "1048576")]));
+    let value = "x".repeat(200_000);
+    for _ in 0..20 {
+        ask(&mut node, conn, 9, &produce("forever", -1, &[(0, batch(&[&value]))]));
+    }
+    let now = node.now;
+    node.core.close(now).unwrap();
+    let disk = node.core.into_store().into_disk();
+    let later = Now { monotonic_ns: 0, wall_ms: WALL_MS + 400 * 24 * 3600 * 1000 };
+    let (engine, _) = Engine::open(disk, small().engine.engine_config(), later, Uuid::from_u128(1)).unwrap();
+    let core = Core::with_store(small(), advertised(), engine, later).unwrap();
+    let mut node = Node::from_core(core, later);
+    for _ in 0..20 {
+        node.advance_ms(6_000);
+        node.turn();
+    }
+    let conn = node.connect();
+    let response = ask(&mut node, conn, 11, &fetch("forever", 0));
+    assert_eq!((first(&response).error_code, first(&response).log_start_offset), (0, 0));
+}

@@ -190,15 +190,17 @@ fn commits_that_are_refused() {
 }
 
 #[test]
-fn a_full_disk_refuses_commits_until_there_is_room() {
+fn a_full_disk_takes_commits_and_a_slow_one_has_them_asked_again() {
     let mut node = node();
     let conn = node.connect();
     node.create_topic(conn, "t", 1, &[]);
     node.store().full = true;
+    assert_eq!(commit_code(&mut node, conn, 7, &commit("solo", "", -1, "t", 4)), 0, "the reserve is for these");
+    node.store().busy = true;
     let code = commit_code(&mut node, conn, 7, &commit("solo", "", -1, "t", 5));
     assert_eq!(code, ResponseError::CoordinatorNotAvailable.code());
-    node.store().full = false;
-    assert_eq!(fetched(&mut node, conn, "solo", "t").0, -1);
+    node.store().make_room();
+    assert_eq!(fetched(&mut node, conn, "solo", "t").0, 4);
     assert_eq!(commit_code(&mut node, conn, 7, &commit("solo", "", -1, "t", 6)), 0);
     assert_eq!(fetched(&mut node, conn, "solo", "t").0, 6);
 }

@@ -8,7 +8,7 @@ use wherry_wire::batch::{BatchHeader, CheckedBatch};
 use wherry_wire::types::{LeaderEpoch, LogId, Offset, ProducerId};
 
 use crate::core::store::{
-    Appended, Event, LogConfig, LogError, LogInfo, LogStore, Lookup, Now, Read, ReadToken, Served, Ticket,
+    Appended, EngineStats, Event, LogConfig, LogError, LogInfo, LogStore, Lookup, Now, Read, ReadToken, Served, Ticket,
 };
 
 #[derive(Debug, Default)]
@@ -18,8 +18,11 @@ struct MemLog {
     end: i64,
     durable: i64,
     config: LogConfig,
-    producers: HashMap<i64, (i16, i32, Vec<(i32, Appended)>)>,
+    producers: HashMap<i64, MemProducer>,
 }
+
+/// Epoch, last sequence, and the batches that a retry may repeat.
+type MemProducer = (i16, i32, Vec<(i32, Appended)>);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -183,6 +186,16 @@ impl LogStore for MemStore {
         if self.full {
             return Err(LogError::Full { reserve: 1 });
         }
+        self.append_reserved(id, batches, epoch, 0)
+    }
+
+    fn append_reserved(
+        &mut self,
+        id: LogId,
+        batches: &[CheckedBatch],
+        epoch: LeaderEpoch,
+        _: i64,
+    ) -> Result<Appended, LogError> {
         if self.busy {
             return Err(LogError::Busy { waiting: 1 });
         }
@@ -296,6 +309,10 @@ impl LogStore for MemStore {
 
     fn next_deadline(&self) -> Option<u64> {
         None
+    }
+
+    fn stats(&self) -> EngineStats {
+        EngineStats { batches: self.ticket, ..EngineStats::default() }
     }
 
     fn close(&mut self, now: Now) -> Result<(), LogError> {

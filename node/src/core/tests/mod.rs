@@ -80,8 +80,11 @@ fn node_with(config: NodeConfig) -> Node {
 impl<S: LogStore> Node<S> {
     fn new(config: NodeConfig, store: S) -> Self {
         let core = Core::with_store(config, advertised(), store, start_time()).unwrap();
-        let (now, seen) = (start_time(), HashMap::new());
-        Self { core, now, seen, stopped: None, next_correlation: 100, ack_sends: true }
+        Self::from_core(core, start_time())
+    }
+
+    fn from_core(core: Core<S>, now: Now) -> Self {
+        Self { core, now, seen: HashMap::new(), stopped: None, next_correlation: 100, ack_sends: true }
     }
 
     fn connect(&mut self) -> ConnId {
@@ -281,7 +284,7 @@ fn values(records: &Option<Bytes>) -> Vec<(i64, String)> {
     for raw in wherry_wire::batch::split(records.clone().unwrap_or_default()) {
         let checked = raw.unwrap().check().unwrap();
         let set = wherry_wire::records::records(checked.header(), checked.bytes(), 1 << 20).unwrap();
-        for record in set.iter() {
+        for record in &set {
             let record = record.unwrap();
             let offset = checked.header().base_offset.0 + i64::from(record.offset_delta);
             found.push((offset, String::from_utf8(record.value.unwrap().to_vec()).unwrap()));

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use wherry_wire::batch::BatchHeader;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::produce_request::TopicProduceData;
-use wherry_wire::codec::messages::{InitProducerIdRequest, ProduceRequest, TransactionalId};
+use wherry_wire::codec::messages::{DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest, TransactionalId};
 use wherry_wire::types::LogId;
 
 use super::*;
@@ -248,6 +248,10 @@ fn a_full_disk_is_an_error_that_clients_retry() {
     let (mut node, conn, _) = with_topic(&[]);
     node.store().full = true;
     refused(&mut node, 9, &produce("t", -1, &[(0, batch(&["a"]))]), ResponseError::KafkaStorageError);
+    node.create_topic(conn, "doomed", 1, &[]);
+    let doomed = vec![name("doomed")];
+    let response = node.ask(conn, 4, &DeleteTopicsRequest::default().with_topic_names(doomed));
+    assert_eq!(response.responses[0].error_code, 0, "what makes room must work when there is none");
     node.store().full = false;
     assert_eq!(node.produce(conn, "t", batch(&["a"])).error_code, 0, "it recovers without a restart");
 }
