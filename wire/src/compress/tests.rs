@@ -89,6 +89,10 @@ fn memory_is_used_again() {
         let result = decompress_into(codec, &packed, limit, &mut out);
         assert_eq!(result, Err(DecompressError::TooLarge { codec, limit }));
     }
+    // Nor is it where the frame does not say its size.
+    let (mut out, codec, limit) = (Vec::with_capacity(10_000), Codec::Zstd, small.len() - 1);
+    let result = decompress_into(codec, &zstd_streamed(&small, 17), limit, &mut out);
+    assert_eq!(result, Err(DecompressError::TooLarge { codec, limit }));
 }
 
 #[test]

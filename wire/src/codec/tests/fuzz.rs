@@ -50,10 +50,10 @@ impl Tampered {
         let versions = message.max_version - message.min_version + 1;
         let version = message.min_version + i16::from(self.version) % versions;
         let sample = sample(message, version, &mut Random(self.seed));
-        (message, version, self.apply(sample))
+        (message, version, self.apply(&sample))
     }
 
-    fn apply(&self, sample: Sample) -> Vec<u8> {
+    fn apply(&self, sample: &Sample) -> Vec<u8> {
         let mut bytes = sample.bytes.clone();
         for edit in self.edits.iter().take(8) {
             match edit {
