@@ -72,7 +72,7 @@ impl Broker {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(root.display().to_string()),
             _ => std::fs::create_dir_all(&root)?,
         }
-        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let addr = free_address()?;
         let broker = Broker { kind, addr, data: root.join("data"), log: root.join("log"), record_bytes, child: None };
         if kind == Kind::Kafka {
             broker.format_kafka(setup)?;
@@ -128,7 +128,7 @@ impl Broker {
 
     /// Kafka's shipped defaults, but for what a single broker needs, and no waiting when a group begins.
     fn format_kafka(&self, setup: &Setup) -> Result<()> {
-        let controller = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let controller = free_address()?;
         let (addr, data) = (self.addr, self.data.display());
         let text = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
@@ -216,6 +216,22 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.end(Signal::KILL);
     }
+}
+
+/// An address that was free a moment ago, below the ports that the kernel gives to outgoing connections: a client that
+/// retries while a broker is down could otherwise be given the broker's own port.
+fn free_address() -> Result<SocketAddr> {
+    let start = u16::try_from(std::process::id() % 10_000)?;
+    let ports = (0..10_000).map(|i| 10_000 + (start + i) % 10_000);
+    let free = ports.map(|p| SocketAddr::from(([127, 0, 0, 1], p))).filter(|a| TcpListener::bind(a).is_ok());
+    // Two brokers that are made one after the other, the first not yet started, must not get the same one.
+    static GIVEN: std::sync::Mutex<Vec<SocketAddr>> = std::sync::Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut fresh = free.filter(|a| !given.contains(a));
+    let address = fresh.next().context("no free port")?;
+    drop(fresh);
+    given.push(address);
+    Ok(address)
 }
 
 /// CPU, memory and files of a process, from /proc.

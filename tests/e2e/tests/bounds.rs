@@ -43,6 +43,10 @@ fn serves(server: &Server, topic: &str) -> Result<()> {
 #[test]
 fn ten_thousand_slow_connections_leave_memory_flat_and_others_served() -> Result<()> {
     each(|server| {
+        if server.kind().is_kafka() {
+            notice("the slow connections test was NOT run: Kafka allocates what a frame declares, and dies of it");
+            return Ok(());
+        }
         let count = usize::try_from(setting("WHERRY_SLOW_CONNECTIONS", 10_000))?;
         serves(server, "before")?;
         let before = server.resident_kib()?;
