@@ -226,6 +226,25 @@ impl Ring {
         self.start(Owner::Net, key, InFlight::Recv { fd: socket, buf, limit, fill })
     }
 
+    /// [`Ring::recv`] with `fill`, and when that has everything, [`Ring::recv_pooled`] of up to `then` bytes: two events
+    /// of one key, in this order. The second says `CANCELED` when the first came up short. Returns how many receives it
+    /// started: 1 when the submission queue is short of room.
+    pub fn recv_then_pooled(&mut self, socket: Arc<OwnedFd>, buf: Vec<u8>, limit: usize, then: usize, key: u64) -> u8 {
+        let room = {
+            let queue = self.uring.submission();
+            queue.capacity() - queue.len()
+        };
+        // Linked operations must be submitted together.
+        if !self.backlog.is_empty() || room < 2 {
+            self.recv(socket, buf, limit, true, key);
+            return 1;
+        }
+        let first = InFlight::Recv { fd: Arc::clone(&socket), buf, limit, fill: true };
+        self.start_with(Owner::Net, key, first, squeue::Flags::IO_LINK);
+        self.recv_pooled(socket, then, key);
+        2
+    }
+
     /// Sends the first [`SEND_MAX_CHUNKS`] of `chunks`; the event says how many bytes the kernel took.
     pub fn send(&mut self, socket: Arc<OwnedFd>, chunks: Vec<Bytes>, key: u64) -> OpId {
         self.start(Owner::Net, key, InFlight::send(socket, chunks))
@@ -303,9 +322,13 @@ impl Ring {
         self.net.len() + self.disk.len()
     }
 
-    fn start(&mut self, owner: Owner, key: u64, mut op: InFlight) -> OpId {
+    fn start(&mut self, owner: Owner, key: u64, op: InFlight) -> OpId {
+        self.start_with(owner, key, op, squeue::Flags::empty())
+    }
+
+    fn start_with(&mut self, owner: Owner, key: u64, mut op: InFlight, flags: squeue::Flags) -> OpId {
         self.generation = self.generation.wrapping_add(1);
-        let entry = op.entry();
+        let entry = op.entry().flags(flags);
         let generation = self.generation;
         let index = self.ops.insert(Slot { owner, key, generation, op });
         let id = u64::from(generation) << 32 | index as u64 & 0xffff_ffff;

@@ -17,7 +17,7 @@ use super::uring::log_overdue;
 use super::{ACCEPT_RETRY_NS, DriverError, Shard, StopHandle, now};
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
-use crate::net::{NetConfig, NextRead, SCRATCH_BYTES};
+use crate::net::{NetConfig, NextRead, Place, SCRATCH_BYTES};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
@@ -273,13 +273,10 @@ impl<S: Shard> ThreadsDriver<S> {
                         Err(e) => (Err(e), wanted),
                     }
                 }
-                NextRead::Place(mut buf, limit) => {
-                    let before = buf.len();
-                    let result = (&peer.io.stream).take(limit as u64).read_to_end(&mut buf);
-                    let count = buf.len() - before;
+                NextRead::Place(Place { mut buf, limit, .. }) => {
+                    let result = retry(|| read_into(&peer.io.stream, &mut buf, limit));
                     peer.assembler.place_filled(buf, budget, frames);
-                    // What was read before an error counts; the error comes again.
-                    (if count > 0 { Ok(count) } else { result }, limit)
+                    (result, limit)
                 }
             };
             match count {
@@ -459,6 +456,20 @@ enum ReadOutcome {
     Wait,
     /// The stream ended, or has to.
     Ended,
+}
+
+/// Appends up to `limit` bytes without clearing the memory first.
+fn read_into(stream: &TcpStream, buf: &mut Vec<u8>, limit: usize) -> std::io::Result<usize> {
+    if buf.capacity() - buf.len() == limit {
+        return Ok(rustix::io::read(stream, rustix::buffer::spare_capacity(buf))?);
+    }
+    // The allocator gave more than was asked for: the bytes behind the limit belong to the next frame.
+    let before = buf.len();
+    match stream.take(limit as u64).read_to_end(buf) {
+        // What was read before an error counts; the error comes again.
+        Err(e) if buf.len() == before => Err(e),
+        Ok(_) | Err(_) => Ok(buf.len() - before),
+    }
 }
 
 fn retry(mut read: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {

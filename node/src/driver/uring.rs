@@ -20,7 +20,7 @@ use super::peers::{Overdue, Peers, Phase};
 use super::{ACCEPT_RETRY_NS, DriverError, SEND_BYTES, Shard, StopHandle, now};
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
-use crate::net::{NetConfig, NextRead};
+use crate::net::{NetConfig, NextRead, Place};
 
 /// Kinds of keys, in the upper half; the lower half is the connection's slot.
 const ACCEPT: u64 = 1 << 32;
@@ -32,7 +32,8 @@ const KIND: u64 = !0xffff_ffff;
 #[derive(Debug)]
 struct Socket {
     fd: Arc<OwnedFd>,
-    receiving: bool,
+    /// Receives in flight.
+    receiving: u8,
     sending: bool,
 }
 
@@ -183,7 +184,7 @@ impl<S: Shard> UringDriver<S> {
             Ok(id) => {
                 // Answers are written whole: waiting for more only delays them.
                 let _slower_without = sockopt::set_tcp_nodelay(&fd, true);
-                let socket = Socket { fd: Arc::new(fd), receiving: false, sending: false };
+                let socket = Socket { fd: Arc::new(fd), receiving: 0, sending: false };
                 let key = self.peers.insert(id, socket, self.now.monotonic_ns);
                 self.receive(key);
             }
@@ -195,21 +196,27 @@ impl<S: Shard> UringDriver<S> {
     fn receive(&mut self, key: usize) {
         let draining = self.drain_until_ns.is_some();
         let Some((peer, budget)) = self.peers.with_budget(key) else { return };
-        if peer.io.receiving || peer.paused || peer.phase != Phase::Open || draining {
+        if peer.io.receiving > 0 || peer.paused || peer.phase != Phase::Open || draining {
             return;
         }
         let fd = Arc::clone(&peer.io.fd);
         let event_key = RECV | key as u64;
+        let mut ring = self.ring.borrow_mut();
         match peer.assembler.next_read(budget) {
-            NextRead::Scratch(limit) => self.ring.borrow_mut().recv_pooled(fd, limit, event_key),
-            NextRead::Place(buf, limit) => self.ring.borrow_mut().recv(fd, buf, limit, true, event_key),
-            NextRead::Wait => {
-                self.peers.wait(key);
-                return;
+            NextRead::Scratch(limit) => {
+                ring.recv_pooled(fd, limit, event_key);
+                peer.io.receiving = 1;
             }
-        };
-        if let Some(peer) = self.peers.get(key) {
-            peer.io.receiving = true;
+            // With the end of a frame goes the beginning of the next, in the same turn.
+            NextRead::Place(Place { buf, limit, completes: true }) => {
+                let next = peer.assembler.scratch_limit();
+                peer.io.receiving = ring.recv_then_pooled(fd, buf, limit, next, event_key);
+            }
+            NextRead::Place(Place { buf, limit, completes: false }) => {
+                ring.recv(fd, buf, limit, true, event_key);
+                peer.io.receiving = 1;
+            }
+            NextRead::Wait => self.peers.wait(key),
         }
     }
 
@@ -217,12 +224,16 @@ impl<S: Shard> UringDriver<S> {
         let mut frames = std::mem::take(&mut self.frames);
         let alive = match (event.what, event.result) {
             (What::ReceivedPooled(Some(buf)), Ok(_)) => self.take_pooled(key, buf, &mut frames),
-            (What::Received(buf), Ok(count)) if count > 0 => self.take_placed(key, buf, &mut frames),
-            (_, Err(Errno::NOBUFS | Errno::INTR | Errno::AGAIN)) => true,
+            (What::Received(buf), result) => {
+                self.take_placed(key, buf, &mut frames);
+                matches!(result, Ok(1..) | Err(Errno::INTR | Errno::AGAIN))
+            }
+            // CANCELED: the receive before it in the chain came up short.
+            (_, Err(Errno::NOBUFS | Errno::INTR | Errno::AGAIN | Errno::CANCELED)) => true,
             (_, _) => false,
         };
         let Some(peer) = self.peers.get(key) else { return };
-        peer.io.receiving = false;
+        peer.io.receiving = peer.io.receiving.saturating_sub(1);
         peer.note_received(self.now.monotonic_ns, frames.len());
         let (id, phase, in_frame) = (peer.id, peer.phase, peer.assembler.in_frame());
         if in_frame {
@@ -259,11 +270,10 @@ impl<S: Shard> UringDriver<S> {
         fed.is_ok() && !ended
     }
 
-    fn take_placed(&mut self, key: usize, buf: Vec<u8>, frames: &mut Vec<Bytes>) -> bool {
+    fn take_placed(&mut self, key: usize, buf: Vec<u8>, frames: &mut Vec<Bytes>) {
         if let Some((peer, budget)) = self.peers.with_budget(key) {
             peer.assembler.place_filled(buf, budget, frames);
         }
-        true
     }
 
     /// Connections that waited for memory ask again.
@@ -403,7 +413,7 @@ impl<S: Shard> UringDriver<S> {
     }
 
     fn remove_if_idle(&mut self, key: usize) {
-        if self.peers.get(key).is_some_and(|peer| !peer.io.receiving && !peer.io.sending) {
+        if self.peers.get(key).is_some_and(|peer| peer.io.receiving == 0 && !peer.io.sending) {
             self.peers.remove(key);
         }
     }

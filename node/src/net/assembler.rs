@@ -104,9 +104,20 @@ pub enum NextRead {
     /// Up to this many bytes into any memory; then [`Assembler::feed`].
     Scratch(usize),
     /// Append up to this many bytes to the buffer, which has room; then [`Assembler::place_filled`].
-    Place(Vec<u8>, usize),
+    Place(Place),
     /// Nothing, until the budget has room.
     Wait,
+}
+
+/// Where the rest of a frame goes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What is there already.
+    pub buf: Vec<u8>,
+    /// Bytes to append, at least 1; the buffer has room for them.
+    pub limit: usize,
+    /// These bytes complete the frame.
+    pub completes: bool,
 }
 
 /// The frames of one connection.
@@ -150,14 +161,24 @@ impl Assembler {
             if budget.is_full() && self.prefix_len == 0 {
                 return NextRead::Wait;
             }
-            let large = self.last_frame >= LARGE_FRAME;
-            return NextRead::Scratch(if large { LARGE_FRAME_SCRATCH } else { SCRATCH_BYTES });
+            return NextRead::Scratch(self.scratch_limit());
         };
         if partial.received == partial.counted && !partial.grow(self.conn, self.last_frame, budget) {
             return NextRead::Wait;
         }
-        let limit = partial.counted.min(partial.declared) - partial.received;
-        NextRead::Place(std::mem::take(&mut partial.buf), limit)
+        let end = partial.counted.min(partial.declared);
+        NextRead::Place(Place {
+            buf: std::mem::take(&mut partial.buf),
+            limit: end - partial.received,
+            completes: end == partial.declared,
+        })
+    }
+
+    /// Bytes to read for the beginning of the next frame.
+    #[must_use]
+    pub fn scratch_limit(&self) -> usize {
+        let large = self.last_frame >= LARGE_FRAME || self.partial.as_ref().is_some_and(|p| p.declared >= LARGE_FRAME);
+        if large { LARGE_FRAME_SCRATCH } else { SCRATCH_BYTES }
     }
 
     /// Takes bytes from any memory; whole frames go to `out`.
@@ -289,7 +310,7 @@ mod tests {
                     assembler.feed(&stream[at..at + n], budget, &mut out)?;
                     at += n;
                 }
-                NextRead::Place(mut buf, limit) => {
+                NextRead::Place(Place { mut buf, limit, .. }) => {
                     assert!(limit > 0 && buf.capacity() - buf.len() >= limit);
                     let n = most.min(limit);
                     buf.extend_from_slice(&stream[at..at + n]);
@@ -347,7 +368,7 @@ mod tests {
         assembler.feed(&frame(MAX, 1)[..PREFIX], &mut budget, &mut out).unwrap();
         let mut received = 0;
         loop {
-            let NextRead::Place(mut buf, _) = assembler.next_read(&mut budget) else { panic!() };
+            let NextRead::Place(Place { mut buf, .. }) = assembler.next_read(&mut budget) else { panic!() };
             assert!(buf.capacity() <= FIRST_PLACE.max(received * GROWTH), "{} for {received}", buf.capacity());
             buf.push(1);
             received += 1;
@@ -369,8 +390,8 @@ mod tests {
         assembler.feed(&frame(100_000, 1), &mut budget, &mut out).unwrap();
         assert_eq!(assembler.next_read(&mut budget), NextRead::Scratch(LARGE_FRAME_SCRATCH));
         assembler.feed(&frame(100_000, 1)[..LARGE_FRAME_SCRATCH], &mut budget, &mut out).unwrap();
-        let NextRead::Place(buf, limit) = assembler.next_read(&mut budget) else { panic!() };
-        assert_eq!(limit, 100_000 + PREFIX - LARGE_FRAME_SCRATCH);
+        let NextRead::Place(Place { buf, limit, completes }) = assembler.next_read(&mut budget) else { panic!() };
+        assert_eq!((limit, completes), (100_000 + PREFIX - LARGE_FRAME_SCRATCH, true));
         let place = buf.as_ptr();
         let mut buf = buf;
         buf.resize(100_000, 1);
@@ -391,7 +412,7 @@ mod tests {
         assert_eq!(fresh.next_read(&mut budget), NextRead::Wait, "a new frame does not begin");
         let mut going_on = Vec::new();
         for (index, conn) in conns.iter_mut().enumerate() {
-            if let NextRead::Place(buf, _) = conn.next_read(&mut budget) {
+            if let NextRead::Place(Place { buf, .. }) = conn.next_read(&mut budget) {
                 conn.place_filled(buf, &mut budget, &mut out);
                 going_on.push(index);
             }
@@ -399,12 +420,12 @@ mod tests {
         assert_eq!(going_on.len(), 1);
         let one = &mut conns[going_on[0]];
         while out.is_empty() {
-            let NextRead::Place(mut buf, limit) = one.next_read(&mut budget) else { panic!("stuck") };
+            let NextRead::Place(Place { mut buf, limit, .. }) = one.next_read(&mut budget) else { panic!("stuck") };
             buf.resize(buf.len() + limit, 1);
             one.place_filled(buf, &mut budget, &mut out);
         }
         let next = conns.iter_mut().filter(|c| c.in_frame()).find_map(|conn| match conn.next_read(&mut budget) {
-            NextRead::Place(buf, _) => Some((conn, buf)),
+            NextRead::Place(place) => Some((conn, place.buf)),
             NextRead::Scratch(_) | NextRead::Wait => None,
         });
         assert!(next.is_some(), "then it is another one's turn");

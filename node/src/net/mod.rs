@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-pub use assembler::{Assembler, Budget, FrameError, NextRead};
+pub use assembler::{Assembler, Budget, FrameError, NextRead, Place};
 pub use output::Output;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -48,11 +48,28 @@ impl Default for NetConfig {
     }
 }
 
-/// A listening socket: `SO_REUSEADDR`, a backlog of [`BACKLOG`].
+/// How long a start waits for an address that is in use. The kernel takes an io_uring down after its process is gone:
+/// until then the sockets of a node that was killed are still open, and its successor may already be here.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
+const ADDRESS_RETRY: Duration = Duration::from_millis(5);
+
+/// A listening socket: `SO_REUSEADDR`, a backlog of [`BACKLOG`]. Waits a little for an address that is in use.
 ///
 /// # Errors
 /// The system's: the address is in use or not ours.
 pub fn listen_on(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let begin = std::time::Instant::now();
+    loop {
+        match try_listen_on(addr) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && begin.elapsed() < ADDRESS_PATIENCE => {
+                std::thread::sleep(ADDRESS_RETRY);
+            }
+            settled => return settled,
+        }
+    }
+}
+
+fn try_listen_on(addr: SocketAddr) -> std::io::Result<TcpListener> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;

@@ -87,6 +87,29 @@ fn fill_waits_for_everything_and_reports_the_end() {
 }
 
 #[test]
+fn a_chain_receives_the_rest_and_then_the_beginning() {
+    let Some(mut ring) = ring(&small()) else { return };
+    let (ours, mut theirs) = pair();
+    assert_eq!(ring.recv_then_pooled(Arc::clone(&ours), Vec::with_capacity(4), 4, 100, 1), 2);
+    ring.enter(Wait::No).unwrap();
+    theirs.write_all(b"ab").unwrap();
+    ring.enter(Wait::No).unwrap();
+    assert!(ring.net.is_empty(), "the first waits for all of its bytes, the second for the first");
+    theirs.write_all(b"cdef").unwrap();
+    let both = events(&mut ring, 2);
+    assert!(matches!(&both[0].what, What::Received(buf) if buf == b"abcd"), "{both:?}");
+    let What::ReceivedPooled(Some(buf)) = &both[1].what else { panic!("{both:?}") };
+    assert_eq!(ring.pooled(buf), b"ef");
+    // The stream ends inside the first.
+    assert_eq!(ring.recv_then_pooled(ours, Vec::with_capacity(4), 4, 100, 1), 2);
+    theirs.write_all(b"x").unwrap();
+    drop(theirs);
+    let both = events(&mut ring, 2);
+    assert!(matches!(&both[0].what, What::Received(buf) if buf == b"x"), "{both:?}");
+    assert_eq!(both[1].result, Err(Errno::CANCELED));
+}
+
+#[test]
 fn sends_many_chunks_in_order_through_a_slow_reader() {
     let Some(mut ring) = ring(&small()) else { return };
     let (ours, mut theirs) = pair();
