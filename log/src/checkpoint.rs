@@ -121,6 +121,7 @@ fn put_log(w: &mut Writer, log: &Partition) {
         w.i64(s.end.0);
         w.i64(s.max_timestamp);
         w.i64(s.created_ms);
+        w.u32(u32::from(s.compacted));
     }
     w.count(log.epochs.entries().len());
     for (epoch, start) in log.epochs.entries() {
@@ -159,7 +160,7 @@ fn read_log(r: &mut Reader<'_>) -> Option<LogRecord> {
     let log_start = r.offset()?;
     let end = r.offset()?;
     let lsn = Lsn(r.u64()?);
-    let segments = r.list(44, |r| {
+    let segments = r.list(48, |r| {
         Some(SegmentExtent {
             base: r.offset()?,
             version: r.u32()?,
@@ -167,6 +168,7 @@ fn read_log(r: &mut Reader<'_>) -> Option<LogRecord> {
             end: r.offset()?,
             max_timestamp: r.i64()?,
             created_ms: r.i64()?,
+            compacted: r.u32()? != 0,
         })
     })?;
     let epochs = r.list(12, |r| Some((LeaderEpoch(r.i32()?), r.offset()?)))?;
@@ -241,6 +243,7 @@ mod tests {
             end: Offset(50),
             max_timestamp: 77,
             created_ms: 66,
+            compacted: true,
         });
         p.epochs.appended(LeaderEpoch(2), Offset(5));
         let batches = vec![SeqBatch { first_seq: 0, last_seq: 4, base: Offset(5), last: Offset(9), frame: 0 }];

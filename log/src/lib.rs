@@ -13,6 +13,7 @@
 
 mod bytes_at;
 pub mod checkpoint;
+mod compacted;
 pub mod config;
 mod engine;
 mod epochs;

@@ -45,6 +45,8 @@ pub struct SegmentExtent {
     pub max_timestamp: i64,
     /// Wall clock when begun, milliseconds.
     pub created_ms: i64,
+    /// Made by compaction.
+    pub compacted: bool,
 }
 
 impl From<&Segment> for SegmentExtent {
@@ -56,6 +58,7 @@ impl From<&Segment> for SegmentExtent {
             end: s.end,
             max_timestamp: s.max_timestamp,
             created_ms: s.created_ms,
+            compacted: s.compacted,
         }
     }
 }

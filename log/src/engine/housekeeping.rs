@@ -40,6 +40,7 @@ impl<D: Disk> Engine<D> {
         if self.journal.failed().is_none() {
             self.apply_retention();
             self.expire_producers();
+            self.look_for_compaction();
         }
     }
 

@@ -5,6 +5,7 @@
 //! It knows nothing of topics, protocols or sockets.
 
 mod append;
+mod compact;
 mod flush;
 mod housekeeping;
 pub(crate) mod ops;
@@ -24,7 +25,7 @@ use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 use crate::config::EngineConfig;
 use crate::error::{Corruption, LogError};
 use crate::files::Files;
-use crate::io::{Completion, Disk, DiskError, Done, Op};
+use crate::io::{Completion, Disk, DiskError, Done};
 use crate::journal::{Journal, Progress};
 use crate::partition::Partition;
 use crate::{Now, Ticket};
@@ -91,6 +92,8 @@ pub struct EngineStats {
     pub flushed_bytes: u64,
     /// Checkpoints completed.
     pub checkpoints: u64,
+    /// Compactions completed.
+    pub compactions: u64,
     /// Reads served from memory.
     pub hot_reads: u64,
     /// Reads that went to a segment.
@@ -134,6 +137,7 @@ pub struct Engine<D: Disk> {
     sync: sync::SyncState,
     reads: read::Reads,
     house: housekeeping::House,
+    compactions: compact::Compactions,
     /// Files to remove once this frame is durable.
     removals: VecDeque<(u64, crate::segment::SegmentKey)>,
     /// Version of the next segment file.
@@ -167,6 +171,7 @@ impl<D: Disk> Engine<D> {
         self.maybe_sync();
         self.start_reads();
         self.housekeeping();
+        self.compact();
         self.tell_room();
     }
 
@@ -319,6 +324,8 @@ impl<D: Disk> Engine<D> {
             Pending::ReadIndex { key, log, version, position, chunks } => {
                 self.index_read(key, log, version, position, chunks, result);
             }
+            Pending::CompactRead { key } => self.compact_read(key, result),
+            Pending::CompactWrite { key } => self.compact_written(key, &result),
             Pending::Space => self.space_known(&result),
             Pending::Ignore => {}
         }
@@ -356,9 +363,7 @@ impl<D: Disk> Engine<D> {
     fn remove_files(&mut self, durable: u64) {
         while self.removals.front().is_some_and(|(seq, _)| *seq <= durable) {
             let Some((_, key)) = self.removals.pop_front() else { return };
-            self.files.doom(&mut self.disk, &mut self.ops, key);
-            self.reads.forget_file(key);
-            self.disk.submit(self.ops.add(Pending::Ignore), Op::Remove { path: key.path() });
+            self.remove_file(key);
         }
     }
 

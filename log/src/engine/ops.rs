@@ -35,6 +35,10 @@ pub(crate) enum Pending {
     ReadData { key: SegmentKey, position: u64, span: Vec<ChunkRef> },
     /// Chunk headers of a segment whose list is not known.
     ReadIndex { key: SegmentKey, log: usize, version: u64, position: u64, chunks: Vec<ChunkRef> },
+    /// A window of a segment that is being compacted.
+    CompactRead { key: SegmentKey },
+    /// A chunk that stays after compaction.
+    CompactWrite { key: SegmentKey },
     /// Free space.
     Space,
     /// Nothing depends on it (closing, removing).

@@ -451,7 +451,14 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    fn read_index(&mut self, key: SegmentKey, log: usize, version: u64, position: u64, chunks: Vec<ChunkRef>) {
+    pub(super) fn read_index(
+        &mut self,
+        key: SegmentKey,
+        log: usize,
+        version: u64,
+        position: u64,
+        chunks: Vec<ChunkRef>,
+    ) {
         let Some(bytes) = self.segment_bytes(log, key) else { return self.index_known(key) };
         if position >= bytes {
             if let Some(segment) = self.segment_mut(log, key) {

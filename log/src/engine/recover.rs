@@ -135,6 +135,7 @@ impl<D: Disk> Engine<D> {
             flushes_in_flight: 0,
             reads: read::Reads::new(cache),
             house: housekeeping::House::default(),
+            compactions: super::compact::Compactions::default(),
             removals: VecDeque::new(),
             next_version: 0,
             events: Vec::new(),
@@ -160,7 +161,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn restore(&mut self, record: LogRecord, present: &HashSet<SegmentKey>) {
-        let mut log = Partition::new(record.id, LogConfig::default(), record.stable.end, record.stable.lsn);
+        let mut log = Partition::new(record.id, LogConfig::keep_everything(), record.stable.end, record.stable.lsn);
         log.log_start = record.log_start;
         log.segments = record
             .stable
@@ -173,6 +174,7 @@ impl<D: Disk> Engine<D> {
                 end: s.end,
                 max_timestamp: s.max_timestamp,
                 created_ms: s.created_ms,
+                compacted: s.compacted,
                 missing: s.bytes > 0
                     && !present.contains(&SegmentKey { log: record.id, base: s.base, version: s.version }),
                 chunks: (s.bytes == 0).then(Vec::new),
@@ -298,7 +300,7 @@ impl<D: Disk> Engine<D> {
         let reflected = |e: &Self| index.and_then(|i| e.logs.get(i)).is_some_and(|l| lsn <= l.stable.lsn);
         match (control, index) {
             (Control::Create { start }, None) => {
-                let index = self.logs.insert(Partition::new(id, LogConfig::default(), start, lsn));
+                let index = self.logs.insert(Partition::new(id, LogConfig::keep_everything(), start, lsn));
                 self.by_id.insert(id, index);
             }
             (Control::Delete, Some(index)) if !reflected(self) => self.drop_log(index, lsn),

@@ -80,6 +80,15 @@ impl SyncState {
         }
     }
 
+    /// Number of the first checkpoint whose capture is still to come.
+    pub(super) fn next_capture(&self) -> u64 {
+        match self.stage {
+            Stage::Idle => self.number + 1,
+            Stage::Syncing | Stage::SyncingDir | Stage::Waiting { .. } => self.number + 2,
+            Stage::Writing { .. } => self.number + 1,
+        }
+    }
+
     pub(super) fn is_clean(&self) -> bool {
         matches!(self.stage, Stage::Idle) && !self.changed
     }
@@ -160,10 +169,11 @@ impl<D: Disk> Engine<D> {
         let Some(log) = self.logs.get_mut(captured.log).filter(|l| l.version == captured.version) else { return };
         log.unstable_from = if log.log_end > captured.stable.end { captured.unstable_from } else { None };
         log.stable = captured.stable;
-        // Retention may have dropped segments since.
+        // Retention may have dropped segments since. Those that a compaction has replaced meanwhile stay until the
+        // checkpoint that names their successors.
         log.stable
             .segments
-            .retain(|s| log.segments.iter().any(|live| live.base == s.base && live.version == s.version));
+            .retain(|s| s.end > log.log_start || log.segments.iter().any(|live| live.version == s.version));
     }
 
     /// INV-5: a sync that failed is never asked again.
@@ -204,6 +214,7 @@ impl<D: Disk> Engine<D> {
             Ok(_) => {
                 self.stats.checkpoints += 1;
                 self.journal.release(replay_from);
+                self.remove_replaced(self.sync.number);
             }
             Err(DiskError::Full { .. }) => {
                 // The older checkpoint counts on; the slot is written again when housekeeping asks.

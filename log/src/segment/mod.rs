@@ -65,6 +65,8 @@ pub struct Segment {
     pub max_timestamp: i64,
     /// Wall clock when it was begun, milliseconds.
     pub created_ms: i64,
+    /// Made by compaction, and not due for another one until enough has come after it.
+    pub compacted: bool,
     /// Its file was not there at start: right if its records turn out to be deleted, damage otherwise. Never written to.
     pub missing: bool,
     /// Chunks in order, without overlaps; `None` until loaded.
@@ -82,6 +84,7 @@ impl Segment {
             end: base,
             max_timestamp: i64::MIN,
             created_ms: now_ms,
+            compacted: false,
             missing: false,
             chunks: Some(Vec::new()),
         }

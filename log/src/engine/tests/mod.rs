@@ -3,6 +3,7 @@
 //! acknowledged (INV-1).
 
 mod basics;
+mod compaction;
 mod corruption;
 mod crashes;
 mod exhaustive;
