@@ -10,11 +10,13 @@
 //! 1. Batches stand in sequence order; one may be sent only if none behind it is in flight. So after a failure everything in
 //!    flight is awaited first, and then resent in order.
 //! 2. A batch keeps its bytes and its sequence through every retry whose outcome is not known: the broker recognises the last
-//!    five, and no more than five are ever unacknowledged.
+//!    five, and no more than five are ever sent beyond the last before the first unacknowledged one.
 //! 3. A batch may get a new sequence only where the broker has said that it does not have it: when the *first* unacknowledged
 //!    batch is out of sequence, a predecessor was given up (or the broker forgot this producer). Then, and when nothing is in
 //!    flight any more, all that is unacknowledged starts at sequence 0 of the next epoch, which also shuts out stragglers.
-//! 4. Epochs are counted per partition: a broker keeps producer state per partition, so one lane's reset needs no other's.
+//! 4. A broker that knows nothing of a producer takes any sequence as its first. So until the first batch of an identity and
+//!    epoch is acknowledged, it goes alone: a second one must not get there before it.
+//! 5. Epochs are counted per partition: a broker keeps producer state per partition, so one lane's reset needs no other's.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -126,6 +128,8 @@ pub(super) struct Lane {
     not_before: Option<Instant>,
     last_cause: Arc<str>,
     max_in_flight: usize,
+    /// A batch of the present identity and epoch has been acknowledged.
+    known_to_broker: bool,
 }
 
 /// The sequence `count` records after `sequence`; wraps to 0 as brokers expect.
@@ -146,6 +150,7 @@ impl Lane {
             not_before: None,
             last_cause: "not sent yet".into(),
             max_in_flight,
+            known_to_broker: false,
         }
     }
 
@@ -161,6 +166,18 @@ impl Lane {
 
     fn in_flight(&self) -> usize {
         self.unacknowledged.iter().filter(|e| e.progress == Progress::InFlight).count()
+    }
+
+    /// Rule 4.
+    fn limit(&self) -> usize {
+        if self.known_to_broker || self.identity.is_none() { self.max_in_flight } else { 1 }
+    }
+
+    /// Rule 2: counted from the oldest that is unacknowledged, those behind it that are acknowledged included, so that the
+    /// broker still remembers it.
+    fn has_room(&self) -> bool {
+        let oldest = self.unacknowledged.front().map_or(self.next_token + 1, |e| e.token);
+        self.next_token + 1 - oldest < u64::try_from(self.limit()).unwrap_or(u64::MAX)
     }
 
     /// Takes a new batch, after [`Next::Room`]; it is sent by the next [`Lane::next`].
@@ -192,14 +209,14 @@ impl Lane {
         }
         let Some(first) = self.unacknowledged.iter().position(|e| e.progress == Progress::Waiting) else {
             let elsewhere = in_flight > 0 && route != self.route;
-            return if in_flight < self.max_in_flight && !elsewhere { Next::Room } else { Next::Blocked };
+            return if self.has_room() && !elsewhere { Next::Room } else { Next::Blocked };
         };
         if let Some(not_before) = self.not_before.filter(|t| *t > now) {
             return Next::NotBefore(not_before);
         }
         // Rule 1: those before it are in flight on this very connection, none behind it is.
         let behind = self.unacknowledged.iter().skip(first).any(|e| e.progress == Progress::InFlight);
-        if behind || in_flight >= self.max_in_flight || (in_flight > 0 && route != self.route) {
+        if behind || in_flight >= self.limit() || (in_flight > 0 && route != self.route) {
             return Next::Blocked;
         }
         self.route = route;
@@ -247,6 +264,7 @@ impl Lane {
 
     fn renumber(&mut self) {
         self.reset = Reset::None;
+        self.known_to_broker = false;
         self.next_sequence = 0;
         for entry in &mut self.unacknowledged {
             entry.sequence = self.next_sequence;
@@ -261,6 +279,7 @@ impl Lane {
             Answer::Acknowledged { base_offset, append_time_ms } => {
                 self.failures = 0;
                 self.not_before = None;
+                self.known_to_broker = true;
                 let entry = self.unacknowledged.remove(index)?;
                 (!entry.given_up).then(|| Settled {
                     batch: entry.batch,
