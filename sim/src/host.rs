@@ -1,0 +1,166 @@
+//! The machine that the node runs on: its disk, which outlives the process, and ways to end the process.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use uuid::Uuid;
+use wherry_log::io::{Completion, Disk, DiskError, Op, SimConfig, SimDisk, Survive, Token};
+use wherry_log::{Engine, EngineConfig, Now};
+use wherry_node::NodeConfig;
+use wherry_node::config::Advertised;
+use wherry_node::core::Core;
+use wherry_node::entropy::Entropy;
+
+use crate::rng::Rng;
+use crate::small::SmallSegments;
+
+/// The disk as the node holds it: once its fuse has burned, every operation fails, as in a machine that loses power while
+/// the node is starting.
+#[derive(Debug)]
+pub(crate) struct Fused {
+    disk: Rc<RefCell<SimDisk>>,
+    fuse: Rc<Cell<Option<u64>>>,
+    refused: Vec<Token>,
+}
+
+impl Disk for Fused {
+    fn submit(&mut self, token: Token, op: Op) {
+        match self.fuse.get() {
+            Some(0) => self.refused.push(token),
+            left => {
+                self.fuse.set(left.map(|n| n - 1));
+                self.disk.submit(token, op);
+            }
+        }
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        out.extend(self.refused.drain(..).map(no_power));
+        self.disk.poll(out);
+    }
+
+    fn wait(&mut self, out: &mut Vec<Completion>) {
+        out.extend(self.refused.drain(..).map(no_power));
+        if out.is_empty() {
+            self.disk.wait(out);
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.refused.len() + self.disk.borrow().in_flight()
+    }
+
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+}
+
+fn no_power(token: Token) -> Completion {
+    let error = DiskError::Failed { what: "simulated machine".into(), message: "no power".into() };
+    Completion { token, result: Err(error) }
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// `kill -9`: what the disk completed stays, durable or not.
+    Kill,
+    /// The machine loses power: only what was made durable is sure to stay.
+    PowerCut,
+}
+
+pub(crate) type Node = Core<SmallSegments<Engine<Fused>>>;
+
+/// See the module.
+pub(crate) struct Host {
+    disk: Rc<RefCell<SimDisk>>,
+    engine: EngineConfig,
+    config: NodeConfig,
+    starts: u64,
+    rng: Rng,
+}
+
+/// What came of a start.
+pub(crate) enum Started {
+    Running(Box<Node>),
+    /// The power went before it ran.
+    Interrupted,
+    /// It refused to start, though nothing had been done to it that it must not survive.
+    Refused(String),
+}
+
+impl Host {
+    pub(crate) fn new(mut rng: Rng) -> Self {
+        let max_delay = [0, 3, 10, 40][rng.below(4)];
+        let disk = SimDisk::new(SimConfig { seed: rng.next(), capacity: 1 << 30, min_delay: 0, max_delay });
+        let config = NodeConfig {
+            cluster_id: Some("simulated".into()),
+            group_initial_rebalance_delay_ms: [0, 0, 300][rng.below(3)],
+            ..NodeConfig::default()
+        };
+        Self { disk: Rc::new(RefCell::new(disk)), engine: engine_config(&mut rng), config, starts: 0, rng }
+    }
+
+    /// Recovers what is on the disk.
+    pub(crate) fn start(&mut self, now: Now, interrupt: bool) -> Started {
+        self.starts += 1;
+        let fuse = Rc::new(Cell::new(interrupt.then(|| self.rng.between(0, 60))));
+        let disk = Fused { disk: Rc::clone(&self.disk), fuse: Rc::clone(&fuse), refused: Vec::new() };
+        let seed = self.rng.next();
+        let outcome = self.open(disk, now, seed);
+        match outcome {
+            Ok(node) => {
+                if fuse.get() == Some(0) {
+                    return Started::Interrupted;
+                }
+                fuse.set(None);
+                Started::Running(Box::new(node))
+            }
+            Err(_) if fuse.get() == Some(0) => Started::Interrupted,
+            Err(reason) => Started::Refused(reason),
+        }
+    }
+
+    fn open(&self, disk: Fused, now: Now, seed: u64) -> Result<Node, String> {
+        let fresh = Uuid::from_u128(u128::from(seed));
+        let (engine, _) = Engine::open(disk, self.engine.clone(), now, fresh).map_err(|e| e.to_string())?;
+        let advertised = Advertised { host: "node.sim".into(), port: 9092 };
+        let entropy = Entropy::seeded(seed ^ self.starts);
+        Core::with_entropy(self.config.clone(), advertised, SmallSegments(engine), now, entropy)
+            .map_err(|e| e.to_string())
+    }
+
+    /// What the disk holds after this end. The node is to be dropped first.
+    pub(crate) fn end(&mut self, how: End) {
+        let survive = Survive::Seeded(self.rng.next());
+        let after = match how {
+            End::Kill => self.disk.borrow().kill(survive),
+            End::PowerCut => self.disk.borrow().crash(survive),
+        };
+        self.disk = Rc::new(RefCell::new(after));
+    }
+
+    pub(crate) fn disk_is_busy(&self) -> bool {
+        self.disk.borrow().in_flight() > 0
+    }
+}
+
+/// Everything small, so that journals wrap, tails fill and segments roll within seconds.
+fn engine_config(rng: &mut Rng) -> EngineConfig {
+    let group_bytes = [4 << 10, 16 << 10, 64 << 10][rng.below(3)];
+    let chunk_bytes = [4 << 10, 8 << 10][rng.below(2)];
+    EngineConfig {
+        journal_file_bytes: [128 << 10, 256 << 10, 512 << 10][rng.below(3)],
+        journal_files: [3, 4, 6][rng.below(3)],
+        group_bytes,
+        tail_bytes: group_bytes * [4, 8][rng.below(2)],
+        flush_bytes: chunk_bytes * [1, 4][rng.below(2)],
+        chunk_bytes,
+        read_cache_bytes: 64 << 10,
+        read_bytes: 16 << 10,
+        open_files: 8,
+        reserve_bytes: 0,
+        housekeeping_ms: 200,
+        ..EngineConfig::default()
+    }
+}
