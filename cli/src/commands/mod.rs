@@ -3,6 +3,7 @@
 mod completions;
 mod consume;
 mod group;
+mod log;
 mod node;
 mod produce;
 mod sidecar;
@@ -73,6 +74,9 @@ enum Command {
     /// Consumer groups: list, describe with lag, reset, delete
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// The files of a node
+    #[command(subcommand)]
+    Log(log::LogCommand),
     Completions(completions::CompletionsArgs),
 }
 
@@ -91,6 +95,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         | Command::Consume(_)
         | Command::Topic(_)
         | Command::Group(_)
+        | Command::Log(_)
         | Command::Completions(_) => ("wherry-cli", "error"),
     };
     let logs = set_up_logs(&common, service, usual)?;
@@ -102,6 +107,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
 async fn dispatch(command: Command, common: &Common) -> Result<ExitCode> {
     let done = match command {
         Command::Demo(args) => return Box::pin(demo::run(args, common)).await,
+        Command::Log(command) => return log::run(command, common.output),
         Command::Up(args) => Box::pin(up::run(args, common.output)).await,
         Command::Node(args) => Box::pin(node::run(args, common.output)).await,
         Command::Sidecar(args) => Box::pin(sidecar::run(args, common.output)).await,

@@ -90,19 +90,19 @@ impl Text {
     }
 
     fn seconds(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        self.histogram(name, help, histogram, 1e-9);
+        self.histogram(name, help, histogram, 1e9);
     }
 
     /// Buckets below their upper bound (exclusive there, inclusive here: a bound of 2^n counts integers up to 2^n - 1).
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram, unit: f64) {
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram, per_unit: f64) {
         self.head(name, "histogram", help);
         let mut below = 0;
         for (bound, count) in histogram.buckets() {
             below += count;
-            let bound = bound.map_or_else(|| "+Inf".into(), |bound| ((bound - 1) as f64 * unit).to_string());
+            let bound = bound.map_or_else(|| "+Inf".into(), |bound| ((bound - 1) as f64 / per_unit).to_string());
             self.sample(&format!("{name}_bucket"), &format!("{{le=\"{bound}\"}}"), below);
         }
-        self.sample(&format!("{name}_sum"), "", histogram.sum() as f64 * unit);
+        self.sample(&format!("{name}_sum"), "", histogram.sum() as f64 / per_unit);
         self.sample(&format!("{name}_count"), "", below);
     }
 }
@@ -126,7 +126,7 @@ mod tests {
             "wherry_node_requests_total{api=\"Produce\"} 2",
             "wherry_node_append_latency_seconds_count 2",
             "wherry_node_append_latency_seconds_bucket{le=\"+Inf\"} 2",
-            "wherry_node_append_latency_seconds_bucket{le=\"0.0000010230000000000001\"} 1",
+            "wherry_node_append_latency_seconds_bucket{le=\"0.000001023\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
