@@ -78,6 +78,8 @@ pub const MAX_FETCH_WAIT_MS: i32 = 300_000;
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 200_000;
 /// Uncompressed bytes of a batch that is looked into: those for compacted topics, and the node's own.
 pub const MAX_INSPECTED_BATCH_BYTES: usize = 64 << 20;
+/// Coordinators that one request may ask for.
+pub const MAX_COORDINATOR_KEYS: usize = 10_000;
 /// Topics that one CreateTopics, DeleteTopics or CreatePartitions request may change.
 pub const MAX_TOPICS_PER_CHANGE: usize = 10_000;
 /// Partitions that one request may make.

@@ -1,5 +1,7 @@
 //! DescribeConfigs: every setting of a topic or of this node, where it comes from, and what it means.
 
+use std::collections::BTreeSet;
+
 use wherry_metadata::{ConfigKey, ConfigKind, Topic};
 
 use super::errors::{ApiError, shown};
@@ -16,9 +18,12 @@ use wherry_wire::codec::{ResponseError, StrBytes};
 /// Answers for each resource.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeConfigsRequest) -> Outcome {
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
+    let mut seen = BTreeSet::new();
     let results = request
         .resources
         .iter()
+        // Each once, however often it is named: a small request must not make a huge response (INV-8).
+        .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.as_str())))
         .map(|resource| {
             let mut result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)

@@ -19,6 +19,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
         .with_usable_bytes(-1);
     result.topics = match &request.topics {
         None => core.meta.topics_from("").map(|topic| describe(core, topic, 0..topic.partitions)).collect(),
+        // An answer per partition that is named: it grows no faster than the request.
         Some(list) => list
             .iter()
             .filter_map(|asked| {

@@ -4,6 +4,7 @@ use super::errors::ApiError;
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use crate::limits::MAX_COORDINATOR_KEYS;
 use wherry_wire::codec::messages::find_coordinator_response::Coordinator;
 use wherry_wire::codec::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
@@ -13,6 +14,9 @@ const TRANSACTION: i8 = 1;
 
 /// Answers for one key (to version 3) or many (KIP-699).
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &FindCoordinatorRequest) -> Outcome {
+    if request.coordinator_keys.len() > MAX_COORDINATOR_KEYS {
+        return Outcome::Close(format!("{} coordinators asked for at once", request.coordinator_keys.len()));
+    }
     let mut response = FindCoordinatorResponse::default();
     if ctx.version >= 4 {
         response.coordinators =

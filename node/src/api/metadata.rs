@@ -1,7 +1,8 @@
 //! Metadata: nodes, topics and their partitions. Topics are made on the way where that is switched on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use foldhash::fast::RandomState;
 use uuid::Uuid;
 use wherry_metadata::{Command, Topic};
 
@@ -55,7 +56,7 @@ fn missing_topics<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequ
     if !core.config.auto_create_topics || !(ctx.version < 4 || request.allow_auto_topic_creation) {
         return Vec::new();
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     request
         .topics
         .iter()
@@ -87,7 +88,12 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> 
         None => every_topic(core, operations),
         // In version 0 an empty list means all.
         Some(list) if list.is_empty() && ctx.version == 0 => every_topic(core, operations),
-        Some(list) => list.iter().map(|t| asked_topic(core, t.name.as_ref(), t.topic_id, operations)).collect(),
+        // Each once, however often it is named: a small request must not make a huge response (INV-8).
+        Some(list) => {
+            let mut seen = HashSet::with_capacity_and_hasher(list.len(), RandomState::default());
+            let unique = list.iter().filter(|t| seen.insert((t.name.as_deref(), t.topic_id)));
+            unique.map(|t| asked_topic(core, t.name.as_ref(), t.topic_id, operations)).collect()
+        }
     };
     ctx.reply(&response)
 }

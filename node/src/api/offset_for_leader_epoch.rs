@@ -51,6 +51,8 @@ fn end_of<S: LogStore>(
         // The epoch that goes on has no end yet: it ends where consumers can see to.
         epoch if epoch == leader => Ok(Some((leader, info.durable_end))),
         epoch if epoch > leader => Ok(None),
-        epoch => Ok(core.store.epoch_end(log, epoch)),
+        // Of an epoch older than all that is left everything is gone: it ended where the log begins now. Without this
+        // answer a consumer at the start of an emptied log would believe that its position was truncated.
+        epoch => Ok(core.store.epoch_end(log, epoch).or(Some((epoch, info.log_start)))),
     }
 }

@@ -200,6 +200,7 @@ impl<S: LogStore> Core<S> {
                 let api_key = decoded.api_key();
                 let id = connection.open(api_key, length, self.now.monotonic_ns);
                 self.stats.api(api_key).requests.add(1);
+                let _span = tracing::debug_span!("request", api_key, conn = conn.as_u64()).entered();
                 let outcome = api::dispatch(self, id, decoded);
                 self.conclude(id, outcome);
             }

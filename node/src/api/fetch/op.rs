@@ -66,6 +66,8 @@ impl Part {
 
     /// Takes what was read. Where more is there than was read, waiting for more would be pointless.
     pub(crate) fn take(&mut self, served: Served) {
+        // A read that the disk brought later may hold what became durable meanwhile.
+        self.now.high_watermark = self.now.high_watermark.max(served.next.0);
         let more = served.next.0 < self.now.high_watermark;
         self.data = served.batches;
         self.known_bytes = if more { usize::MAX } else { self.data_bytes() };

@@ -1,5 +1,7 @@
 //! DescribeGroups.
 
+use std::collections::BTreeSet;
+
 use super::{ask, shared, wire, wire_option};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
@@ -21,7 +23,10 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages
 }
 
 fn request(body: &messages::DescribeGroupsRequest) -> DescribeRequest {
-    DescribeRequest { groups: body.groups.iter().map(|g| shared(g)).collect() }
+    // Each once, however often it is named: a small request must not make a huge response (INV-8).
+    let mut seen = BTreeSet::new();
+    let groups = body.groups.iter().filter(|g| seen.insert(g.as_str()));
+    DescribeRequest { groups: groups.map(|g| shared(g)).collect() }
 }
 
 pub(super) fn answer(ctx: &Ctx, response: DescribeResponse) -> Outcome {

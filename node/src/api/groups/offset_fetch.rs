@@ -1,5 +1,7 @@
 //! OffsetFetch: one group before version 8, several from then on.
 
+use std::collections::BTreeSet;
+
 use super::{ask, shared, wire};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
@@ -34,7 +36,9 @@ fn request(ctx: &Ctx, body: &messages::OffsetFetchRequest) -> OffsetFetchRequest
                 .as_ref()
                 .map(|list| list.iter().map(|t| (shared(&t.name), t.partition_indexes.clone())).collect()),
         };
-        body.groups.iter().map(one).collect()
+        // Each once, however often it is named: a small request must not make a huge response (INV-8).
+        let mut seen = BTreeSet::new();
+        body.groups.iter().filter(|group| seen.insert(group.group_id.as_str())).map(one).collect()
     } else {
         let topics = body
             .topics

@@ -130,3 +130,25 @@ proptest! {
         prop_assert_eq!(found.error_code, 0);
     }
 }
+
+/// A request of a few kilobytes that names one large thing over and over.
+#[test]
+fn small_requests_make_no_huge_responses() {
+    use wherry_wire::codec::messages::describe_configs_request::DescribeConfigsResource;
+    use wherry_wire::codec::messages::metadata_request::MetadataRequestTopic;
+    use wherry_wire::codec::messages::{DescribeConfigsRequest, FindCoordinatorRequest, MetadataRequest};
+    let mut node = node();
+    let conn = node.connect();
+    node.create_topic(conn, "t", 1000, &[]);
+    let asked = MetadataRequestTopic::default().with_name(Some(name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked; 50_000]));
+    assert_eq!(node.ask(conn, 9, &request).topics.len(), 1);
+    let resource = DescribeConfigsResource::default().with_resource_type(2).with_resource_name(text("t"));
+    let request = DescribeConfigsRequest::default()
+        .with_resources(vec![resource.with_configuration_keys(None); 50_000])
+        .with_include_documentation(true);
+    assert_eq!(node.ask(conn, 4, &request).results.len(), 1);
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g"); 100_000]);
+    node.send(conn, 4, &request);
+    assert!(node.closed(conn).is_some());
+}

@@ -99,7 +99,7 @@ fn topics_are_made_on_the_way_only_where_that_is_on() {
     let response = node.ask(conn, 9, &ask_for(&["fresh", "fresh", "bad name", "__consumer_offsets"]));
     let codes: Vec<i16> = response.topics.iter().map(|t| t.error_code).collect();
     let invalid = ResponseError::InvalidTopicException.code();
-    assert_eq!(codes, [0, 0, invalid, ResponseError::UnknownTopicOrPartition.code()]);
+    assert_eq!(codes, [0, invalid, ResponseError::UnknownTopicOrPartition.code()]);
     assert_eq!(response.topics[0].partitions.len(), 4);
     let unwilling = ask_for(&["other"]).with_allow_auto_topic_creation(false);
     assert_eq!(node.ask(conn, 9, &unwilling).topics[0].error_code, ResponseError::UnknownTopicOrPartition.code());
@@ -383,21 +383,23 @@ fn where_an_epoch_ended() {
     let mut node = node();
     let conn = node.connect();
     node.create_topic(conn, "t", 1, &[]);
+    node.create_topic(conn, "empty", 1, &[]);
     node.produce(conn, "t", batch(&["a", "b"]));
     let mut node = node.restart(config());
     let conn = node.connect();
     node.produce(conn, "t", batch(&["c"]));
-    let ask = |node: &mut Node, known, epoch| {
+    let ask = |node: &mut Node, topic: &str, known, epoch| {
         let partition = OffsetForLeaderPartition::default().with_current_leader_epoch(known).with_leader_epoch(epoch);
-        let topic = OffsetForLeaderTopic::default().with_topic(name("t")).with_partitions(vec![partition]);
+        let topic = OffsetForLeaderTopic::default().with_topic(name(topic)).with_partitions(vec![partition]);
         let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
         let response = node.ask(conn, 4, &request);
         let found = &response.topics[0].partitions[0];
         (found.error_code, found.leader_epoch, found.end_offset)
     };
-    assert_eq!(ask(&mut node, -1, 0), (0, 0, 2));
-    assert_eq!(ask(&mut node, 1, 1), (0, 1, 3), "a start of the node is a new epoch");
-    assert_eq!(ask(&mut node, 1, 2), (0, -1, -1));
-    assert_eq!(ask(&mut node, 0, 0), (ResponseError::FencedLeaderEpoch.code(), -1, -1));
-    assert_eq!(ask(&mut node, 5, 0), (ResponseError::UnknownLeaderEpoch.code(), -1, -1));
+    assert_eq!(ask(&mut node, "t", -1, 0), (0, 0, 2));
+    assert_eq!(ask(&mut node, "empty", -1, 0), (0, 0, 0), "no records, so the epoch ended where the log begins");
+    assert_eq!(ask(&mut node, "t", 1, 1), (0, 1, 3), "a start of the node is a new epoch");
+    assert_eq!(ask(&mut node, "t", 1, 2), (0, -1, -1));
+    assert_eq!(ask(&mut node, "t", 0, 0), (ResponseError::FencedLeaderEpoch.code(), -1, -1));
+    assert_eq!(ask(&mut node, "t", 5, 0), (ResponseError::UnknownLeaderEpoch.code(), -1, -1));
 }
