@@ -11,18 +11,19 @@ use tokio_util::sync::CancellationToken;
 use wherry_client::admin::NewTopic;
 use wherry_client::{
     Client, ClientError, Committer, ConsumedRecord, Consumer, ConsumerConfig, Delivery, OffsetReset, ProduceRecord,
-    Producer, RebalanceEvents, RecordMetadata, TopicPartition,
+    Producer, RebalanceEvents, RecordMetadata, RevokeWhen, TopicPartition,
 };
 
 use super::{Backend, Member, MemberSpec, Polled, Receipt, Start, Taken};
 use crate::config::SidecarConfig;
+use crate::limits;
 
-/// Lanes of records with a key, besides the one for records without.
-const KEY_LANES: u64 = 32;
 /// First and longest pause between attempts to reach the cluster.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// `TOPIC_ALREADY_EXISTS` in the Kafka protocol.
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// How long a revoked partition is kept at most; what is out of it may be settled for less than that.
+const REVOKE_GRACE: Duration = limits::REVOKE_DRAIN.saturating_add(Duration::from_secs(2));
 /// Bytes fetched ahead for one membership; what is delivered is bounded elsewhere.
 const PREFETCH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -116,9 +117,8 @@ impl Backend for Cluster {
         let Some(producer) = self.producer() else {
             return Ok(Taken::Later(record));
         };
-        let lane = lane(&record);
         Ok(match producer.try_send(record)? {
-            Ok(delivery) => Taken::Now(ClusterReceipt { delivery, lane }),
+            Ok(delivery) => Taken::Now(ClusterReceipt(delivery)),
             Err(record) => Taken::Later(record),
         })
     }
@@ -130,9 +130,7 @@ impl Backend for Cluster {
         let this = self.clone();
         async move {
             let (_, producer) = this.up("publish").await?;
-            let lane = lane(&record);
-            let delivery = producer.send(record).await?;
-            Ok(ClusterReceipt { delivery, lane })
+            Ok(ClusterReceipt(producer.send(record).await?))
         }
     }
 
@@ -145,6 +143,8 @@ impl Backend for Cluster {
                     Start::Earliest => OffsetReset::Earliest,
                     Start::Latest => OffsetReset::Latest,
                 },
+                revoke_when: RevokeWhen::Released,
+                revoke_grace: REVOKE_GRACE,
                 prefetch_bytes: PREFETCH_BYTES,
                 fetch_max_bytes: PREFETCH_BYTES,
                 ..ConsumerConfig::in_group(&*spec.group)
@@ -198,35 +198,22 @@ impl Backend for Cluster {
     }
 }
 
-/// Receipts of one key resolve in order; those without a key go to the same partition while a batch fills.
-fn lane(record: &ProduceRecord) -> usize {
-    use std::hash::BuildHasher;
-    let key = match (&record.partition, &record.key) {
-        (Some(partition), _) => u64::from(partition.unsigned_abs()),
-        (None, Some(key)) => foldhash::fast::FixedState::default().hash_one(&**key),
-        (None, None) => return 0,
-    };
-    1 + usize::try_from(key % KEY_LANES).unwrap_or_default()
-}
-
 /// Receipt of a record sent by the client.
 #[derive(Debug)]
-pub struct ClusterReceipt {
-    delivery: Delivery,
-    lane: usize,
-}
+pub struct ClusterReceipt(Delivery);
 
 impl Future for ClusterReceipt {
     type Output = Result<RecordMetadata, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.delivery).poll(context)
+        Pin::new(&mut self.0).poll(context)
     }
 }
 
 impl Receipt for ClusterReceipt {
     fn lane(&self) -> usize {
-        self.lane
+        // Batches of one partition are acknowledged in order.
+        usize::try_from(self.0.partition()).unwrap_or_default()
     }
 }
 
@@ -278,6 +265,10 @@ impl Member for ClusterMember {
 
     fn resume(&mut self, partitions: &[TopicPartition]) {
         self.consumer.resume(partitions);
+    }
+
+    fn release(&mut self) {
+        self.consumer.release();
     }
 
     async fn close(self) -> Result<(), ClientError> {

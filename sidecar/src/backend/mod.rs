@@ -8,7 +8,8 @@
 //! - A receipt MUST resolve; `Ok` means durable as the topic's settings say.
 //! - `next` MUST be safe to drop at any point without losing records or events, and MUST hand out rebalance events before records of
 //!   the generation that they begin.
-//! - A partition that is being revoked MUST stay committable until `next` is called with `want > 0`, or a grace time passed.
+//! - A partition that is being revoked MUST stay committable until `release` is called, or a grace time longer than
+//!   [`crate::limits::REVOKE_DRAIN`] passed; none of its records may be handed out meanwhile.
 //! - `commit` MUST fail with [`ClientError::Stale`] when its generation is over, and MUST NOT apply it.
 
 pub mod cluster;
@@ -120,6 +121,9 @@ pub trait Member: Send + 'static {
 
     /// Undoes `pause`.
     fn resume(&mut self, partitions: &[TopicPartition]);
+
+    /// Gives up what is being revoked.
+    fn release(&mut self);
 
     /// Leaves the group.
     fn close(self) -> impl Future<Output = Result<(), ClientError>> + Send;

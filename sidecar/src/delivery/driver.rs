@@ -75,7 +75,6 @@ pub(crate) async fn run<B: Backend>(
         call_ends: VecDeque::new(),
         committing: None,
         retry_commit: None,
-        must_poll: false,
         starved: false,
         bytes: 0,
         idle_since: Instant::now(),
@@ -144,8 +143,6 @@ struct Driver<B: Backend> {
     call_ends: VecDeque<(Instant, CallId)>,
     committing: Option<BoxFuture<'static, Result<(), ClientError>>>,
     retry_commit: Option<Instant>,
-    /// A revocation waits for the next poll.
-    must_poll: bool,
     /// Wants records and may not ask for them.
     starved: bool,
     /// What this group has counted in `held_bytes`.
@@ -311,14 +308,8 @@ impl<B: Backend> Driver<B> {
             News::Paused => {
                 self.membership = Membership::Joining(self.shared.backend.join(self.spec.clone()).boxed());
             }
-            News::Polled(Ok(Polled::Records(records))) => {
-                self.must_poll = false;
-                self.group.records(records);
-            }
-            News::Polled(Ok(Polled::Rebalance(event))) => {
-                self.must_poll = false;
-                self.rebalance(event);
-            }
+            News::Polled(Ok(Polled::Records(records))) => self.group.records(records),
+            News::Polled(Ok(Polled::Rebalance(event))) => self.rebalance(event),
             News::Joined(Err(error)) | News::Polled(Err(error)) => return self.failed(&error),
         }
         None
@@ -329,7 +320,6 @@ impl<B: Backend> Driver<B> {
         match event {
             RebalanceEvent::Revoking { partitions, .. } => {
                 self.group.revoking(&partitions, (Instant::now() + limits::REVOKE_DRAIN).into_std());
-                self.must_poll = true;
             }
             RebalanceEvent::Assigned { generation, added, .. } => self.group.assigned(generation, &added),
             RebalanceEvent::Lost { generation, partitions } => self.group.lost(generation, &partitions),
@@ -363,7 +353,6 @@ impl<B: Backend> Driver<B> {
     fn rejoin(&mut self) {
         self.group.reset();
         self.committing = None;
-        self.must_poll = false;
         self.membership = Membership::Pausing(Box::pin(tokio::time::sleep(limits::GROUP_RETRY)));
     }
 
@@ -372,6 +361,11 @@ impl<B: Backend> Driver<B> {
     /// Lets the group act on what came, and does what it says.
     fn settle_up(&mut self, now: Instant) {
         self.expire(now);
+        if self.group.give_up_revoked(now.into_std())
+            && let Membership::Member(member) = &mut self.membership
+        {
+            member.release();
+        }
         self.group.turn(now.into_std());
         while self.act() {
             self.group.turn(now.into_std());
@@ -514,11 +508,6 @@ impl<B: Backend> Driver<B> {
 
     /// How many records to ask for now.
     fn want(&mut self, now: Instant) -> usize {
-        if !self.group.may_poll(now.into_std()) {
-            return 0;
-        }
-        // What was given up just now has to be told.
-        self.act();
         let demand = self.group.demand(now.into_std()).min(limits::POLL_MESSAGES);
         let held = usize::try_from(self.shared.stats.held_bytes.get()).unwrap_or_default();
         let allowed = match (held < self.shared.limits.window_bytes, self.bytes) {
@@ -528,7 +517,7 @@ impl<B: Backend> Driver<B> {
             (false, _) => 0,
         };
         self.starved = allowed < demand;
-        allowed.max(usize::from(self.must_poll))
+        allowed
     }
 
     fn deadline(&self, now: Instant) -> Instant {

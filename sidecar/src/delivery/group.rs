@@ -425,9 +425,10 @@ impl Group {
         self.revoke_by = Some(self.revoke_by.map_or(by, |earlier| earlier.min(by)));
     }
 
-    /// Whether the cluster may be asked for records: not while partitions are to go whose messages are still out.
-    pub fn may_poll(&mut self, now: Instant) -> bool {
-        let Some(by) = self.revoke_by else { return true };
+    /// Gives up partitions that are to go, once nothing of them is out any more or time is up. `true`: they were given up now, and
+    /// the cluster has to be told.
+    pub fn give_up_revoked(&mut self, now: Instant) -> bool {
+        let Some(by) = self.revoke_by else { return false };
         let mut going = self.windows.iter().filter(|(_, partition)| partition.revoking);
         let unsettled = going.any(|(id, p)| {
             let committing = self.committing.iter().flatten().any(|(committing, _)| committing == id);
@@ -436,19 +437,11 @@ impl Group {
         if unsettled && now < by {
             return false;
         }
-        self.give_up();
-        true
-    }
-
-    fn give_up(&mut self) {
         self.revoke_by = None;
-        let going: Vec<TopicPartition> = self
-            .windows
-            .values()
-            .filter(|partition| partition.revoking)
-            .map(|partition| partition.at.clone())
-            .collect();
+        let going = self.windows.values().filter(|partition| partition.revoking);
+        let going: Vec<TopicPartition> = going.map(|partition| partition.at.clone()).collect();
         self.lost(self.generation, &going);
+        true
     }
 
     /// These partitions are gone.
@@ -750,3 +743,6 @@ pub fn size(record: &ConsumedRecord) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
     length(&record.key) + length(&record.value) + headers
 }
+
+#[cfg(test)]
+mod tests;

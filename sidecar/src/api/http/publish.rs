@@ -27,6 +27,8 @@ const KEY: &str = "wherry-key";
 const MESSAGE_ID: &str = "wherry-message-id";
 /// Request headers that become headers of the message, without this.
 const HEADER_PREFIX: &str = "wherry-header-";
+/// What curl says of any body unless it is told otherwise; so it says nothing.
+const CURL_TYPE: &str = "application/x-www-form-urlencoded";
 /// What JSON may be larger than what it says: base64, escapes, field names.
 const JSON_FACTOR: usize = 2;
 
@@ -115,7 +117,7 @@ fn raw(topic: String, params: ToTopic, headers: &HeaderMap, payload: Bytes) -> R
         key: params.key.map(Bytes::from).or_else(|| text(KEY)),
         payload,
         headers: carried.collect(),
-        content_type: utf8(header::CONTENT_TYPE.as_str())?,
+        content_type: Some(utf8(header::CONTENT_TYPE.as_str())?).filter(|given| given != CURL_TYPE).unwrap_or_default(),
         message_id: utf8(MESSAGE_ID)?,
         partition: params.partition,
         ..v1::Message::default()

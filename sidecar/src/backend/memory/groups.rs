@@ -1,7 +1,7 @@
 //! Groups of the cluster in memory: membership, cooperative rebalances, commits checked by generation.
 //!
-//! A partition moves in two steps, as with a real coordinator: its owner is told (`Revoking`), gives it up at its next `next(want > 0)`,
-//! and only then the new owner gets it, under a new generation.
+//! A partition moves in two steps, as with a real coordinator: its owner is told (`Revoking`), gives it up with `release`, and only
+//! then the new owner gets it, under a new generation.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
@@ -181,7 +181,6 @@ impl MemoryMember {
     /// What there is to say now.
     fn ready(&self, want: usize) -> Option<Result<Polled, ClientError>> {
         let mut state = self.cluster.state();
-        let counts = state.partition_counts();
         let Some(member) = state.groups.membership(&self.group, self.id) else {
             return Some(Err(ClientError::Closed { what: "the consumer" }));
         };
@@ -190,17 +189,6 @@ impl MemoryMember {
         }
         if want == 0 {
             return None;
-        }
-        if !member.revoking.is_empty() {
-            for at in std::mem::take(&mut member.revoking) {
-                member.owned.remove(&at);
-            }
-            if let Some(group) = state.groups.groups.get_mut(&self.group) {
-                group.deal(&counts);
-            }
-            drop(state);
-            self.cluster.touch();
-            return self.ready(want);
         }
         let records = if state.away { Vec::new() } else { state.fetch(&self.group, self.id, want) };
         (!records.is_empty()).then_some(Ok(Polled::Records(records)))
@@ -219,7 +207,7 @@ impl State {
             // "At the end" is decided when the partition is first read.
             let end = i64::try_from(log.len()).unwrap_or(i64::MAX);
             *position = (*position).min(end);
-            if member.paused.contains(at) {
+            if member.paused.contains(at) || member.revoking.contains(at) {
                 continue;
             }
             let from = usize::try_from(*position).unwrap_or_default();
@@ -287,6 +275,21 @@ impl Member for MemoryMember {
         if let Some(member) = state.groups.membership(&self.group, self.id) {
             member.paused.retain(|at| !partitions.contains(at));
         }
+    }
+
+    fn release(&mut self) {
+        let mut state = self.cluster.state();
+        let counts = state.partition_counts();
+        if let Some(group) = state.groups.groups.get_mut(&self.group)
+            && let Some(member) = group.members.get_mut(&self.id)
+        {
+            for at in std::mem::take(&mut member.revoking) {
+                member.owned.remove(&at);
+            }
+            group.deal(&counts);
+        }
+        drop(state);
+        self.cluster.touch();
     }
 
     async fn close(self) -> Result<(), ClientError> {
