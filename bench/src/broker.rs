@@ -220,7 +220,7 @@ impl Drop for Broker {
 
 /// An address that was free a moment ago, below the ports that the kernel gives to outgoing connections: a client that
 /// retries while a broker is down could otherwise be given the broker's own port.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     let start = u16::try_from(std::process::id() % 10_000)?;
     let ports = (0..10_000).map(|i| 10_000 + (start + i) % 10_000);
     let free = ports.map(|p| SocketAddr::from(([127, 0, 0, 1], p))).filter(|a| TcpListener::bind(a).is_ok());

@@ -3,6 +3,7 @@
 //! Brokers are processes seen from outside; nothing here may link or know the inside of the node. `bench/README.md`
 //! says how to run it and how to read it.
 
+pub mod app;
 pub mod broker;
 pub mod device;
 pub mod figures;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use wherry_bench::figures::{Run, consume, idle, latency, produce, restart, topics};
+use wherry_bench::app::{self, AppArgs};
+use wherry_bench::figures::{Run, consume, idle, latency, produce, restart, sidecar, topics};
 use wherry_bench::measure::{Sample, Samples, say};
 use wherry_bench::null_node::NullNode;
 use wherry_bench::report::{Verdict, cases, write};
@@ -35,6 +36,8 @@ enum Action {
         /// The files.
         files: Vec<PathBuf>,
     },
+    /// Be an application at a sidecar: publish one by one, and perhaps receive.
+    App(AppArgs),
     /// Serve as the null node.
     NullNode {
         /// Where to listen.
@@ -58,6 +61,7 @@ enum Figure {
     Topics,
     Restart,
     Idle,
+    Sidecar,
 }
 
 impl Figure {
@@ -70,6 +74,7 @@ impl Figure {
             Figure::Topics => topics::run,
             Figure::Restart => restart::run,
             Figure::Idle => idle::run,
+            Figure::Sidecar => sidecar::run,
         }
     }
 }
@@ -104,7 +109,9 @@ fn report(setup: &Setup, files: &[PathBuf]) -> Result<()> {
 
 fn summarize(setup: &Setup, samples: &[Sample]) -> Result<String> {
     let cases = cases(samples);
-    let asked = [produce::asked(), consume::asked(), latency::asked(), restart::asked(), idle::asked()].concat();
+    let asked =
+        [produce::asked(), consume::asked(), latency::asked(), restart::asked(), idle::asked(), sidecar::asked()]
+            .concat();
     let judged = |(figure, case, ask)| cases.iter().find(|c| c.figure == figure && c.case == case)?.judge(ask);
     let mut verdicts: Vec<Verdict> = asked.into_iter().filter_map(judged).collect();
     verdicts.extend(topics::verdicts(&cases));
@@ -126,6 +133,10 @@ fn main() -> Result<()> {
     match arguments.command {
         Action::Run { figures } => measure(arguments.setup, &figures),
         Action::Report { files } => report(&arguments.setup, &files),
+        Action::App(app) => {
+            print(&app::run(&app)?.to_string());
+            Ok(())
+        }
         Action::NullNode { listen, partitions, record_bytes } => NullNode { partitions, record_bytes }.serve(listen),
     }
 }

@@ -59,6 +59,8 @@ pub enum Ask {
     AtLeast(&'static str, &'static str, f64),
     /// Wherry's number is at most this many times the contender's.
     AtMost(&'static str, &'static str, f64),
+    /// Wherry's number is at least this.
+    Above(&'static str, f64),
     /// Wherry's number is at most this.
     Below(&'static str, f64),
     /// Wherry's median acknowledgement is at most twice the device's own write, plus 100 us.
@@ -147,6 +149,10 @@ impl Case {
                 let ours = self.number("wherry", name)?;
                 verdict(format!("{name} <= {}", short(limit)), short(ours), ours <= limit)
             }
+            Ask::Above(name, limit) => {
+                let ours = self.number("wherry", name)?;
+                verdict(format!("{name} >= {}", short(limit)), short(ours), ours >= limit)
+            }
             Ask::NearDevice => {
                 let (ours, device) = (self.number("wherry", "ack_p50_us")?, self.number("device", "ack_p50_us")?);
                 let limit = 2.0 * device + 100.0;
@@ -174,10 +180,13 @@ pub fn judge_against(cases: &[Case], figure: &str, case: &str, base: &str, share
     Some(Verdict { of: format!("{figure}: {case}"), want, have, met })
 }
 
-const COLUMNS: [(&str, &str); 15] = [
+const COLUMNS: [(&str, &str); 18] = [
     ("rate", "msg/s"),
     ("broker_us", "broker CPU us/msg"),
     ("client_us", "client CPU us/msg"),
+    ("sidecar_us", "sidecar CPU us/msg"),
+    ("per_sidecar_core", "msg/s per sidecar core"),
+    ("sidecar_rss_mib", "sidecar RSS MiB"),
     ("ack_p50_us", "ack p50 us"),
     ("ack_p99_us", "ack p99 us"),
     ("e2e_p50_us", "e2e p50 us"),

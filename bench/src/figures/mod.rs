@@ -5,6 +5,7 @@ pub mod idle;
 pub mod latency;
 pub mod produce;
 pub mod restart;
+pub mod sidecar;
 pub mod topics;
 
 use anyhow::Result;
