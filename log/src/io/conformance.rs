@@ -383,3 +383,75 @@ pub(super) fn real_dirs() -> Vec<RealDirs> {
     }
     dirs.into_iter().map(|dir| RealDirs { dir, count: std::cell::Cell::new(0) }).collect()
 }
+
+/// A small file system of its own, mounted from a file for as long as this lives.
+pub(super) struct SmallFs {
+    dir: tempfile::TempDir,
+}
+
+impl SmallFs {
+    /// None, with a notice, where this process may not mount.
+    pub(super) fn mount(megabytes: u32) -> Option<Self> {
+        let fs = Self { dir: tempfile::tempdir().unwrap() };
+        let (image, mount) = (fs.dir.path().join("image"), fs.path());
+        std::fs::create_dir(&mount).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(u64::from(megabytes) << 20).unwrap();
+        let made = run("mkfs.ext4", &["-q", "-b", "4096", "-m", "0"], &[&image]);
+        let mounted = made.and_then(|()| run("mount", &["-o", "loop"], &[&image, &mount]));
+        match mounted {
+            Ok(()) => Some(fs),
+            Err(why) => {
+                println!("skipped: can't mount a small file system ({why})");
+                None
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.path().join("mount")
+    }
+}
+
+impl Drop for SmallFs {
+    fn drop(&mut self) {
+        if let Err(why) = run("umount", &[], &[&self.path()]) {
+            println!("{why}");
+        }
+    }
+}
+
+fn run(program: &str, flags: &[&str], paths: &[&std::path::Path]) -> Result<(), String> {
+    let output = std::process::Command::new(program).args(flags).args(paths).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(e) => Err(format!("{program}: {e}")),
+    }
+}
+
+/// A real file system runs full: that is said as such, nothing written before is harmed, and removing makes room.
+pub(super) fn full_disk<D: Disk>(disk: D) {
+    let mut b = Bench::new(disk);
+    let chunk = blocks(&[7; 64]);
+    let first = b.create("first");
+    b.write(first, 0, blocks(&[1, 2, 3]), true).unwrap();
+    let filler = b.create("filler");
+    let mut at = 0;
+    let full = loop {
+        match b.write(filler, at, chunk.clone(), true) {
+            Ok(_) => at += 64,
+            Err(error) => break error,
+        }
+        assert!(at < 1 << 20, "a file system of a few MB never runs full");
+    };
+    assert!(matches!(full, DiskError::Full { .. }), "{full}");
+    assert!(matches!(b.run(Op::FreeSpace), Ok(Done::Space { free, .. }) if free < 64 * BLOCK as u64));
+    assert_eq!(b.read(first, 0, 3 * BLOCK), blocks(&[1, 2, 3]));
+    b.write(first, 1, blocks(&[9]), true).expect("writing over what is there needs no room");
+    b.ok(Op::Close { file: filler });
+    b.ok(Op::Remove { path: "filler".into() });
+    b.ok(Op::SyncDir { path: "".into() });
+    let next = b.create("next");
+    b.write(next, 0, chunk, true).expect("there is room again");
+    assert_eq!(b.read(first, 0, 3 * BLOCK), blocks(&[1, 9, 3]));
+}

@@ -118,7 +118,7 @@ impl Disk for ThreadDisk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::{Bench, blocks, real_dirs, suite};
+    use super::super::conformance::{Bench, SmallFs, blocks, full_disk, real_dirs, suite};
     use super::super::{BLOCK, FileId, OpenMode};
     use super::*;
 
@@ -129,6 +129,16 @@ mod tests {
                 let config = ThreadDiskConfig { workers: 2, direct, ..ThreadDiskConfig::default() };
                 suite(|| ThreadDisk::open(&dirs.fresh(), &config).unwrap());
             }
+        }
+    }
+
+    #[test]
+    fn a_full_file_system_is_said_as_such() {
+        for direct in [DirectIo::Auto, DirectIo::Never] {
+            let Some(fs) = SmallFs::mount(16) else { return };
+            full_disk(
+                ThreadDisk::open(&fs.path(), &ThreadDiskConfig { direct, ..ThreadDiskConfig::default() }).unwrap(),
+            );
         }
     }
 

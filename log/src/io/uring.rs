@@ -421,7 +421,7 @@ impl Drop for UringDisk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::{Bench, blocks, real_dirs, suite};
+    use super::super::conformance::{Bench, SmallFs, blocks, full_disk, real_dirs, suite};
     use super::super::{OpenMode, RingConfig};
     use super::*;
 
@@ -440,6 +440,18 @@ mod tests {
                 let config = UringDiskConfig { direct, ..UringDiskConfig::default() };
                 suite(|| UringDisk::open(&dirs.fresh(), &config, ring()).unwrap());
             }
+        }
+    }
+
+    #[test]
+    fn a_full_file_system_is_said_as_such() {
+        if super::super::probe_uring().is_err() {
+            return;
+        }
+        for direct in [DirectIo::Auto, DirectIo::Never] {
+            let Some(fs) = SmallFs::mount(16) else { return };
+            let config = UringDiskConfig { direct, ..UringDiskConfig::default() };
+            full_disk(UringDisk::open(&fs.path(), &config, ring()).unwrap());
         }
     }
 
