@@ -103,7 +103,6 @@ pub(crate) fn committed<S: LogStore>(
 fn fail(result: &mut CreatableTopicResult, error: &ApiError) {
     result.error_code = error.code();
     result.error_message = error.text();
-    result.topic_config_error_code = error.code();
 }
 
 fn named_twice(topics: &[CreatableTopic]) -> BTreeSet<StrBytes> {

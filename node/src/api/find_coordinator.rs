@@ -1,4 +1,5 @@
-//! FindCoordinator: which node coordinates a group. Transactions have no coordinator yet and are refused.
+//! FindCoordinator: which node coordinates a group. Transactions have no coordinator yet and are refused,
+//! with the one error that every client takes as final.
 
 use super::errors::ApiError;
 use super::{Ctx, Outcome};
@@ -50,9 +51,10 @@ fn coordinator<S: LogStore>(core: &Core<S>, key_type: i8, key: &StrBytes) -> Coo
 fn refusal(key_type: i8) -> Option<ApiError> {
     match key_type {
         GROUP => None,
-        TRANSACTION => {
-            Some(ApiError::new(ResponseError::UnsupportedVersion, "transactions are not implemented by this node"))
-        }
+        TRANSACTION => Some(ApiError::new(
+            ResponseError::TransactionalIdAuthorizationFailed,
+            "transactions are not implemented by this node",
+        )),
         other => Some(ApiError::new(ResponseError::InvalidRequest, format!("unknown coordinator type {other}"))),
     }
 }

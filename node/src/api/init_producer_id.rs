@@ -1,4 +1,5 @@
-//! InitProducerId: an identity for an idempotent producer. Transactional producers are refused for now.
+//! InitProducerId: an identity for an idempotent producer. Transactional producers are refused for now, with the one error
+//! that every client takes as final (librdkafka retries all others until its time is over).
 
 use super::{Ctx, Outcome};
 use crate::core::store::LogStore;
@@ -10,7 +11,7 @@ use wherry_wire::codec::messages::{InitProducerIdRequest, InitProducerIdResponse
 /// is the same producer.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &InitProducerIdRequest) -> Outcome {
     if request.transactional_id.is_some() {
-        return answer(ctx, Err(ResponseError::UnsupportedVersion));
+        return answer(ctx, Err(ResponseError::TransactionalIdAuthorizationFailed));
     }
     match core.take_producer_id(ctx) {
         ProducerIdGrant::Now(id) => granted(ctx, id),

@@ -51,7 +51,10 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
         return Outcome::Close(format!("{partitions} partitions in one request"));
     }
     let refusal = if request.transactional_id.is_some() {
-        Some(ApiError::new(ResponseError::UnsupportedVersion, "transactions are not implemented by this node"))
+        Some(ApiError::new(
+            ResponseError::TransactionalIdAuthorizationFailed,
+            "transactions are not implemented by this node",
+        ))
     } else if !(-1..=1).contains(&request.acks) {
         Some(ApiError::new(ResponseError::InvalidRequiredAcks, "acks must be -1, 0 or 1"))
     } else {

@@ -104,7 +104,7 @@ fn requests_that_are_refused_whole() {
     let (mut node, ..) = with_topic(&[]);
     refused(&mut node, 9, &produce("t", 2, &[(0, batch(&["a"]))]), ResponseError::InvalidRequiredAcks);
     let transactional = produce("t", -1, &[(0, batch(&["a"]))]).with_transactional_id(Some(TransactionalId(text("x"))));
-    refused(&mut node, 9, &transactional, ResponseError::UnsupportedVersion);
+    refused(&mut node, 9, &transactional, ResponseError::TransactionalIdAuthorizationFailed);
 }
 
 #[test]
@@ -291,6 +291,6 @@ fn transactional_producers_are_refused() {
         .with_transactional_id(Some(TransactionalId(text("x"))))
         .with_transaction_timeout_ms(1000);
     let response = node.ask(conn, 4, &request);
-    assert_eq!(response.error_code, ResponseError::UnsupportedVersion.code());
+    assert_eq!(response.error_code, ResponseError::TransactionalIdAuthorizationFailed.code());
     assert_eq!((response.producer_id.0, response.producer_epoch), (-1, -1));
 }
