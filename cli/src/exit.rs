@@ -58,7 +58,7 @@ fn broken_pipe(error: &anyhow::Error) -> bool {
 
 fn code(error: &anyhow::Error) -> u8 {
     let client = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>());
-    let usage = error.chain().any(|cause| cause.is::<Usage>());
+    let usage = error.chain().any(<dyn std::error::Error>::is::<Usage>);
     match client {
         _ if usage => USAGE,
         Some(ClientError::Retry { .. } | ClientError::Unknown { .. }) => UNREACHABLE,

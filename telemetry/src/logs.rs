@@ -8,6 +8,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -114,10 +115,8 @@ fn filter(text: &str) -> Result<EnvFilter, InitError> {
 }
 
 /// Spans of our own crates only (targets are matched by prefix): the exporter uses tonic, whose spans would feed on themselves.
-fn own_spans() -> EnvFilter {
-    EnvFilter::new(
-        "off,wherry=info,wherry_node=info,wherry_sidecar=info,wherry_client=info,wherry_log=info,wherry_cli=info",
-    )
+fn own_spans() -> Targets {
+    Targets::new().with_target("wherry", LevelFilter::DEBUG)
 }
 
 fn lines<S>(format: Format, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a failure here is a failed test")]
 #![allow(unreachable_pub, reason = "a module of several test binaries")]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +26,8 @@ pub struct Up {
     child: Child,
     pub node: String,
     pub sidecar: String,
+    /// Metrics and probes of the node.
+    pub probes: String,
 }
 
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart.yaml");
@@ -37,7 +40,12 @@ fn binary() -> Command {
 
 impl Up {
     pub fn start(data: &Path, quickstart: bool) -> Self {
+        Self::start_in(data, quickstart, &[])
+    }
+
+    pub fn start_in(data: &Path, quickstart: bool, environment: &[(&str, &str)]) -> Self {
         let mut command = binary();
+        command.envs(environment.iter().copied());
         command.args(["up", "--output", "json", "--port", "0", "--sidecar-port", "0", "--probes", "127.0.0.1:0"]);
         command.arg("--data").arg(data);
         if quickstart {
@@ -45,12 +53,10 @@ impl Up {
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut address = || {
-            let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-            line["address"].as_str().unwrap().to_owned()
-        };
-        let (node, sidecar) = (address(), address());
-        Self { child, node, sidecar }
+        let mut said = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+        let (node, sidecar) = (said(), said());
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Self { child, node: text(&node["address"]), sidecar: text(&sidecar["address"]), probes: text(&node["probes"]) }
     }
 
     /// SIGTERM, and a good end.
@@ -103,4 +109,13 @@ fn finish(mut command: Command, input: &str) -> Done {
 pub fn json(done: &Done) -> Value {
     assert!(done.ok, "{done:?}");
     serde_json::from_str(&done.stdout).unwrap()
+}
+
+/// Sends a request that closes its connection; the whole answer.
+pub fn http(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
