@@ -38,7 +38,7 @@ impl From<&MetadataError> for ApiError {
     fn from(error: &MetadataError) -> Self {
         let code = match error {
             MetadataError::TopicExists(_) => ResponseError::TopicAlreadyExists,
-            MetadataError::UnknownTopic(_) => ResponseError::UnknownTopicId,
+            MetadataError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
             MetadataError::InvalidTopicName(_) => ResponseError::InvalidTopicException,
             MetadataError::InvalidPartitions(_) => ResponseError::InvalidPartitions,
             MetadataError::InvalidReplicationFactor(_) => ResponseError::InvalidReplicationFactor,

@@ -77,6 +77,9 @@ pub struct Core<S: LogStore> {
     effects: Vec<Effect>,
     events: Vec<Event>,
     stopping: bool,
+    /// Connections to settle, and whether that is going on.
+    unsettled: VecDeque<ConnId>,
+    settling: bool,
 }
 
 impl<S: LogStore> Core<S> {
@@ -235,8 +238,23 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    /// Sends what is ready, begins what may begin, pauses or resumes reading.
+    /// Sends what is ready, begins what may begin, pauses or resumes reading. A request that is answered while it is begun
+    /// comes here again: that is queued rather than nested, or a client could have the stack grow with its pipeline.
     pub(crate) fn settle(&mut self, conn: ConnId) {
+        if self.unsettled.back() != Some(&conn) {
+            self.unsettled.push_back(conn);
+        }
+        if self.settling {
+            return;
+        }
+        self.settling = true;
+        while let Some(conn) = self.unsettled.pop_front() {
+            self.settle_one(conn);
+        }
+        self.settling = false;
+    }
+
+    fn settle_one(&mut self, conn: ConnId) {
         loop {
             self.send_ready(conn);
             let Some(connection) = self.conns.get_mut(conn) else { return };

@@ -83,6 +83,8 @@ impl<S: LogStore> Core<S> {
             effects: Vec::new(),
             events: Vec::new(),
             stopping: false,
+            unsettled: VecDeque::new(),
+            settling: false,
         };
         core.begin_incarnation()?;
         core.agree_with_logs()?;

@@ -152,3 +152,18 @@ fn small_requests_make_no_huge_responses() {
     node.send(conn, 4, &request);
     assert!(node.closed(conn).is_some());
 }
+
+/// Requests that are answered at once, tens of thousands of them behind one that is not: each must not cost a stack frame.
+#[test]
+fn a_long_pipeline_does_not_grow_the_stack() {
+    use wherry_wire::codec::messages::{GroupId, HeartbeatRequest};
+    let mut node = node();
+    let conn = node.connect();
+    node.send(conn, 7, &create("t", 1, &[]));
+    let beat = HeartbeatRequest::default().with_group_id(GroupId(text("g"))).with_member_id(text("m"));
+    for _ in 0..50_000 {
+        node.send(conn, 0, &beat);
+    }
+    node.settle();
+    assert_eq!(node.seen[&conn].frames.len(), 50_001);
+}
