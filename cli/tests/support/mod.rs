@@ -32,7 +32,8 @@ pub struct Up {
 
 const QUICKSTART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart.yaml");
 
-fn binary() -> Command {
+/// The binary, without what the environment may say.
+pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wherry"));
     command.env_remove("WHERRY_BOOTSTRAP").env_remove("WHERRY_LOG").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
     command
