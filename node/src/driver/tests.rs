@@ -436,10 +436,30 @@ fn a_full_budget_slows_and_never_stops() {
     });
 }
 
+/// Memory is a matter of the whole process, so this one runs alone in a process of its own.
 #[test]
 fn thousands_of_stuck_connections_cost_little() {
-    let count = 2000;
+    const ALONE: &str = "WHERRY_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        stuck_connections();
+        return;
+    }
+    let name = "driver::tests::thousands_of_stuck_connections_cost_little";
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "see above");
+}
+
+fn stuck_connections() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // Both ends of a connection are in this process, and the drivers run one after the other.
+    let count = usize::try_from(limit.maximum.unwrap_or(u64::MAX) / 3).unwrap_or(usize::MAX).min(10_000);
+    if count < 10_000 {
+        println!("with {count} connections only: the hard limit of open files is {:?}", limit.maximum);
+    }
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     both(&NetConfig::default(), 50_000, |server| {
@@ -460,7 +480,8 @@ fn thousands_of_stuck_connections_cost_little() {
             assert!(read_frame(&mut alive) == body(50_000, 2));
         }
         let grown = resident_bytes().saturating_sub(before);
-        assert!(grown < 64 << 20, "{grown} bytes for {count} connections");
+        println!("{grown} bytes for {count} connections");
+        assert!(grown < count * 2048 + (8 << 20), "{grown} bytes for {count} connections");
         drop(streams);
         until("all are gone", || server.counts.disconnected.load(Ordering::SeqCst) == count);
     });

@@ -34,6 +34,8 @@ struct Socket {
     stream: TcpStream,
     readable: bool,
     writable: bool,
+    /// The peer has ended its side: no further event will say so, and the end lies behind the last bytes.
+    ended: bool,
     /// In the list of connections to be read.
     queued: bool,
 }
@@ -182,7 +184,7 @@ impl<S: Shard> ThreadsDriver<S> {
         let _slower_without = stream.set_nodelay(true);
         let fd = stream.as_raw_fd();
         let nonblocking = stream.set_nonblocking(true);
-        let socket = Socket { stream, readable: true, writable: true, queued: false };
+        let socket = Socket { stream, readable: true, writable: true, ended: false, queued: false };
         let key = self.peers.insert(id, socket, self.now.monotonic_ns);
         let both = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(key), both);
@@ -198,6 +200,7 @@ impl<S: Shard> ThreadsDriver<S> {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             peer.io.readable = true;
         }
+        peer.io.ended |= event.is_read_closed() || event.is_error();
         let writable = event.is_writable() || event.is_error();
         peer.io.writable |= writable;
         if writable {
@@ -284,7 +287,7 @@ impl<S: Shard> ThreadsDriver<S> {
                 Ok(count) => {
                     read += count;
                     // A short count means that the socket is empty; it will say when it is not.
-                    if count < wanted {
+                    if count < wanted && !peer.io.ended {
                         peer.io.readable = false;
                         return ReadOutcome::Blocked;
                     }
