@@ -178,7 +178,7 @@ impl<D: Disk> Engine<D> {
             // A later chunk, or the segment's end, may have cut this one.
             let end = self.chunk_end(job, &source, &found);
             for batch in batches.into_iter().filter(|b| b.header.next_offset() <= end) {
-                self.take_batch(job, &source, batch).map_err(|what| (job.position, what))?;
+                self.take_batch(job, &source, &batch).map_err(|what| (job.position, what))?;
             }
             job.position += found.file_len() as u64;
             job.want = self.config.read_bytes;
@@ -197,7 +197,7 @@ impl<D: Disk> Engine<D> {
         listed.map_or(Offset(i64::MIN), |c| c.next).min(source.end)
     }
 
-    fn take_batch(&self, job: &mut Job, source: &Source, batch: StoredBatch) -> Result<(), String> {
+    fn take_batch(&self, job: &mut Job, source: &Source, batch: &StoredBatch) -> Result<(), String> {
         match job.phase {
             Phase::Index => {
                 if batch.header.base_offset >= job.covered {
@@ -207,7 +207,7 @@ impl<D: Disk> Engine<D> {
                     job.covered = batch.header.base_offset;
                     return Ok(());
                 }
-                compacted::keys(&batch, |key, offset| {
+                compacted::keys(batch, |key, offset| {
                     let key = job.key_of(key);
                     job.newest.insert(key, offset.0);
                 })
@@ -224,7 +224,7 @@ impl<D: Disk> Engine<D> {
                         Some(_) | None => Keep::Yes,
                     }
                 };
-                if let Some(kept) = compacted::rewrite(&batch, last, keep)? {
+                if let Some(kept) = compacted::rewrite(batch, last, keep)? {
                     job.pending_bytes += kept.bytes.len();
                     job.pending.push(kept);
                 }
