@@ -104,6 +104,7 @@ fn quick_steps() -> Vec<Step> {
 
 fn soak_steps(rounds: u32) -> Vec<Step> {
     let rounds_text = rounds.to_string();
+    // A simulated life has several kills and power cuts, and costs little.
     let many = (u64::from(rounds) * 200).to_string();
     let rounds = rounds_text.as_str();
     let release = |title: &str, arguments: &[&str]| cargo(title, &[&["test", "--release"], arguments].concat());
@@ -112,7 +113,7 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
     vec![
         release("log engine: crashes in simulation", &["-p", "wherry-log"]).with("WHERRY_SOAK", rounds),
         release("group coordinator: random walks", &["-p", "wherry-node", "groups"]).with("WHERRY_WALK_SEEDS", &many),
-        release("whole node in simulation", &["-p", "wherry-sim"]).with("WHERRY_SOAK", rounds),
+        cargo("whole node in simulation", &["run", "--release", "--quiet", "-p", "wherry-sim", "--", "--seeds", &many]),
         cargo("build", &["build", "--release", "-p", "wherry-cli"]),
         release("kill -9 of real processes", &["-p", "wherry-e2e", "--test", "crash", "--", "--nocapture"])
             .with("WHERRY_BIN", &wherry)
@@ -140,7 +141,6 @@ fn gen_steps(check: bool) -> Result<Vec<Step>> {
     let mut steps = vec![
         Step::new("message definitions", "mvn", &["-q", "-B", "dependency:copy", &artifact, &output]).within(&jars),
         Step::new("schema table", "python3", &["wire/gen/schema.py", &jar, tables]).within(&root()),
-        cargo("format", &["fmt", "-p", "wherry-wire"]),
     ];
     if check {
         steps.push(Step::new("unchanged", "git", &["diff", "--exit-code", "--stat", "--", tables]).within(&root()));
