@@ -65,6 +65,10 @@ struct State {
     other: VecDeque<Job>,
     done: Vec<Finished>,
     stop: bool,
+    /// Who sleeps, so that nobody is woken for nothing: a wake-up is a system call even if nobody hears it.
+    idle_urgent: usize,
+    idle_other: usize,
+    caller_waits: bool,
 }
 
 impl Pool {
@@ -120,9 +124,10 @@ impl Pool {
 
     /// Blocks until something is done; the caller knows that something is in flight.
     pub(super) fn wait(&self) {
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
+        state.caller_waits = true;
         let waited = self.shared.finished.wait_while(state, |state| state.done.is_empty());
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        waited.unwrap_or_else(PoisonError::into_inner).caller_waits = false;
     }
 }
 
@@ -149,16 +154,19 @@ impl Shared {
     }
 
     fn push(&self, job: Job) {
-        let urgent = matches!(job.op, Op::Write { durable: true, .. });
         let mut state = self.lock();
-        if urgent {
+        if matches!(job.op, Op::Write { durable: true, .. }) {
             state.urgent.push_back(job);
-            drop(state);
-            self.urgent_work.notify_one();
-            // With the urgent worker busy, another one helps.
-            self.work.notify_one();
+            if state.urgent.len() <= state.idle_urgent {
+                drop(state);
+                self.urgent_work.notify_one();
+                return;
+            }
         } else {
             state.other.push_back(job);
+        }
+        // Those who are awake look again before they sleep.
+        if state.idle_other > 0 {
             drop(state);
             self.work.notify_one();
         }
@@ -176,9 +184,21 @@ impl Shared {
             if !urgent_only && let Some(job) = state.other.pop_front() {
                 return Some(job);
             }
-            let condvar = if urgent_only { &self.urgent_work } else { &self.work };
-            state = condvar.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.sleep(state, urgent_only);
         }
+    }
+
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, urgent_only: bool) -> MutexGuard<'a, State> {
+        if urgent_only {
+            state.idle_urgent += 1;
+            state = self.urgent_work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle_urgent -= 1;
+        } else {
+            state.idle_other += 1;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle_other -= 1;
+        }
+        state
     }
 
     fn finish(&self, finished: Finished) {
@@ -188,6 +208,8 @@ impl Shared {
         if first {
             // Fails only when the counter is full: then it is readable anyway.
             let _full = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+        if state.caller_waits {
             self.finished.notify_one();
         }
     }

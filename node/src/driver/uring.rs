@@ -223,7 +223,7 @@ impl<S: Shard> UringDriver<S> {
     fn on_received(&mut self, key: usize, event: Event) {
         let mut frames = std::mem::take(&mut self.frames);
         let alive = match (event.what, event.result) {
-            (What::ReceivedPooled(Some(buf)), Ok(_)) => self.take_pooled(key, buf, &mut frames),
+            (What::ReceivedPooled(Some(buf)), _) => self.take_pooled(key, buf, &mut frames),
             (What::Received(buf), result) => {
                 self.take_placed(key, buf, &mut frames);
                 matches!(result, Ok(1..) | Err(Errno::INTR | Errno::AGAIN))
