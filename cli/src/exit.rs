@@ -6,7 +6,7 @@
 //! | 1 | failed: refused, not found, damaged, or a verdict that is not good |
 //! | 2 | wrong usage: arguments or YAML; nothing was done |
 //! | 3 | the cluster was not reached or did not answer in time; the same command may succeed later |
-//! | 130 | interrupted |
+//! | 130 | the demo was interrupted |
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// The cluster was not reached or did not answer in time.
 pub(crate) const UNREACHABLE: u8 = 3;
-/// Interrupted.
+/// The demo was interrupted.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// For `--help`.
@@ -29,7 +29,7 @@ Exit codes:
   1    failed: refused, not found, damaged, or a verdict that is not good
   2    wrong usage: arguments or YAML; nothing was done
   3    the cluster was not reached or did not answer in time; try again later
-  130  interrupted";
+  130  the demo was interrupted";
 
 /// Wrong usage, found after the arguments were parsed.
 #[derive(Debug, thiserror::Error)]

@@ -65,7 +65,7 @@ fn spans_reach_a_collector() {
         tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
     );
     let directory = tempfile::tempdir().unwrap();
-    let up = Up::start_in(directory.path(), false, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    let up = Up::with_environment(directory.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
     assert!(publish(&up).starts_with("HTTP/1.1 200"));
     // Whatever waits is exported before the process ends.
     up.stop();

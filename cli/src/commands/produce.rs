@@ -190,7 +190,7 @@ async fn count(mut awaited: mpsc::Receiver<Delivery>, progress: ProgressBar) -> 
 
 /// Drawn only where standard error is a terminal.
 fn progress() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} messages  {per_sec}  {elapsed}");
+    let style = ProgressStyle::with_template("{spinner} {human_pos} messages  {elapsed}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 

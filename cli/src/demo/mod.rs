@@ -5,7 +5,7 @@
 //!            ── gRPC ──> sidecar 1 ─┴─> node ────┼─> sidecar 1 ── gRPC ──> group ordered (member 1)
 //!                                        X -9    └─> sidecar 1 ── gRPC ──> group independent
 //! ```
-//! Producers and subscribers are tasks of this process and write down all they send and receive ([`ledger`]); [`verdict`] judges
+//! Producers and subscribers are tasks of this process and write down all they send and receive ([`ledger`]); [`mod@verdict`] judges
 //! the books. This room must not know how node and sidecar work: it sees what an application sees.
 
 mod books;

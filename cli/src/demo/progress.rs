@@ -56,7 +56,7 @@ fn counts(books: &Books) -> (u64, Vec<(&'static str, u64)>) {
 async fn draw(bars: &MultiProgress, books: &Books, stop: &CancellationToken) {
     let planned = books.planned.iter().copied().map(u64::from).sum();
     let bar = |name: &str| {
-        let style = ProgressStyle::with_template("{prefix:>24} {wide_bar} {human_pos} of {human_len}  {per_sec}");
+        let style = ProgressStyle::with_template("{prefix:>24} {wide_bar} {human_pos} of {human_len}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         bars.add(ProgressBar::new(planned)).with_style(style).with_prefix(name.to_owned())
     };

@@ -1,5 +1,6 @@
 //! A node in this process: its thread, its probes, its end.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +26,7 @@ impl RunningNode {
     /// Starts a node; returns when it serves.
     pub(crate) async fn start(config: NodeConfig, probes: Option<SocketAddr>) -> Result<Self> {
         let started = tokio::task::spawn_blocking(move || wherry_node::spawn(config)).await?;
-        let handle = started.map_err(|error| match error {
-            NodeError::Config(sentence) => exit::usage(sentence),
-            other @ (NodeError::Open(_)
-            | NodeError::State(_)
-            | NodeError::Metadata(_)
-            | NodeError::Io { .. }
-            | NodeError::Stopped(_)) => anyhow::Error::from(other).context("the node can't start"),
-        })?;
+        let handle = started.map_err(not_started)?;
         let server = match probes {
             Some(listen) => Some(serve_probes(listen, &handle).await?),
             None => None,
@@ -70,6 +64,20 @@ impl RunningNode {
             probes.stop();
         }
         Ok(joined?)
+    }
+}
+
+fn not_started(error: NodeError) -> anyhow::Error {
+    match error {
+        NodeError::Config(sentence) => exit::usage(sentence),
+        NodeError::Io { what, source } if source.kind() == ErrorKind::AddrInUse => {
+            exit::usage(format!("can't {what}: another program listens there; stop it, or choose another port"))
+        }
+        other @ (NodeError::Open(_)
+        | NodeError::State(_)
+        | NodeError::Metadata(_)
+        | NodeError::Io { .. }
+        | NodeError::Stopped(_)) => anyhow::Error::from(other).context("the node can't start"),
     }
 }
 

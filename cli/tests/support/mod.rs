@@ -41,16 +41,24 @@ pub fn binary() -> Command {
 
 impl Up {
     pub fn start(data: &Path, quickstart: bool) -> Self {
-        Self::start_in(data, quickstart, &[])
+        Self::spawn(data, quickstart.then_some(Path::new(QUICKSTART)), &[])
     }
 
-    pub fn start_in(data: &Path, quickstart: bool, environment: &[(&str, &str)]) -> Self {
+    pub fn with_file(data: &Path, file: &Path) -> Self {
+        Self::spawn(data, Some(file), &[])
+    }
+
+    pub fn with_environment(data: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::spawn(data, None, environment)
+    }
+
+    fn spawn(data: &Path, file: Option<&Path>, environment: &[(&str, &str)]) -> Self {
         let mut command = binary();
         command.envs(environment.iter().copied());
         command.args(["up", "--output", "json", "--port", "0", "--sidecar-port", "0", "--probes", "127.0.0.1:0"]);
         command.arg("--data").arg(data);
-        if quickstart {
-            command.args(["-f", QUICKSTART]);
+        if let Some(file) = file {
+            command.arg("-f").arg(file);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
