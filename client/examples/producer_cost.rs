@@ -2,7 +2,7 @@
 //! parses produce requests, answers and drops them.
 //!
 //! `cargo run --release -p wherry-client --example producer_cost -- [SECONDS] [SIZE] [CODEC] [PARTITIONS]`
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -14,8 +14,6 @@ pub const BATCH_OVERHEAD_BYTES: usize = 4096;
 pub const BATCH_DECOMPRESSED_BYTES: usize = 128 * 1024 * 1024;
 /// Rebalance events kept for a reader that is behind; older ones are dropped and the reader told so.
 pub const REBALANCE_EVENTS: usize = 64;
-/// Bytes of a member's subscription or assignment in the group protocol.
-pub const GROUP_METADATA_BYTES: usize = 8 * 1024 * 1024;
 /// Commands waiting for a background task.
 pub const TASK_COMMANDS: usize = 64;
 /// Topics that one client keeps metadata of.
@@ -31,6 +29,6 @@ pub const CONSUMER_FAILURES: usize = 16;
 /// Longest that the fetcher sleeps with nothing to do.
 pub const FETCHER_IDLE: Duration = Duration::from_secs(60);
 /// Long poll of a fetch that leaves a full partition out.
-pub const FETCH_HURRY: Duration = Duration::from_millis(10);
+pub const FETCH_HURRY: Duration = Duration::from_millis(50);
 /// How long a consumer that was dropped without `close` tries to leave its group.
 pub const LEAVE_PATIENCE: Duration = Duration::from_secs(2);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use support::kafka::{Kafka, skip};
+use support::node::{Node, free_port};
 use support::proxy::Proxy;
 use support::{connect, topic, until, within};
 use wherry_client::{
@@ -114,30 +115,45 @@ async fn a_killed_broker_loses_and_repeats_nothing() {
     .await;
 }
 
+/// Through a proxy that cuts every connection at a random byte, in either direction.
+async fn cuts(proxy: Proxy) {
+    let client = connect(&format!("127.0.0.1:{}", proxy.port)).await;
+    for (codec, reach) in [(Codec::None, 30_000), (Codec::Zstd, 3000)] {
+        proxy.stop_cutting();
+        let topic = topic(&client, codec.name(), PARTITIONS).await;
+        let before = proxy.cuts();
+        proxy.cut_within(reach);
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let total = 6_000;
+        let config = ProducerConfig { codec, batch_bytes: 4000, ..ProducerConfig::default() };
+        let receipts = load(client.clone(), config, topic.clone(), total, acknowledged).await;
+        assert!(proxy.cuts() > before + 5, "the proxy hardly cut: {}", proxy.cuts());
+        proxy.cut_within(400_000);
+        verify(&client, &topic, total, &receipts).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_connections_lose_and_repeat_nothing() {
+async fn cut_connections_lose_and_repeat_nothing_on_kafka() {
     if skip() {
         return;
     }
     within("cuts", TEST, async {
         let kafka = tokio::task::spawn_blocking(Kafka::start).await.unwrap();
         let (port, target) = kafka.proxied();
-        let proxy = Proxy::start(port, target, 42).await;
-        let client = connect(&format!("127.0.0.1:{port}")).await;
-        for (codec, reach) in [(Codec::None, 30_000), (Codec::Zstd, 3000)] {
-            proxy.stop_cutting();
-            let topic = topic(&client, codec.name(), PARTITIONS).await;
-            let before = proxy.cuts();
-            proxy.cut_within(reach);
-            let acknowledged = Arc::new(AtomicU64::new(0));
-            let total = 6_000;
-            let config = ProducerConfig { codec, batch_bytes: 4000, ..ProducerConfig::default() };
-            let receipts = load(client.clone(), config, topic.clone(), total, acknowledged).await;
-            assert!(proxy.cuts() > before + 5, "the proxy hardly cut: {}", proxy.cuts());
-            proxy.cut_within(400_000);
-            verify(&client, &topic, total, &receipts).await;
-        }
+        cuts(Proxy::start(port, target, 42).await).await;
         tokio::task::spawn_blocking(move || drop(kafka)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_lose_and_repeat_nothing_on_wherry() {
+    within("cuts", TEST, async {
+        let port = free_port();
+        let node = tokio::task::spawn_blocking(move || Node::start(Some(port))).await.unwrap();
+        cuts(Proxy::start(port, node.port(), 43).await).await;
+        tokio::task::spawn_blocking(move || drop(node)).await.unwrap();
     })
     .await;
 }

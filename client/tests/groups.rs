@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::kafka::shared;
 use support::{connect, topic, unique, until, within};
 use tokio::task::JoinHandle;
 use wherry_client::{
@@ -133,8 +132,7 @@ async fn shares(what: &str, members: &[&Member], expected: &[usize]) {
 
 /// Members come and go under load, one of them without a word: everything is seen, nothing comes again after its commit was
 /// confirmed, and the shares are even each time.
-async fn come_and_go(assignor: Assignor) {
-    let Some(address) = shared() else { return };
+async fn come_and_go(address: String, assignor: Assignor) {
     within(assignor.name(), TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, assignor.name(), 6).await;
@@ -171,24 +169,19 @@ async fn come_and_go(assignor: Assignor) {
     .await;
 }
 
-#[tokio::test]
-async fn members_come_and_go_cooperative() {
-    come_and_go(Assignor::CooperativeSticky).await;
+async fn members_come_and_go_cooperative(address: String) {
+    come_and_go(address, Assignor::CooperativeSticky).await;
 }
 
-#[tokio::test]
-async fn members_come_and_go_range() {
-    come_and_go(Assignor::Range).await;
+async fn members_come_and_go_range(address: String) {
+    come_and_go(address, Assignor::Range).await;
 }
 
-#[tokio::test]
-async fn members_come_and_go_sticky() {
-    come_and_go(Assignor::Sticky).await;
+async fn members_come_and_go_sticky(address: String) {
+    come_and_go(address, Assignor::Sticky).await;
 }
 
-#[tokio::test]
-async fn a_group_resumes_where_it_committed() {
-    let Some(address) = shared() else { return };
+async fn a_group_resumes_where_it_committed(address: String) {
     within("resume", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "resume", 1).await;
@@ -233,9 +226,7 @@ async fn a_group_resumes_where_it_committed() {
 }
 
 /// A topic that appears after the subscription, and partitions that are added, are found.
-#[tokio::test]
-async fn new_topics_and_partitions_are_found() {
-    let Some(address) = shared() else { return };
+async fn new_topics_and_partitions_are_found(address: String) {
     within("new topics", TEST, async {
         let client = connect(&address).await;
         let name = unique("later");
@@ -255,9 +246,7 @@ async fn new_topics_and_partitions_are_found() {
     .await;
 }
 
-#[tokio::test]
-async fn static_members_come_back_without_a_rebalance() {
-    let Some(address) = shared() else { return };
+async fn static_members_come_back_without_a_rebalance(address: String) {
     within("static", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "static", 4).await;
@@ -284,4 +273,13 @@ async fn static_members_come_back_without_a_rebalance() {
         usurper.close().await.unwrap();
     })
     .await;
+}
+
+on_both! {
+    members_come_and_go_cooperative,
+    members_come_and_go_range,
+    members_come_and_go_sticky,
+    a_group_resumes_where_it_committed,
+    new_topics_and_partitions_are_found,
+    static_members_come_back_without_a_rebalance,
 }

@@ -24,15 +24,12 @@ pub(crate) enum Target {
 
 impl Cluster {
     /// One attempt of a call whose request is the same in every version.
-    pub(crate) async fn ask<R: Request>(
+    pub(crate) async fn ask<R: Request + Clone>(
         &self,
         target: &Target,
         what: &'static str,
         request: &R,
-    ) -> Result<R::Response, Attempt>
-    where
-        R: Clone,
-    {
+    ) -> Result<R::Response, Attempt> {
         self.ask_version(target, what, |_| request.clone()).await.map(|(answer, _)| answer)
     }
 

@@ -65,6 +65,12 @@ impl Metadata {
         self.topics.get(name)?.as_ref().ok()
     }
 
+    /// Whether nothing but the count of answers differs.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let parts = |m: &Self| (m.cluster_id.clone(), m.controller);
+        parts(self) == parts(other) && self.brokers == other.brokers && self.topics == other.topics
+    }
+
     /// The leader of a partition and its address, if there is one.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<&Broker> {
         self.brokers.get(&self.topic(topic)?.partition(partition)?.leader)

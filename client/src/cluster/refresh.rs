@@ -88,11 +88,12 @@ impl Cluster {
 
     pub(super) async fn first_metadata(&self) -> Result<()> {
         let limit = self.config.call_timeout;
-        retry::retry(&self.config, "connect to the cluster", limit, || self.fetch_metadata()).await
+        retry::retry(&self.config, "connect to the cluster", limit, || self.fetch_metadata()).await.map(|_| ())
     }
 
-    /// One round: every topic in use, from the first broker that answers.
-    async fn fetch_metadata(&self) -> Result<(), Attempt> {
+    /// One round: every topic in use, from the first broker that answers. Whether it brought anything new.
+    async fn fetch_metadata(&self) -> Result<bool, Attempt> {
+        let before = self.metadata();
         let (create, plain) = {
             let interest = self.interest.lock().unwrap_or_else(PoisonError::into_inner);
             interest.clone().into_iter().partition::<HashMap<_, _>, _>(|(_, create)| *create)
@@ -103,7 +104,7 @@ impl Cluster {
         }
         let answer = self.ask_metadata(plain.into_keys(), false).await?;
         self.learn(&answer);
-        Ok(())
+        Ok(!self.metadata().says_the_same(&before))
     }
 
     async fn ask_metadata(
@@ -148,16 +149,24 @@ pub(super) async fn run(cluster: Weak<Cluster>, wanted: Arc<Notify>, max_age: Du
 
 async fn refresh_forever(cluster: Weak<Cluster>, wanted: Arc<Notify>, max_age: Duration) {
     let mut failures = 0;
+    // Answers in a row that brought nothing new: whoever waits for a leader or a topic asks less and less often.
+    let mut in_vain = 0;
+    let mut last = Instant::now();
     loop {
         if failures == 0 {
             // Either way it is time: asked for, or too old.
             let _ = tokio::time::timeout(max_age, wanted.notified()).await;
         }
         let Some(now) = cluster.upgrade() else { return };
-        let pause = match tokio::time::timeout(now.config.call_timeout, now.fetch_metadata()).await {
-            Ok(Ok(())) => {
+        if last.elapsed() > now.config.retry_backoff_max {
+            in_vain = 0;
+        }
+        let fetched = tokio::time::timeout(now.config.call_timeout, now.fetch_metadata()).await;
+        let pause = match fetched {
+            Ok(Ok(news)) => {
                 failures = 0;
-                limits::METADATA_PACE
+                in_vain = if news { 0 } else { in_vain + 1 };
+                limits::METADATA_PACE.saturating_mul(1 << in_vain.min(10)).min(now.config.retry_backoff_max)
             }
             Ok(Err(cause)) => {
                 failures += 1;
@@ -171,5 +180,6 @@ async fn refresh_forever(cluster: Weak<Cluster>, wanted: Arc<Notify>, max_age: D
         };
         drop(now);
         tokio::time::sleep(pause).await;
+        last = Instant::now();
     }
 }

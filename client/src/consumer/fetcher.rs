@@ -261,20 +261,7 @@ impl Fetcher {
         self.mark(asked, false);
         let answer = match answer {
             Ok(answer) => answer,
-            Err(NetError::Unsupported { what, broker }) => {
-                return self.shared.fail(ClientError::Unsupported { what: what.into(), broker });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "fetch failed");
-                self.shared.cluster.refresh_metadata();
-                let mut state = self.shared.state();
-                for one in asked {
-                    if let Some(reading) = state.partitions.in_epoch(&one.at, one.epoch) {
-                        back_off(&self.shared, reading);
-                    }
-                }
-                return;
-            }
+            Err(error) => return self.on_no_answer(asked, error),
         };
         let asked: HashMap<(&str, i32), &Asked> =
             asked.iter().map(|one| ((&*one.at.topic, one.at.partition), one)).collect();
@@ -288,6 +275,21 @@ impl Fetcher {
         }
         if arrived {
             self.shared.arrived.notify_one();
+        }
+    }
+
+    fn on_no_answer(&mut self, asked: &[Asked], error: NetError) {
+        tracing::debug!(%error, "fetch failed");
+        self.shared.cluster.refresh_metadata();
+        let mut state = self.shared.state();
+        for one in asked {
+            if let Some(reading) = state.partitions.in_epoch(&one.at, one.epoch) {
+                back_off(&self.shared, reading);
+            }
+        }
+        drop(state);
+        if let NetError::Unsupported { what, broker } = error {
+            self.shared.fail(ClientError::Unsupported { what: what.into(), broker });
         }
     }
 

@@ -154,7 +154,7 @@ impl Consumer {
     /// seek), [`ClientError::NoSuchTopic`], [`ClientError::Rejected`], [`ClientError::Fenced`]. What can be retried is retried
     /// inside.
     pub async fn poll(&mut self, max: usize) -> Result<Vec<ConsumedRecord>> {
-        self.begin_poll();
+        self.begin_poll(false);
         let shared = self.shared.clone();
         let _polling = Polling(&shared);
         shared.polled.notify_one();
@@ -170,25 +170,22 @@ impl Consumer {
         }
     }
 
-    /// What was handed out before counts as processed from now on.
-    fn begin_poll(&mut self) {
+    /// What was handed out before counts as processed from now on; with automatic commits it is committed when it is time.
+    fn begin_poll(&mut self, commit_now: bool) {
         let mut state = self.shared.state();
         state.polls += 1;
         state.polling = true;
         let Some(interval) = self.shared.config.auto_commit_interval else { return };
-        let positions = state.partitions.by_place.iter();
-        let handed_out: Vec<_> =
-            positions.filter(|(_, r)| r.position >= 0).map(|(at, r)| (at.clone(), r.position)).collect();
-        if self.committed_at.elapsed() >= interval {
+        let positions = state.partitions.by_place.iter().filter(|(_, reading)| reading.position >= 0);
+        state.processed = positions.map(|(at, reading)| (at.clone(), reading.position)).collect();
+        if commit_now || self.committed_at.elapsed() >= interval {
             self.committed_at = Instant::now();
-            let new: Vec<_> = handed_out.iter().filter(|(at, p)| state.processed.get(at) != Some(p)).cloned().collect();
-            state.to_commit.extend(new);
+            let state = &mut *state;
+            let new = state.processed.iter().filter(|(at, position)| state.auto_committed.get(*at) != Some(*position));
+            state.to_commit.extend(new.map(|(at, position)| (at.clone(), *position)));
+            state.auto_committed.clone_from(&state.processed);
             self.shared.commit.notify_one();
-        } else {
-            // Not committed now: kept out of `processed`, so that the next commit sees the difference.
-            return;
         }
-        state.processed = handed_out.into_iter().collect();
     }
 
     /// Commits next offsets to consume, in the present generation; waits for the answer.
@@ -320,8 +317,7 @@ impl Consumer {
     /// Of the last commit or the leave; everything is ended all the same.
     pub async fn close(mut self) -> Result<()> {
         if self.shared.config.auto_commit_interval.is_some() {
-            self.committed_at = Instant::now() - self.shared.config.auto_commit_interval.unwrap_or_default();
-            self.begin_poll();
+            self.begin_poll(true);
         }
         self.shared.polled.notify_one();
         let flushed = if self.shared.config.group.is_some() { commit::flush(&self.shared).await } else { Ok(()) };

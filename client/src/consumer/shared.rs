@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(super) releases: u64,
     /// Positions when the present `poll` began: what came before it counts as processed.
     pub(super) processed: BTreeMap<TopicPartition, i64>,
+    /// What automatic commits have been made, or are under way, for.
+    pub(super) auto_committed: BTreeMap<TopicPartition, i64>,
     /// Commits that are to be made in the background.
     pub(super) to_commit: BTreeMap<TopicPartition, i64>,
 }
@@ -73,6 +75,7 @@ impl Shared {
             polling: false,
             releases: 0,
             processed: BTreeMap::new(),
+            auto_committed: BTreeMap::new(),
             to_commit: BTreeMap::new(),
         };
         Self {

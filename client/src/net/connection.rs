@@ -159,11 +159,6 @@ impl Connection {
         !self.shared.over.is_cancelled()
     }
 
-    /// `host:port`, for messages.
-    pub(crate) fn address(&self) -> &Arc<str> {
-        &self.address
-    }
-
     /// Unique in this process: tells connections apart.
     pub(crate) fn number(&self) -> u64 {
         self.number

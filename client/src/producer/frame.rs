@@ -52,9 +52,9 @@ impl Writer {
 
     fn count(&mut self, count: usize) {
         if self.flexible {
-            self.uvarint(count + 1)
+            self.uvarint(count + 1);
         } else {
-            self.small.put_u32(u32::try_from(count).unwrap_or(u32::MAX))
+            self.small.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
         }
     }
 
@@ -99,9 +99,9 @@ pub(super) fn encode(envelope: Envelope<'_>, mut parts: Vec<Part>) -> Vec<Bytes>
     w.small.put_slice(envelope.client_id.as_bytes());
     w.no_tags();
     if w.flexible {
-        w.small.put_u8(0)
+        w.small.put_u8(0);
     } else {
-        w.small.put_i16(-1)
+        w.small.put_i16(-1);
     }
     w.small.put_i16(envelope.acks);
     w.small.put_i32(envelope.timeout_ms);

@@ -12,7 +12,7 @@ fn batch(number: usize, count: i32) -> SealedBatch {
     let receipt = Receipt::new("t".into(), 0);
     let mut open = OpenBatch::new(receipt, (Codec::None, None), 0, Instant::now());
     for i in 0..count {
-        let _ = open.push(&ProduceRecord::new("t", "x"), if i == 0 { number } else { 0 }, 0).unwrap();
+        drop(open.push(&ProduceRecord::new("t", "x"), if i == 0 { number } else { 0 }, 0).unwrap());
     }
     open.seal().unwrap()
 }
@@ -38,6 +38,7 @@ fn send(lane: &mut Lane, number: usize) -> (u64, Stamp) {
     sent(lane.next(Instant::now(), 1))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every caller has it from a call")]
 fn sent(next: Next) -> (u64, Stamp) {
     let Next::Send { token, stamp, .. } = next else { panic!("{next:?}") };
     (token, stamp)

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, unreachable_pub)]
 
 pub mod kafka;
+pub mod node;
 pub mod proxy;
 
 use std::future::Future;
@@ -86,4 +87,23 @@ impl Random {
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.next().to_le_bytes()[5]).collect()
     }
+}
+
+/// Runs each test against Apache Kafka and against Wherry's node.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_kafka {
+            $(#[tokio::test] async fn $name() {
+                if let Some(address) = crate::support::kafka::shared() {
+                    super::$name(address).await;
+                }
+            })*
+        }
+        mod on_wherry {
+            $(#[tokio::test] async fn $name() {
+                super::$name(crate::support::node::shared()).await;
+            })*
+        }
+    };
 }

@@ -1,5 +1,5 @@
-//! The client against Apache Kafka: producing and consuming with every codec, positions, commits, admin calls. One broker for
-//! all tests here.
+//! The client against Apache Kafka and against Wherry: producing and consuming with every codec, positions, commits, admin calls.
+//! One broker of each kind for all tests here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::kafka::shared;
 use support::{Random, connect, topic, topic_with, unique, within};
 use wherry_client::admin::{ConfigChange, ConfigResource, NewTopic, OffsetSpec};
 use wherry_client::{
@@ -48,9 +47,7 @@ async fn end(client: &Client, at: &TopicPartition) -> i64 {
     found[0].1.as_ref().unwrap().offset
 }
 
-#[tokio::test]
-async fn offsets_are_contiguous_and_in_order() {
-    let Some(address) = shared() else { return };
+async fn offsets_are_contiguous_and_in_order(address: String) {
     within("produce", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "order", 1).await;
@@ -73,9 +70,7 @@ async fn offsets_are_contiguous_and_in_order() {
 }
 
 /// What goes in comes out, with every codec and both sides' edge cases: null and empty keys, values and headers, repeats.
-#[tokio::test]
-async fn every_codec_brings_back_what_went_in() {
-    let Some(address) = shared() else { return };
+async fn every_codec_brings_back_what_went_in(address: String) {
     within("codecs", TEST, async {
         let client = connect(&address).await;
         for codec in Codec::ALL {
@@ -111,9 +106,7 @@ async fn every_codec_brings_back_what_went_in() {
     .await;
 }
 
-#[tokio::test]
-async fn keys_choose_partitions_and_keyless_records_spread() {
-    let Some(address) = shared() else { return };
+async fn keys_choose_partitions_and_keyless_records_spread(address: String) {
     within("partitions", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "spread", 6).await;
@@ -144,9 +137,7 @@ async fn keys_choose_partitions_and_keyless_records_spread() {
     .await;
 }
 
-#[tokio::test]
-async fn every_level_of_acknowledgement() {
-    let Some(address) = shared() else { return };
+async fn every_level_of_acknowledgement(address: String) {
     within("acks", TEST, async {
         let client = connect(&address).await;
         for acks in [Acks::None, Acks::Leader, Acks::All] {
@@ -167,9 +158,7 @@ async fn every_level_of_acknowledgement() {
     .await;
 }
 
-#[tokio::test]
-async fn limits_hold() {
-    let Some(address) = shared() else { return };
+async fn limits_hold(address: String) {
     within("limits", TEST, async {
         let client = connect(&address).await;
         let topic = topic_with(&client, NewTopic::new(unique("limits"), 1).config("max.message.bytes", "2000")).await;
@@ -202,9 +191,7 @@ async fn limits_hold() {
     .await;
 }
 
-#[tokio::test]
-async fn an_unknown_topic_is_said_to_be_unknown() {
-    let Some(address) = shared() else { return };
+async fn an_unknown_topic_is_said_to_be_unknown(address: String) {
     within("unknown topic", TEST, async {
         let client = connect(&address).await;
         let producer = client.producer(ProducerConfig::default()).await.unwrap();
@@ -214,9 +201,7 @@ async fn an_unknown_topic_is_said_to_be_unknown() {
     .await;
 }
 
-#[tokio::test]
-async fn seek_pause_and_resume() {
-    let Some(address) = shared() else { return };
+async fn seek_pause_and_resume(address: String) {
     within("seek", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "seek", 2).await;
@@ -245,9 +230,7 @@ async fn seek_pause_and_resume() {
     .await;
 }
 
-#[tokio::test]
-async fn reset_policies() {
-    let Some(address) = shared() else { return };
+async fn reset_policies(address: String) {
     within("reset", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "reset", 1).await;
@@ -280,9 +263,7 @@ async fn reset_policies() {
     .await;
 }
 
-#[tokio::test]
-async fn commit_and_resume_without_membership() {
-    let Some(address) = shared() else { return };
+async fn commit_and_resume_without_membership(address: String) {
     within("commit", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "commit", 1).await;
@@ -307,9 +288,7 @@ async fn commit_and_resume_without_membership() {
 }
 
 /// Memory for what is fetched ahead is bounded, and a consumer that stops polling and goes on again misses nothing.
-#[tokio::test]
-async fn prefetch_is_bounded_and_complete() {
-    let Some(address) = shared() else { return };
+async fn prefetch_is_bounded_and_complete(address: String) {
     within("prefetch", TEST, async {
         let client = connect(&address).await;
         let topic = topic(&client, "prefetch", 4).await;
@@ -343,9 +322,7 @@ async fn prefetch_is_bounded_and_complete() {
     .await;
 }
 
-#[tokio::test]
-async fn admin_topics_and_configs() {
-    let Some(address) = shared() else { return };
+async fn admin_topics_and_configs(address: String) {
     within("admin", TEST, async {
         let client = connect(&address).await;
         let admin = client.admin();
@@ -355,8 +332,8 @@ async fn admin_topics_and_configs() {
 
         let name = unique("admin");
         let new = NewTopic::new(name.clone(), 2).config("retention.ms", "12345");
-        assert!(admin.create_topics(&[new.clone()], true).await.unwrap()[0].1.is_ok(), "only validated");
-        assert!(admin.create_topics(&[new.clone()], false).await.unwrap()[0].1.is_ok());
+        assert!(admin.create_topics(std::slice::from_ref(&new), true).await.unwrap()[0].1.is_ok(), "only validated");
+        assert!(admin.create_topics(std::slice::from_ref(&new), false).await.unwrap()[0].1.is_ok());
         let again = admin.create_topics(&[new], false).await.unwrap();
         assert!(matches!(&again[0].1, Err(ClientError::Rejected { code: 36, .. })), "{again:?}");
         support::until("listed", async || admin.list_topics().await.unwrap().iter().any(|t| t.name == name)).await;
@@ -374,7 +351,7 @@ async fn admin_topics_and_configs() {
 
         let resource = ConfigResource::Topic(name.clone());
         let value = async || {
-            let configs = admin.describe_configs(&[resource.clone()]).await.unwrap().remove(0).1.unwrap();
+            let configs = admin.describe_configs(std::slice::from_ref(&resource)).await.unwrap().remove(0).1.unwrap();
             let retention = configs.into_iter().find(|c| c.name == "retention.ms").unwrap();
             (retention.value.unwrap(), retention.is_default)
         };
@@ -396,9 +373,7 @@ async fn admin_topics_and_configs() {
     .await;
 }
 
-#[tokio::test]
-async fn admin_offsets() {
-    let Some(address) = shared() else { return };
+async fn admin_offsets(address: String) {
     within("offsets", TEST, async {
         let client = connect(&address).await;
         let admin = client.admin();
@@ -428,9 +403,7 @@ async fn admin_offsets() {
     .await;
 }
 
-#[tokio::test]
-async fn admin_groups() {
-    let Some(address) = shared() else { return };
+async fn admin_groups(address: String) {
     within("groups", TEST, async {
         let client = connect(&address).await;
         let admin = client.admin();
@@ -456,4 +429,20 @@ async fn admin_groups() {
         assert!(matches!(&gone[0].1, Err(ClientError::Rejected { code: 69, .. })), "{gone:?}");
     })
     .await;
+}
+
+on_both! {
+    offsets_are_contiguous_and_in_order,
+    every_codec_brings_back_what_went_in,
+    keys_choose_partitions_and_keyless_records_spread,
+    every_level_of_acknowledgement,
+    limits_hold,
+    an_unknown_topic_is_said_to_be_unknown,
+    seek_pause_and_resume,
+    reset_policies,
+    commit_and_resume_without_membership,
+    prefetch_is_bounded_and_complete,
+    admin_topics_and_configs,
+    admin_offsets,
+    admin_groups,
 }
