@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The verbs of README.md on confluent-kafka (librdkafka)."""
+import faulthandler
 import time
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
@@ -80,6 +81,11 @@ def one(futures):
     return next(iter(futures.values())).result(30)
 
 
+def config(admin, topic):
+    described = one(admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]))
+    return {name: entry.value for name, entry in described.items()}
+
+
 def admin_topic(admin, brokers, topic):
     new = NewTopic(topic, 2, 1, config={"retention.ms": "604800000"})
     one(admin.create_topics([new]))
@@ -90,10 +96,11 @@ def admin_topic(admin, brokers, topic):
         check(e.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS, "second create", e)
     entry = ConfigEntry("segment.bytes", "1048576", incremental_operation=AlterConfigOpType.SET)
     one(admin.incremental_alter_configs([ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]))
-    values = {k: e.value for k, e in one(admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)])).items()}
-    check(values["retention.ms"] == "604800000" and values["segment.bytes"] == "1048576", "configs", values)
+    wanted = {"retention.ms": "604800000", "segment.bytes": "1048576"}.items()
+    verbs.until(lambda: wanted <= config(admin, topic).items(), "changed configuration")
     one(admin.create_partitions([NewPartitions(topic, 3)]))
-    check(len(admin.list_topics(topic, timeout=20).topics[topic].partitions) == 3, "partitions")
+    partitions = lambda: admin.list_topics(topic, timeout=20).topics[topic].partitions
+    verbs.until(lambda: len(partitions()) == 3, "third partition")
     producer = Producer({"bootstrap.servers": brokers})
     for _ in range(10):
         producer.produce(topic, b"x", partition=1)
@@ -129,4 +136,5 @@ def admin(brokers, topic):
     check(len(cluster.nodes) == 1 and cluster.cluster_id, "cluster", cluster)
 
 
+faulthandler.enable()  # the library is native code: if it crashes, say where
 verbs.main(produce, consume, group, admin)

@@ -96,10 +96,10 @@ def admin_topic(admin, brokers, topic):
     except TopicAlreadyExistsError:
         pass
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"segment.bytes": "1048576"})])
-    values = config(admin, topic)
-    check(values["retention.ms"] == "604800000" and values["segment.bytes"] == "1048576", "configs", values)
+    wanted = {"retention.ms": "604800000", "segment.bytes": "1048576"}.items()
+    verbs.until(lambda: wanted <= config(admin, topic).items(), "changed configuration")
     admin.create_partitions({topic: 3})
-    check(len(admin.describe_topics([topic])[0]["partitions"]) == 3, "partitions", admin.describe_topics([topic]))
+    verbs.until(lambda: len(admin.describe_topics([topic])[0]["partitions"]) == 3, "third partition")
     producer = KafkaProducer(bootstrap_servers=brokers)
     for _ in range(10):
         producer.send(topic, b"x", partition=1)

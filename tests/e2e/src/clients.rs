@@ -54,13 +54,20 @@ pub enum Library {
     Confluent,
     /// franz-go.
     Franz,
-    /// Sarama, speaking the newest protocol version it knows as its default.
+    /// Sarama, told that the broker is of Kafka 2.1.
     Sarama,
+    /// Sarama, told that the broker is new.
+    NewSarama,
 }
+
+/// The Kafka versions that the two Saramas speak to.
+const SARAMA: &str = "2.1.0";
+const NEW_SARAMA: &str = "4.1.0";
 
 impl Library {
     /// All of them.
-    pub const ALL: [Library; 4] = [Library::KafkaPython, Library::Confluent, Library::Franz, Library::Sarama];
+    pub const ALL: [Library; 5] =
+        [Library::KafkaPython, Library::Confluent, Library::Franz, Library::Sarama, Library::NewSarama];
 
     /// A short name, good in topic names.
     pub fn name(self) -> &'static str {
@@ -69,6 +76,7 @@ impl Library {
             Library::Confluent => "confluent",
             Library::Franz => "franz",
             Library::Sarama => "sarama",
+            Library::NewSarama => "sarama-new",
         }
     }
 
@@ -77,7 +85,9 @@ impl Library {
         match self {
             Library::KafkaPython => python("kafka_python.py"),
             Library::Confluent => python("confluent.py"),
-            Library::Franz | Library::Sarama => Program::new(cache().join("bin").join(self.name())),
+            Library::Franz => Program::new(cache().join("bin/franz")),
+            Library::Sarama => Program::new(cache().join("bin/sarama")).env("SARAMA_VERSION", SARAMA),
+            Library::NewSarama => Program::new(cache().join("bin/sarama")).env("SARAMA_VERSION", NEW_SARAMA),
         }
     }
 
@@ -85,7 +95,8 @@ impl Library {
     pub fn available(self) -> bool {
         let built = match self {
             Library::KafkaPython | Library::Confluent => true,
-            Library::Franz | Library::Sarama => cache().join("bin").join(self.name()).exists(),
+            Library::Franz => cache().join("bin/franz").exists(),
+            Library::Sarama | Library::NewSarama => cache().join("bin/sarama").exists(),
         };
         if !built {
             crate::notice(&format!(

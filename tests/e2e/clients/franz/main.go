@@ -185,6 +185,30 @@ func expect(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
+// awaitConfigs waits until a change has spread: it is accepted before every part of a broker knows it.
+func awaitConfigs(ctx context.Context, admin *kadm.Client, topic string, want map[string]string) error {
+	var values map[string]string
+	for range 500 {
+		configs, err := admin.DescribeTopicConfigs(ctx, topic)
+		if err != nil {
+			return fmt.Errorf("describe configs: %w", err)
+		}
+		values = map[string]string{}
+		missing := len(want)
+		for _, c := range configs[0].Configs {
+			values[c.Key] = c.MaybeValue()
+			if value, ok := want[c.Key]; ok && value == c.MaybeValue() {
+				missing--
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("configs: %v", values)
+}
+
 func adminTopic(ctx context.Context, admin *kadm.Client, client *kgo.Client, topic string) error {
 	limit, segment := "604800000", "1048576"
 	created, err := admin.CreateTopic(ctx, 2, 1, map[string]*string{"retention.ms": &limit}, topic)
@@ -202,15 +226,7 @@ func adminTopic(ctx context.Context, admin *kadm.Client, client *kgo.Client, top
 	if err != nil || altered[0].Err != nil {
 		return fmt.Errorf("alter configs: %v %v", err, altered)
 	}
-	configs, err := admin.DescribeTopicConfigs(ctx, topic)
-	if err != nil {
-		return fmt.Errorf("describe configs: %w", err)
-	}
-	values := map[string]string{}
-	for _, c := range configs[0].Configs {
-		values[c.Key] = c.MaybeValue()
-	}
-	if err := expect(values["retention.ms"] == limit && values["segment.bytes"] == segment, "configs: %v", values); err != nil {
+	if err := awaitConfigs(ctx, admin, topic, map[string]string{"retention.ms": limit, "segment.bytes": segment}); err != nil {
 		return err
 	}
 	if _, err := admin.UpdatePartitions(ctx, 3, topic); err != nil {

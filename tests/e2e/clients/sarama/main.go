@@ -239,6 +239,30 @@ func expect(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
+// awaitConfigs waits until a change has spread: it is accepted before every part of a broker knows it.
+func awaitConfigs(admin sarama.ClusterAdmin, topic string, want map[string]string) error {
+	var values map[string]string
+	for range 500 {
+		entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic})
+		if err != nil {
+			return fmt.Errorf("describe configs: %w", err)
+		}
+		values = map[string]string{}
+		missing := len(want)
+		for _, e := range entries {
+			values[e.Name] = e.Value
+			if value, ok := want[e.Name]; ok && value == e.Value {
+				missing--
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("configs: %v", values)
+}
+
 func adminTopic(admin sarama.ClusterAdmin, client sarama.Client, topic string) error {
 	retention, segment := "604800000", "1048576"
 	detail := &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1, ConfigEntries: map[string]*string{"retention.ms": &retention}}
@@ -250,20 +274,16 @@ func adminTopic(admin sarama.ClusterAdmin, client sarama.Client, topic string) e
 	if err := expect(errors.As(err, &te) && te.Err == sarama.ErrTopicAlreadyExists, "second create: %v", err); err != nil {
 		return err
 	}
-	err = admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{
-		"segment.bytes": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &segment}}, false)
-	if err != nil {
-		return fmt.Errorf("alter configs: %w", err)
+	want := map[string]string{"retention.ms": retention}
+	if client.Config().Version.IsAtLeast(sarama.V2_3_0_0) { // that is when incremental changes came
+		err = admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{
+			"segment.bytes": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &segment}}, false)
+		if err != nil {
+			return fmt.Errorf("alter configs: %w", err)
+		}
+		want["segment.bytes"] = segment
 	}
-	entries, err := admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic})
-	if err != nil {
-		return fmt.Errorf("describe configs: %w", err)
-	}
-	values := map[string]string{}
-	for _, e := range entries {
-		values[e.Name] = e.Value
-	}
-	if err := expect(values["retention.ms"] == retention && values["segment.bytes"] == segment, "configs: %v", values); err != nil {
+	if err := awaitConfigs(admin, topic, want); err != nil {
 		return err
 	}
 	if err := admin.CreatePartitions(topic, 3, nil, false); err != nil {

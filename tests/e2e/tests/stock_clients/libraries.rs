@@ -146,3 +146,18 @@ fn sarama_group() -> Result<()> {
 fn sarama_admin() -> Result<()> {
     admin(Library::Sarama)
 }
+
+#[test]
+fn new_sarama_round_trip_with_each_codec() -> Result<()> {
+    round_trip(Library::NewSarama)
+}
+
+#[test]
+fn new_sarama_group() -> Result<()> {
+    group_of_two(Library::NewSarama)
+}
+
+#[test]
+fn new_sarama_admin() -> Result<()> {
+    admin(Library::NewSarama)
+}
