@@ -76,7 +76,8 @@ fn house_steps() -> Vec<Step> {
             &["deny", "--version"],
             "cargo-deny is not installed, so licences and advisories were not checked: cargo install --locked cargo-deny",
         ),
-        cargo("documentation", &["doc", "--workspace", "--no-deps", "--quiet"]).with("RUSTDOCFLAGS", "-D warnings"),
+        cargo("documentation", &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+            .with("RUSTDOCFLAGS", "-D warnings"),
     ]
 }
 
