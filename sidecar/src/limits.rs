@@ -54,7 +54,7 @@ impl Default for Limits {
             stream_bytes: 8 * 1024 * 1024,
             partial_bytes: 8 * 1024 * 1024,
             partial_time: Duration::from_secs(30),
-            groups: 64,
+            groups: 32,
             subscribers_per_group: 1024,
             window_messages: 8 * 1024,
             window_bytes: 16 * 1024 * 1024,
@@ -143,6 +143,8 @@ pub const DELIVERY_BYTES: usize = 256 * 1024;
 pub const ACKS_PER_FRAME: usize = 1024;
 /// Commands that wait for the task of one group.
 pub const GROUP_COMMANDS: usize = 256;
+/// Bytes that the client fetches ahead for one group; what is taken from it counts in [`Limits::window_bytes`].
+pub const GROUP_PREFETCH_BYTES: usize = 2 * 1024 * 1024;
 /// Messages asked for in one poll.
 pub const POLL_MESSAGES: usize = 1000;
 /// Topic names that one stream keeps at hand.

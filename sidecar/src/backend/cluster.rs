@@ -24,8 +24,6 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// How long a revoked partition is kept at most; what is out of it may be settled for less than that.
 const REVOKE_GRACE: Duration = limits::REVOKE_DRAIN.saturating_add(Duration::from_secs(2));
-/// Bytes fetched ahead for one membership; what is delivered is bounded elsewhere.
-const PREFETCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// The cluster. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -145,8 +143,8 @@ impl Backend for Cluster {
                 },
                 revoke_when: RevokeWhen::Released,
                 revoke_grace: REVOKE_GRACE,
-                prefetch_bytes: PREFETCH_BYTES,
-                fetch_max_bytes: PREFETCH_BYTES,
+                prefetch_bytes: limits::GROUP_PREFETCH_BYTES,
+                fetch_max_bytes: limits::GROUP_PREFETCH_BYTES,
                 ..ConsumerConfig::in_group(&*spec.group)
             };
             let mut consumer = client.consumer(config).await?;

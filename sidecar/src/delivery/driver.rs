@@ -137,7 +137,7 @@ struct Driver<B: Backend> {
     sinks: Sinks,
     /// Subscriptions that end once their last results are out, or at this time.
     finishing: Vec<(Instant, SubId)>,
-    pulls: HashMap<CallId, Answer<Vec<v1::ReceivedMessage>>>,
+    pulls: HashMap<CallId, (Instant, Answer<Vec<v1::ReceivedMessage>>)>,
     pull_ends: BTreeSet<(Instant, CallId)>,
     calls: HashMap<CallId, Call>,
     call_ends: VecDeque<(Instant, CallId)>,
@@ -268,7 +268,7 @@ impl<B: Backend> Driver<B> {
             let _ = answer.send(Err(self.too_many()));
             return;
         }
-        self.pulls.insert(id, answer);
+        self.pulls.insert(id, (until, answer));
         self.pull_ends.insert((until, id));
         self.group.pull(id, max, ack_timeout);
     }
@@ -393,6 +393,7 @@ impl<B: Backend> Driver<B> {
         for effect in self.group.effects() {
             match effect {
                 Effect::Deliver(id, messages) => {
+                    tracing::debug!(group = %self.spec.group, subscription = id, messages = messages.len(), "deliver");
                     if self.sinks.deliver(id, message::received(messages)) {
                         self.group.sent(id);
                         more = true;
@@ -433,8 +434,8 @@ impl<B: Backend> Driver<B> {
     }
 
     fn answer(&mut self, id: CallId, messages: Vec<Outgoing>) {
-        let Some(answer) = self.pulls.remove(&id) else { return };
-        self.pull_ends.retain(|(_, other)| *other != id);
+        let Some((until, answer)) = self.pulls.remove(&id) else { return };
+        self.pull_ends.remove(&(until, id));
         // Whoever gave up does not get them; so they are not held by anyone.
         if answer.is_closed() {
             return self.group.undelivered(&messages);
@@ -560,7 +561,7 @@ impl<B: Backend> Driver<B> {
         for id in self.sinks.ids() {
             self.sinks.remove(id, Some(&failure));
         }
-        for (_, answer) in self.pulls.drain() {
+        for (_, answer) in self.pulls.drain().map(|(_, pull)| pull) {
             // Whoever gave up does not need the answer.
             let _ = answer.send(Err(failure.clone()));
         }

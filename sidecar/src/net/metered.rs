@@ -1,8 +1,9 @@
 //! A request's body, metered: what has come of a message that is not whole yet counts against a bound that all calls share.
 //!
 //! Without it, thousands of calls could each leave a large message unfinished, and what reads whole messages would keep all of them in
-//! memory. Small messages do not touch the bound, so they get through whatever large ones do. Over the bound a body is not read, its flow
-//! control window closes, and its sender waits; a large message that is not finished in time ends its call.
+//! memory. Small messages do not touch the bound, so they get through whatever large ones do. A large one reserves all the room that it
+//! needs before it is read on: so those that are being read can finish, and the others hold next to nothing while they wait, with their
+//! flow control windows closed. One that has its room and is not finished in time ends its call.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,13 +23,14 @@ use tonic::Status;
 use crate::limits;
 use crate::stats::Gauge;
 
-/// Reserved at a time: what one read may bring.
+/// Reserved at a time where the length is not known: what one read may bring.
 const STEP: usize = 16 * 1024;
 
 /// The bound, shared by all bodies.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
     room: Arc<Semaphore>,
+    bytes: usize,
     time: Duration,
     gauge: Arc<Gauge>,
 }
@@ -36,7 +38,8 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new(bytes: usize, time: Duration, gauge: Arc<Gauge>) -> Self {
         // Always enough for one step.
-        Self { room: Arc::new(Semaphore::new(bytes.max(STEP))), time, gauge }
+        let bytes = bytes.max(STEP);
+        Self { room: Arc::new(Semaphore::new(bytes)), bytes, time, gauge }
     }
 
     /// This body, metered. `framed`: it consists of gRPC messages.
@@ -46,6 +49,7 @@ impl Meter {
             framed: framed.then(Framing::default),
             partial: 0,
             room: PollSemaphore::new(self.room.clone()),
+            most: self.bytes,
             reserved: None,
             gauge: self.gauge.clone(),
             time: self.time,
@@ -60,10 +64,12 @@ struct Metered {
     /// Bytes of the message that is not whole.
     partial: usize,
     room: PollSemaphore,
+    /// All the room there is: whoever needs more than that gets on with that.
+    most: usize,
     reserved: Option<OwnedSemaphorePermit>,
     gauge: Arc<Gauge>,
     time: Duration,
-    /// Runs while more than the free bytes are partial.
+    /// Runs while a large message has its room and is not whole.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -72,19 +78,34 @@ impl Metered {
         self.reserved.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
-    /// Reserves room for the next read, once the message at hand is larger than what is free.
+    /// The room that the message at hand needs before it is read on; none while it is small.
+    fn need(&self) -> usize {
+        if self.partial < limits::PARTIAL_FREE_BYTES {
+            return 0;
+        }
+        let rest = match &self.framed {
+            Some(framing) => framing.missing,
+            None => self.inner.size_hint().exact().map_or(STEP, |rest| usize::try_from(rest).unwrap_or(usize::MAX)),
+        };
+        self.partial.saturating_add(rest).min(self.most)
+    }
+
+    /// Reserves that room, then gives the message its time.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.partial >= limits::PARTIAL_FREE_BYTES && self.reserved() < self.partial + STEP {
-            let more = self.partial + STEP - self.reserved();
-            let Some(permit) = ready!(self.room.poll_acquire_many(context, u32::try_from(more).unwrap_or(u32::MAX)))
-            else {
-                return Poll::Ready(());
-            };
+        let need = self.need();
+        while self.reserved() < need {
+            let more = need - self.reserved();
+            let permit = self.room.poll_acquire_many(context, u32::try_from(more).unwrap_or(u32::MAX));
+            // The semaphore is never closed.
+            let Some(permit) = ready!(permit) else { return Poll::Pending };
             self.gauge.add(i64::try_from(more).unwrap_or(i64::MAX));
             match &mut self.reserved {
                 Some(reserved) => reserved.merge(permit),
                 None => self.reserved = Some(permit),
             }
+        }
+        if need > 0 && self.deadline.is_none() {
+            self.deadline = Some(Box::pin(tokio::time::sleep(self.time)));
         }
         Poll::Ready(())
     }
@@ -96,16 +117,17 @@ impl Metered {
     }
 
     fn came(&mut self, data: &[u8]) {
+        let grown = self.partial + data.len();
         self.partial = match &mut self.framed {
             Some(framing) => framing.came(data, self.partial),
-            None => self.partial + data.len(),
+            None => grown,
         };
-        if self.partial < limits::PARTIAL_FREE_BYTES {
-            if self.reserved.is_some() || self.deadline.is_some() {
-                self.release();
-            }
-        } else if self.deadline.is_none() {
-            self.deadline = Some(Box::pin(tokio::time::sleep(self.time)));
+        if self.partial < grown {
+            // A message became whole; what follows has its own time.
+            self.deadline = None;
+        }
+        if self.partial < limits::PARTIAL_FREE_BYTES && self.reserved.is_some() {
+            self.release();
         }
     }
 
@@ -126,11 +148,15 @@ impl HttpBody for Metered {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        if this.poll_deadline(context).is_ready() {
+        // Twice: whoever waits for more room may run out of time, and whoever has just got it has to be woken when time is up.
+        let late = this.poll_deadline(context).is_ready();
+        if late || (this.poll_room(context).is_ready() && this.poll_deadline(context).is_ready()) {
             this.release();
             return Poll::Ready(Some(Err(axum::Error::new(too_slow()))));
         }
-        ready!(this.poll_room(context));
+        if this.reserved() < this.need() {
+            return Poll::Pending;
+        }
         let frame = ready!(this.inner.frame().poll_unpin(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -233,6 +259,30 @@ mod tests {
         assert!(body.frame().await.expect("some").is_ok());
         let error = body.frame().await.expect("some").expect_err("too slow");
         assert!(error.to_string().contains("did not come"), "{error}");
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_room_is_not_blamed_for_it() {
+        let gauge = Arc::new(Gauge::default());
+        let meter = Meter::new(64 * 1024, Duration::from_secs(30), gauge.clone());
+        let framed = |sent: usize| {
+            let first = Bytes::from(message(50_000)).slice(..sent);
+            let rest = Bytes::from(message(50_000)).slice(sent..);
+            let first = futures::stream::iter([Ok::<_, std::io::Error>(first)]);
+            (first, futures::stream::iter([Ok::<_, std::io::Error>(rest)]))
+        };
+        let (half, _) = framed(6000);
+        let mut half =
+            meter.meter(Body::from_stream(futures::StreamExt::chain(half, futures::stream::pending())), true);
+        assert!(half.frame().await.expect("some").is_ok());
+        assert!(futures::poll!(Box::pin(half.frame())).is_pending(), "it has its room, and sends nothing");
+        assert_eq!(gauge.get(), 50_005);
+        let (first, rest) = framed(6000);
+        let honest = meter.meter(Body::from_stream(futures::StreamExt::chain(first, rest)), true);
+        let (given_up, whole) = tokio::join!(half.frame(), honest.collect());
+        assert!(given_up.expect("some").is_err());
+        assert_eq!(whole.expect("whole").to_bytes().len(), 50_005);
         assert_eq!(gauge.get(), 0);
     }
 
