@@ -1,6 +1,7 @@
 //! Runs simulated lives of a node, many or one: `wherry-sim --seeds 1000`, `wherry-sim --seed 7 --trace`.
 
-use anyhow::bail;
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// Deterministic simulation of a Wherry node under crashes and power cuts.
@@ -21,7 +22,7 @@ struct Args {
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let args = Args::parse();
     let mut broken = 0;
     let mut total = wherry_sim::Outcome::default();
@@ -64,7 +65,8 @@ fn main() -> anyhow::Result<()> {
         total.virtual_ms / 1_000
     );
     if broken > 0 {
-        bail!("{broken} lives broke a promise; replay one with --seed S --trace");
+        eprintln!("{broken} lives broke a promise; replay one with --seed S --trace");
+        return ExitCode::FAILURE;
     }
-    Ok(())
+    ExitCode::SUCCESS
 }

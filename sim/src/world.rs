@@ -22,6 +22,8 @@ use crate::trace::Trace;
 /// The topics under test, with their partitions.
 pub(crate) const TOPICS: [(&str, i32); 2] = [("orders", 3), ("events", 2)];
 
+/// The first client makes the topics.
+const ADMIN: usize = 0;
 const MS: u64 = 1_000_000;
 /// Trouble lasts this long, in virtual milliseconds.
 const TROUBLE_MS: u64 = 6_000;
@@ -316,11 +318,17 @@ impl World {
                 Ok(())
             }
             Link::Opening => Ok(()),
+            // A client that uses topics looks for them first; nobody but the administrator is here before they are.
+            Link::Up(_) if station > ADMIN && !self.has_topics() => Ok(()),
             Link::Up(_) => self.client(station, |client, io| {
                 client.tick(io);
                 Ok(())
             }),
         }
+    }
+
+    fn has_topics(&self) -> bool {
+        TOPICS.iter().all(|(topic, _)| self.oracle.topics.is_there(topic))
     }
 
     /// Lets a client act, and carries out what it wants.

@@ -13,9 +13,10 @@ const CREATE: i16 = 7;
 const DELETE: i16 = 6;
 const METADATA: i16 = 12;
 
-/// None, already exists, unknown topic.
 const OK: i16 = 0;
 const UNKNOWN: i16 = 3;
+/// The request of a connection that broke was faster: the topic went while this one was on its way to the log.
+const UNKNOWN_ID: i16 = 100;
 const EXISTS: i16 = 36;
 
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Client for Admin {
             Asked::Delete(name) => {
                 let response = receive::<DeleteTopicsRequest>(&frame, DELETE, correlation)?;
                 match response.responses.first().map_or(-1, |topic| topic.error_code) {
-                    OK | UNKNOWN => {
+                    OK | UNKNOWN | UNKNOWN_ID => {
                         io.oracle.topics.deleted(&name);
                         self.extra = None;
                         Ok(())

@@ -85,6 +85,6 @@ pub(crate) fn topic_name(name: &str) -> TopicName {
 
 /// Error codes that a client meets while a node comes and goes, and asks again for.
 pub(crate) fn is_retriable(code: i16) -> bool {
-    // Unknown topic, leader not available, not leader, timeout, load, coordinator, storage.
-    matches!(code, 3 | 5 | 6 | 7 | 14 | 15 | 16 | 56)
+    // Leader not available, not leader, timeout, load, coordinator, storage.
+    matches!(code, 5 | 6 | 7 | 14 | 15 | 16 | 56)
 }

@@ -38,6 +38,11 @@ impl TopicOracle {
         self.fates.insert(topic.to_owned(), Fate::Gone);
     }
 
+    /// Whether clients may count on it: it was made, and nobody wants it gone.
+    pub(crate) fn is_there(&self, topic: &str) -> bool {
+        self.fates.get(topic) == Some(&Fate::There)
+    }
+
     pub(crate) fn expected(&self) -> Expected {
         Expected { fates: self.fates.clone() }
     }
