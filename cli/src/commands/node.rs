@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -48,6 +49,9 @@ pub(crate) struct NodeArgs {
     /// Partitions of a topic that does not say
     #[arg(long, default_value_t = 1)]
     default_partitions: i32,
+    /// How long an empty group waits for more members before its first assignment
+    #[arg(long, value_parser = text::duration, default_value = "3s", value_name = "DURATION")]
+    group_initial_rebalance_delay: Duration,
     /// How to do I/O
     #[arg(long, value_enum, default_value_t = IoArg::Auto)]
     io: IoArg,
@@ -92,6 +96,7 @@ impl NodeArgs {
             rack: self.rack,
             auto_create_topics: self.auto_create_topics,
             default_partitions: self.default_partitions,
+            group_initial_rebalance_delay_ms: u32::try_from(self.group_initial_rebalance_delay.as_millis())?,
             io: self.io.into(),
             engine: EngineOptions {
                 journal_bytes: self.journal_size.unwrap_or(engine.journal_bytes),
