@@ -22,6 +22,9 @@ use crate::limits;
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// `TOPIC_ALREADY_EXISTS` in the Kafka protocol.
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// After this long without a heartbeat the partitions of a dead sidecar go to others. Shorter than Kafka's 45 s, because a pod that is
+/// killed is the usual case here; longer than any pause that a throttled container should see.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a revoked partition is kept at most; what is out of it may be settled for less than that.
 const REVOKE_GRACE: Duration = limits::REVOKE_DRAIN.saturating_add(Duration::from_secs(2));
 
@@ -141,6 +144,7 @@ impl Backend for Cluster {
                     Start::Earliest => OffsetReset::Earliest,
                     Start::Latest => OffsetReset::Latest,
                 },
+                session_timeout: SESSION_TIMEOUT,
                 revoke_when: RevokeWhen::Released,
                 revoke_grace: REVOKE_GRACE,
                 prefetch_bytes: limits::GROUP_PREFETCH_BYTES,
