@@ -112,22 +112,16 @@ fn bad_resources_are_refused_before_anything_starts() {
     assert!(!data.exists());
 }
 
-fn topic_file(path: &std::path::Path, spec: &str) {
-    let cluster = "apiVersion: wherry.dev/v1alpha1\nkind: Cluster\nmetadata: {name: c}\nspec: {replicas: 1}\n---\n";
-    let topic = "apiVersion: wherry.dev/v1alpha1\nkind: Topic\nmetadata: {name: t}\nspec:\n  clusterRef: {name: c}\n";
-    std::fs::write(path, format!("{cluster}{topic}{spec}")).unwrap();
-}
-
 #[test]
 fn a_changed_file_changes_what_it_names_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let (file, data) = (directory.path().join("up.yaml"), directory.path().join("data"));
-    topic_file(&file, "  partitions: 2\n  retention: {time: 1d}\n");
+    std::fs::write(&file, with_topic("  partitions: 2\n  retention: {time: 1d}\n")).unwrap();
     let up = Up::with_file(&data, &file);
     let other = wherry(&up, &["topic", "alter", "t", "--set", "segment.bytes=2097152"], "");
     assert!(other.ok, "{other:?}");
     up.stop();
-    topic_file(&file, "  partitions: 4\n  retention: {bytes: 1Gi}\n");
+    std::fs::write(&file, with_topic("  partitions: 4\n  retention: {bytes: 1Gi}\n")).unwrap();
     let up = Up::with_file(&data, &file);
     let described = json(&wherry(&up, &["topic", "describe", "t", "--output", "json"], ""));
     assert_eq!(described["partitions"].as_array().map(Vec::len), Some(4));
@@ -135,7 +129,7 @@ fn a_changed_file_changes_what_it_names_and_nothing_else() {
         described["settings"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(settings, ["retention.bytes", "retention.ms", "segment.bytes"], "what is not written stays");
     up.stop();
-    topic_file(&file, "  partitions: 3\n");
+    std::fs::write(&file, with_topic("  partitions: 3\n")).unwrap();
     let (file, data) = (file.display().to_string(), data.display().to_string());
     let ports = ["--port", "0", "--sidecar-port", "0", "--probes", "127.0.0.1:0"];
     let shrunk = support::alone(&[&["up", "-f", &file, "--data", &data], &ports[..]].concat());
@@ -152,4 +146,11 @@ fn a_taken_port_is_said() {
     let done = support::alone(&["node", "--listen", &address, "--data", &data]);
     assert_eq!(done.code, 2, "{done:?}");
     assert!(done.stderr.contains(&address) && done.stderr.contains("another port"), "{done:?}");
+}
+
+/// A Cluster and a Topic with these settings.
+fn with_topic(spec: &str) -> String {
+    let cluster = "apiVersion: wherry.dev/v1alpha1\nkind: Cluster\nmetadata: {name: c}\nspec: {replicas: 1}\n---\n";
+    let topic = "apiVersion: wherry.dev/v1alpha1\nkind: Topic\nmetadata: {name: t}\nspec:\n  clusterRef: {name: c}\n";
+    format!("{cluster}{topic}{spec}")
 }
