@@ -162,11 +162,14 @@ async fn limits_hold(address: String) {
     within("limits", TEST, async {
         let client = connect(&address).await;
         let topic = topic_with(&client, NewTopic::new(unique("limits"), 1).config("max.message.bytes", "2000")).await;
-        let config = ProducerConfig { max_buffer_bytes: 1_100_000, batch_bytes: 1500, ..ProducerConfig::default() };
+        // Batches larger than the topic takes: they are split, and only the record that is too large alone is refused.
+        let linger = Duration::from_millis(20);
+        let config =
+            ProducerConfig { max_buffer_bytes: 1_100_000, batch_bytes: 8000, linger, ..ProducerConfig::default() };
         let producer = client.producer(config).await.unwrap();
         let local = producer.send(ProduceRecord::new(topic.clone(), vec![0; 1_000_001])).await;
         assert!(matches!(local, Err(ClientError::TooLarge { .. })), "{local:?}");
-        // The broker refuses one batch in the middle: those around it must be delivered, in order.
+        // The broker refuses one record in the middle: those around it must be delivered, in order.
         let mut deliveries = Vec::new();
         for i in 0..40u8 {
             let size = if i == 20 { 5000 } else { 800 };

@@ -127,3 +127,74 @@ impl Hidden {
         header.is_transactional() && self.aborting.contains(&header.producer_id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::ProducerId;
+    use wherry_wire::records::{BatchBuilder, Stamp};
+
+    /// A batch of two records at `offset`, of this producer's transaction if it has one.
+    fn raw(offset: i64, producer: Option<i64>, control: bool) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(crate::Codec::None, None);
+        builder.set_transactional(producer.is_some());
+        builder.set_control(control);
+        for value in [b"a", b"b"] {
+            let none: &[(&str, &str)] = &[];
+            builder.append(7, None, Some(value.as_slice()), none).unwrap();
+        }
+        let stamp = Stamp { producer_id: producer.unwrap_or(-1), producer_epoch: 0, base_sequence: 0 };
+        let mut bytes = builder.build(stamp).unwrap().to_vec();
+        bytes[..8].copy_from_slice(&offset.to_be_bytes());
+        bytes
+    }
+
+    fn shown(bytes: Vec<u8>, from: i64, aborted: Option<&[AbortedTransaction]>) -> Vec<(bool, i64)> {
+        let fetched = batches(bytes.into(), from, aborted).unwrap();
+        fetched.iter().map(|f| (f.batch.is_some(), f.next_offset)).collect()
+    }
+
+    #[test]
+    fn what_lies_before_the_position_is_skipped_and_a_cut_tail_left() {
+        let mut bytes = [raw(0, None, false), raw(2, None, false), raw(4, None, false)].concat();
+        bytes.truncate(bytes.len() - 5);
+        assert_eq!(shown(bytes, 2, None), [(true, 4)]);
+        assert!(batches(raw(0, None, false)[..30].to_vec().into(), 0, None).is_err(), "not even one");
+        assert!(batches(Bytes::new(), 0, None).unwrap().is_empty());
+    }
+
+    #[test]
+    fn aborted_transactions_and_markers_only_move_the_position() {
+        let aborted = [AbortedTransaction::default().with_producer_id(ProducerId(1)).with_first_offset(2)];
+        let bytes = || {
+            [
+                raw(0, Some(1), false),
+                raw(2, Some(1), false),
+                raw(4, Some(2), false),
+                raw(6, Some(1), true),
+                raw(8, Some(1), false),
+            ]
+            .concat()
+        };
+        let expected = [(true, 2), (false, 4), (true, 6), (false, 8), (true, 10)];
+        assert_eq!(shown(bytes(), 0, Some(&aborted)), expected);
+        let uncommitted = [(true, 2), (true, 4), (true, 6), (false, 8), (true, 10)];
+        assert_eq!(shown(bytes(), 0, None), uncommitted);
+    }
+
+    #[test]
+    fn records_come_with_their_offsets_and_damage_is_found() {
+        let place = TopicPartition::new("t", 0);
+        let bytes = raw(10, None, false);
+        let one = |bytes: Vec<u8>| batches(bytes.into(), 0, None).unwrap().remove(0).batch.unwrap();
+        let mut decoded = decode(one(bytes.clone()), 1000).unwrap();
+        let record = decoded.next(&place, 11, 5).unwrap().unwrap();
+        assert_eq!((record.offset, record.timestamp_ms, record.generation), (11, 7, 5));
+        assert!(decoded.next(&place, 11, 5).is_none());
+        assert_eq!(decoded.next_offset(), 12);
+        let mut damaged = bytes.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert!(decode(one(damaged), 1000).is_err());
+        assert!(decode(one(bytes), 3).is_err(), "more than is allowed");
+    }
+}

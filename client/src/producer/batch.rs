@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use wherry_wire::records::{BatchBuilder, BuildError, Sealed, Stamp};
+use wherry_wire::batch;
+use wherry_wire::limits::MAX_BATCH_BYTES;
+use wherry_wire::records::{self, BatchBuilder, BuildError, Sealed, Stamp};
 
 use super::receipt::{Delivery, Receipt};
 use crate::config::Codec;
@@ -14,6 +16,7 @@ use crate::record::ProduceRecord;
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     builder: BatchBuilder,
+    codec: (Codec, Option<i32>),
     /// What its records count for in the producer's memory.
     reserved: usize,
     /// Since when its first record waits.
@@ -29,7 +32,8 @@ pub(super) fn size_bound(record: &ProduceRecord) -> usize {
 impl OpenBatch {
     /// Empty, with memory for `capacity` bytes of records.
     pub(super) fn new(receipt: Arc<Receipt>, codec: (Codec, Option<i32>), capacity: usize, opened: Instant) -> Self {
-        Self { builder: BatchBuilder::with_capacity(codec.0, codec.1, capacity), reserved: 0, opened, receipt }
+        let builder = BatchBuilder::with_capacity(codec.0, codec.1, capacity);
+        Self { builder, codec, reserved: 0, opened, receipt }
     }
 
     /// Bytes so far, uncompressed.
@@ -58,14 +62,16 @@ impl OpenBatch {
     /// Compresses the records: from here on the bytes stay as they are, whatever is retried.
     pub(super) fn seal(mut self) -> Result<SealedBatch, BuildError> {
         let sealed = self.builder.seal()?;
-        Ok(SealedBatch { sealed, reserved: self.reserved, opened: self.opened, receipt: self.receipt })
+        let Self { codec, reserved, opened, receipt, .. } = self;
+        Ok(SealedBatch { sealed, codec, reserved, opened, receipt })
     }
 }
 
 /// A batch whose records are fixed. Only the producer's identity and sequence are set when it is sent.
 #[derive(Debug, Clone)]
 pub(super) struct SealedBatch {
-    pub(super) sealed: Sealed,
+    sealed: Sealed,
+    codec: (Codec, Option<i32>),
     /// What its records count for in the producer's memory.
     pub(super) reserved: usize,
     pub(super) opened: Instant,
@@ -78,8 +84,34 @@ impl SealedBatch {
         self.sealed.count()
     }
 
+    /// Two batches with the first and the second half of its records, each with a receipt of its own; `None` where there is
+    /// only one record. For a broker that finds it too large.
+    pub(super) fn halves(&self) -> Option<(Self, Self)> {
+        let half = self.count() / 2;
+        if half == 0 {
+            return None;
+        }
+        let raw = batch::split(self.sealed.to_bytes(Stamp::NONE)).next()?.ok()?;
+        let (header, checked) = (*raw.header(), raw.check().ok()?);
+        let mut first = BatchBuilder::new(self.codec.0, self.codec.1);
+        let mut second = BatchBuilder::new(self.codec.0, self.codec.1);
+        for record in &records::records(&header, checked.bytes(), MAX_BATCH_BYTES).ok()? {
+            let record = record.ok()?;
+            let headers: Vec<_> = record.headers().collect();
+            let to = if record.offset_delta < half { &mut first } else { &mut second };
+            let timestamp_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
+            to.append_nullable(timestamp_ms, record.key, record.value, headers.into_iter()).ok()?;
+        }
+        let part = |mut builder: BatchBuilder, reserved| {
+            let (codec, opened, receipt) = (self.codec, self.opened, self.receipt.another());
+            Some(Self { sealed: builder.seal().ok()?, codec, reserved, opened, receipt })
+        };
+        let reserved = self.reserved / 2;
+        Some((part(first, reserved)?, part(second, self.reserved - reserved)?))
+    }
+
     /// Header and body as they go on the wire.
-    pub(super) fn parts(&self, stamp: Stamp) -> ([u8; wherry_wire::batch::HEADER_LEN], Bytes) {
+    pub(super) fn parts(&self, stamp: Stamp) -> ([u8; batch::HEADER_LEN], Bytes) {
         (self.sealed.header(stamp), self.sealed.body().clone())
     }
 }

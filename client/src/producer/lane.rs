@@ -46,6 +46,8 @@ enum Progress {
 #[derive(Debug)]
 struct Entry {
     token: u64,
+    /// Its place among all that was ever sent; those behind the first unacknowledged one are counted by it.
+    order: u64,
     batch: SealedBatch,
     sequence: i32,
     progress: Progress,
@@ -78,6 +80,8 @@ pub(super) enum Answer {
     IdentityLost,
     /// Never.
     Refused(ClientError),
+    /// Not in one piece.
+    TooLarge(ClientError),
 }
 
 /// A receipt to settle, and memory to give back.
@@ -124,6 +128,7 @@ pub(super) struct Lane {
     reset: Reset,
     route: u64,
     next_token: u64,
+    next_order: u64,
     failures: u32,
     not_before: Option<Instant>,
     last_cause: Arc<str>,
@@ -146,6 +151,7 @@ impl Lane {
             reset: Reset::None,
             route: 0,
             next_token: 0,
+            next_order: 0,
             failures: 0,
             not_before: None,
             last_cause: "not sent yet".into(),
@@ -176,24 +182,36 @@ impl Lane {
     /// Rule 2: counted from the oldest that is unacknowledged, those behind it that are acknowledged included, so that the
     /// broker still remembers it.
     fn has_room(&self) -> bool {
-        let oldest = self.unacknowledged.front().map_or(self.next_token + 1, |e| e.token);
-        self.next_token + 1 - oldest < u64::try_from(self.limit()).unwrap_or(u64::MAX)
+        self.in_window(self.next_order)
+    }
+
+    fn in_window(&self, order: u64) -> bool {
+        let oldest = self.unacknowledged.front().map_or(order, |e| e.order);
+        order.saturating_sub(oldest) < u64::try_from(self.limit()).unwrap_or(u64::MAX)
     }
 
     /// Takes a new batch, after [`Next::Room`]; it is sent by the next [`Lane::next`].
     pub(super) fn add(&mut self, batch: SealedBatch) {
         let sequence = self.next_sequence;
         self.next_sequence = advance(sequence, batch.count());
+        let order = self.next_order;
+        self.next_order += 1;
+        let entry = self.entry(batch, sequence, order);
+        self.unacknowledged.push_back(entry);
+    }
+
+    fn entry(&mut self, batch: SealedBatch, sequence: i32, order: u64) -> Entry {
         self.next_token += 1;
-        self.unacknowledged.push_back(Entry {
+        Entry {
             token: self.next_token,
+            order,
             batch,
             sequence,
             progress: Progress::Waiting,
             sends: 0,
             maybe_written: false,
             given_up: false,
-        });
+        }
     }
 
     /// What to do now, towards a leader over the connection `route`.
@@ -216,7 +234,8 @@ impl Lane {
         }
         // Rule 1: those before it are in flight on this very connection, none behind it is.
         let behind = self.unacknowledged.iter().skip(first).any(|e| e.progress == Progress::InFlight);
-        if behind || in_flight >= self.limit() || (in_flight > 0 && route != self.route) {
+        let beyond = self.unacknowledged.get(first).is_some_and(|e| !self.in_window(e.order));
+        if behind || beyond || in_flight >= self.limit() || (in_flight > 0 && route != self.route) {
             return Next::Blocked;
         }
         self.route = route;
@@ -309,7 +328,28 @@ impl Lane {
                 None
             }
             Answer::Refused(error) => self.refuse(index, error),
+            Answer::TooLarge(error) => self.split(index, error),
         }
+    }
+
+    /// Puts two halves in the place of a batch: together they have its sequences, so that nothing behind it changes.
+    fn split(&mut self, index: usize, error: ClientError) -> Option<Settled> {
+        let entry = self.unacknowledged.get(index)?;
+        let Some((first, second)) = entry.batch.halves().filter(|_| !entry.given_up) else {
+            return self.refuse(index, error);
+        };
+        let Entry { batch, sequence, order, .. } = self.unacknowledged.remove(index)?;
+        let middle = advance(sequence, first.count());
+        let at = first.count().cast_unsigned();
+        let outcome = Outcome::Split { at, first: first.receipt.clone(), second: second.receipt.clone() };
+        for behind in self.unacknowledged.iter_mut().skip(index) {
+            behind.order += 1;
+        }
+        self.next_order += 1;
+        let (first, second) = (self.entry(first, sequence, order), self.entry(second, middle, order + 1));
+        self.unacknowledged.insert(index, second);
+        self.unacknowledged.insert(index, first);
+        Some(Settled { batch, outcome })
     }
 
     /// Many batches in flight that fail together count once.

@@ -120,6 +120,32 @@ fn a_refused_batch_frees_its_sequence_or_starts_the_next_epoch() {
 }
 
 #[test]
+fn a_batch_that_is_too_large_is_sent_as_two_in_its_place() {
+    let too_large = || Answer::TooLarge(ClientError::Closed { what: "x" });
+    let now = Instant::now();
+    let mut lane = lane();
+    let (a, first) = send(&mut lane, 1);
+    let (b, second) = send(&mut lane, 2);
+    let settled = lane.answered(a, too_large(), now).unwrap();
+    assert!(matches!(settled.outcome, Outcome::Split { at: 5, .. }));
+    lane.answered(b, Answer::OutOfSequence, now);
+    let (a1, stamp) = sent(lane.next(now, 1));
+    assert_eq!(stamp, first);
+    let (a2, stamp) = sent(lane.next(now, 1));
+    assert_eq!(stamp.base_sequence, first.base_sequence + 5);
+    assert_eq!(sent(lane.next(now, 1)), (b, second), "nothing behind it changes");
+    for token in [a1, a2, b] {
+        assert!(lane.answered(token, acknowledged(), now).is_some());
+    }
+    let alone = Lane::new(Some(identity(1)), 5);
+    let mut lane = alone;
+    lane.add(batch(1, 1));
+    let (a, _) = sent(lane.next(now, 1));
+    let settled = lane.answered(a, too_large(), now).unwrap();
+    assert!(matches!(settled.outcome, Outcome::Failed(_)), "one record can't be split");
+}
+
+#[test]
 fn a_lost_identity_waits_for_a_new_one() {
     let mut lane = lane();
     let (a, _) = send(&mut lane, 1);
@@ -222,6 +248,7 @@ impl World {
             match outcome {
                 Outcome::Delivered { .. } => self.acknowledged.push(batch.reserved),
                 Outcome::Failed(_) => self.given_up.push(batch.reserved),
+                Outcome::Split { .. } => panic!("no broker here finds anything too large"),
             }
         }
     }

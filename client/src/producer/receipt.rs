@@ -9,7 +9,7 @@ use crate::error::{ClientError, Result};
 use crate::record::RecordMetadata;
 
 /// What became of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// Acknowledged.
     Delivered {
@@ -20,6 +20,15 @@ pub(super) enum Outcome {
     },
     /// Given up.
     Failed(ClientError),
+    /// Too large for the broker: sent again as two, each with a receipt of its own.
+    Split {
+        /// Index of the first record of the second half.
+        at: u32,
+        /// Of the records before.
+        first: Arc<Receipt>,
+        /// Of the records from there on.
+        second: Arc<Receipt>,
+    },
 }
 
 /// The receipt of a batch: open until it has an outcome, which never changes.
@@ -50,13 +59,23 @@ impl Receipt {
         }
     }
 
+    /// An open receipt for the same partition.
+    pub(super) fn another(&self) -> Arc<Self> {
+        Self::new(self.topic.clone(), self.partition)
+    }
+
     /// Topic and partition, for messages.
     pub(super) fn place(&self) -> String {
         format!("{}-{}", self.topic, self.partition)
     }
 
+    /// Whether every record of it has its outcome.
     pub(super) fn is_settled(&self) -> bool {
-        self.outcome.get().is_some()
+        match self.outcome.get() {
+            None => false,
+            Some(Outcome::Delivered { .. } | Outcome::Failed(_)) => true,
+            Some(Outcome::Split { first, second, .. }) => first.is_settled() && second.is_settled(),
+        }
     }
 
     /// The outcome, or a promise to wake; `slot` remembers the place of the caller's waker.
@@ -79,10 +98,16 @@ impl Receipt {
         Poll::Pending
     }
 
-    /// Until it has an outcome.
-    pub(super) async fn settled(&self) {
-        let mut slot = None;
-        std::future::poll_fn(|context| self.poll(context, &mut slot).map(|_| ())).await;
+    /// Until every record of it has its outcome.
+    pub(super) async fn settled(self: Arc<Self>) {
+        let mut open = vec![self];
+        while let Some(receipt) = open.pop() {
+            let mut slot = None;
+            let outcome = std::future::poll_fn(|context| receipt.poll(context, &mut slot).map(Outcome::clone)).await;
+            if let Outcome::Split { first, second, .. } = outcome {
+                open.extend([first, second]);
+            }
+        }
     }
 }
 
@@ -107,8 +132,9 @@ impl Delivery {
         self.receipt.partition
     }
 
-    fn read(&self, outcome: &Outcome) -> Result<RecordMetadata> {
-        match outcome {
+    /// What the outcome means for this record; `None` where its batch was split, and it now waits for its half.
+    fn read(&mut self, outcome: &Outcome) -> Option<Result<RecordMetadata>> {
+        Some(match outcome {
             Outcome::Delivered { base_offset, append_time_ms } => Ok(RecordMetadata {
                 topic: self.receipt.topic.clone(),
                 partition: self.receipt.partition,
@@ -116,7 +142,18 @@ impl Delivery {
                 timestamp_ms: if *append_time_ms < 0 { self.timestamp_ms } else { *append_time_ms },
             }),
             Outcome::Failed(error) => Err(error.clone()),
-        }
+            Outcome::Split { at, first, second } => {
+                self.slot = None;
+                match self.index.checked_sub(*at) {
+                    None => self.receipt = first.clone(),
+                    Some(index) => {
+                        self.index = index;
+                        self.receipt = second.clone();
+                    }
+                }
+                return None;
+            }
+        })
     }
 }
 
@@ -125,9 +162,12 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        match this.receipt.poll(context, &mut this.slot) {
-            Poll::Ready(outcome) => Poll::Ready(this.read(outcome)),
-            Poll::Pending => Poll::Pending,
+        loop {
+            let receipt = this.receipt.clone();
+            let Poll::Ready(outcome) = receipt.poll(context, &mut this.slot) else { return Poll::Pending };
+            if let Some(result) = this.read(outcome) {
+                return Poll::Ready(result);
+            }
         }
     }
 }
@@ -148,6 +188,25 @@ mod tests {
             let got = waiting.await.unwrap().unwrap();
             assert_eq!((got.partition, got.offset, got.timestamp_ms), (3, 50 + i, 1000 + i));
         }
+    }
+
+    #[tokio::test]
+    async fn the_records_of_a_split_batch_follow_their_halves() {
+        let receipt = Receipt::new("t".into(), 0);
+        let (first, second) = (Receipt::new("t".into(), 0), Receipt::new("t".into(), 0));
+        let waiting: Vec<_> = (0..5).map(|i| tokio::spawn(Delivery::new(receipt.clone(), i, 0))).collect();
+        let all = tokio::spawn(receipt.clone().settled());
+        tokio::task::yield_now().await;
+        receipt.settle(Outcome::Split { at: 2, first: first.clone(), second: second.clone() });
+        assert!(!receipt.is_settled());
+        second.settle(Outcome::Delivered { base_offset: 100, append_time_ms: -1 });
+        first.settle(Outcome::Delivered { base_offset: 7, append_time_ms: -1 });
+        all.await.unwrap();
+        let mut offsets = Vec::new();
+        for waiting in waiting {
+            offsets.push(waiting.await.unwrap().unwrap().offset);
+        }
+        assert_eq!((offsets, receipt.is_settled()), (vec![7, 8, 100, 101, 102], true));
     }
 
     #[tokio::test]

@@ -331,7 +331,7 @@ impl Sender {
             Answer::Retry { .. } | Answer::IdentityLost | Answer::OutOfSequence => {
                 Instant::now() + retry::pause_after(&self.shared.cluster.config, failures)
             }
-            Answer::Acknowledged { .. } | Answer::Refused(_) => Instant::now(),
+            Answer::Acknowledged { .. } | Answer::Refused(_) | Answer::TooLarge(_) => Instant::now(),
         };
         let settled = slot.lane.answered(item.token, answer, resend_at);
         self.attend.push(item.lane);
@@ -341,7 +341,11 @@ impl Sender {
     /// Receipts out, memory back.
     fn finish(&self, settled: impl IntoIterator<Item = Settled>) {
         for Settled { batch, outcome } in settled {
-            self.shared.memory.give_back(batch.reserved);
+            match outcome {
+                Outcome::Delivered { .. } | Outcome::Failed(_) => self.shared.memory.give_back(batch.reserved),
+                // Its halves have it.
+                Outcome::Split { .. } => {}
+            }
             batch.receipt.settle(outcome);
         }
     }

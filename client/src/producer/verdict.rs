@@ -25,6 +25,10 @@ pub(super) fn of_partition(place: &TopicPartition, answer: &PartitionProduceResp
         ResponseError::InvalidProducerEpoch
         | ResponseError::ProducerFenced
         | ResponseError::InvalidProducerIdMapping => (Answer::IdentityLost, false),
+        ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge => {
+            let what = format!("produce to {place}");
+            (Answer::TooLarge(codes::rejected(&what, error, answer.error_message.as_deref())), false)
+        }
         other => by_advice(place, other, answer.error_message.as_deref()),
     }
 }
@@ -81,6 +85,7 @@ mod tests {
         assert!(matches!(answer(7), (Answer::Retry { maybe_written: true, .. }, false)));
         assert!(matches!(answer(19), (Answer::Retry { maybe_written: false, .. }, false)));
         assert!(matches!(answer(20), (Answer::Retry { maybe_written: true, .. }, false)));
-        assert!(matches!(answer(10), (Answer::Refused(_), false)));
+        assert!(matches!(answer(10), (Answer::TooLarge(_), false)));
+        assert!(matches!(answer(87), (Answer::Refused(_), false)));
     }
 }
