@@ -86,8 +86,8 @@ pub const MAX_TOPICS_PER_CHANGE: usize = 10_000;
 pub const MAX_NEW_PARTITIONS_PER_REQUEST: usize = 20_000;
 /// Configuration entries in one resource of a request.
 pub const MAX_CONFIGS_PER_RESOURCE: usize = 1_000;
-/// Watches of partitions by waiting fetches; beyond it a fetch waits out its time without being woken.
-pub const MAX_FETCH_WATCHES: usize = 2_000_000;
+/// Partitions in all fetches that wait, of all connections; beyond it a fetch is refused (each takes some 200 bytes).
+pub const MAX_WAITING_FETCH_PARTITIONS: usize = 2_000_000;
 /// Metadata commands that wait to be durable; beyond it changes are refused.
 pub const MAX_PENDING_COMMANDS: usize = 50_000;
 /// Producer ids taken from the metadata at once.

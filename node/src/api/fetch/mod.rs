@@ -32,6 +32,9 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: FetchR
         Ok(op) => op,
         Err(error) => return response::failed(ctx, error),
     };
+    if !core.purgatory.has_room(op.parts.len()) {
+        return Outcome::Close(format!("fetches wait for too many partitions; {} more can't be had", op.parts.len()));
+    }
     let owed = gather(core, &mut op);
     if owed.is_empty() {
         if is_due(core, &op) {
@@ -70,9 +73,7 @@ fn watch_if_idle<S: LogStore>(core: &mut Core<S>, id: FetchId) {
     if op.outstanding > 0 {
         return;
     }
-    let deadline_ns = op.deadline_ns;
-    let logs: Vec<_> = (0u32..).zip(&op.parts).filter_map(|(n, part)| part.log.map(|log| (log, n))).collect();
-    core.purgatory.watch(id, deadline_ns, logs.into_iter());
+    core.purgatory.watch(id);
     core.stats.fetches_waiting.set(core.purgatory.len() as u64);
 }
 
@@ -88,7 +89,8 @@ fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
         let room = op.max_bytes.saturating_sub(taken);
         match read_part(core, part, room, taken == 0) {
             Ok(Found::Data) => taken = taken.saturating_add(part.data_bytes()),
-            Ok(Found::NoRoom) => {}
+            // There is data; that the budget has no room for it is no reason to wait.
+            Ok(Found::NoRoom) => part.known_bytes = usize::MAX,
             Ok(Found::Owed(token, reserved)) => {
                 owed.push((token, n));
                 taken = taken.saturating_add(reserved);
@@ -186,6 +188,15 @@ fn decide<S: LogStore>(core: &mut Core<S>, id: FetchId) {
     }
     let mut op = op;
     hold(&mut op);
+    wait_on(core, id, op);
+}
+
+/// Goes on waiting, unless what moved while the disk was reading is enough.
+fn wait_on<S: LogStore>(core: &mut Core<S>, id: FetchId, mut op: Box<FetchOp>) {
+    core.peek_dirty(&mut op);
+    if is_due(core, &op) {
+        return conclude(core, id, op);
+    }
     core.purgatory.check_in(id, op);
     watch_if_idle(core, id);
 }
@@ -227,17 +238,12 @@ impl<S: LogStore> Core<S> {
     /// Looks at the fetches whose logs moved; each once per turn, and only at the parts that moved.
     pub(crate) fn evaluate_woken(&mut self) {
         for id in self.purgatory.take_woken() {
-            let Some(mut op) = self.purgatory.check_out(id) else { continue };
+            let Some(op) = self.purgatory.check_out(id) else { continue };
             if op.outstanding > 0 {
                 self.purgatory.check_in(id, op);
                 continue;
             }
-            self.peek_dirty(&mut op);
-            if is_due(self, &op) {
-                conclude(self, id, op);
-            } else {
-                self.purgatory.check_in(id, op);
-            }
+            wait_on(self, id, op);
         }
     }
 
@@ -246,9 +252,9 @@ impl<S: LogStore> Core<S> {
         for part in op.parts.iter_mut().filter(|part| part.dirty) {
             part.dirty = false;
             match read_part(self, part, room, true) {
-                Ok(Found::Data | Found::NoRoom) => {}
-                // On disk, so surely there: `conclude` reads it. The token finds nobody.
-                Ok(Found::Owed(..)) => part.known_bytes = usize::MAX,
+                Ok(Found::Data) => {}
+                // Surely there: `conclude` reads it. A token finds nobody.
+                Ok(Found::NoRoom | Found::Owed(..)) => part.known_bytes = usize::MAX,
                 Err(error) => part.fail(error),
             }
             part.data.clear();

@@ -42,6 +42,8 @@ pub(crate) struct Part {
     pub(crate) known_bytes: usize,
     /// The log moved since.
     pub(crate) dirty: bool,
+    /// The fetch is woken when the log moves.
+    pub(crate) watched: bool,
 }
 
 impl Part {
@@ -55,6 +57,7 @@ impl Part {
             data: Vec::new(),
             known_bytes: 0,
             dirty: true,
+            watched: false,
         }
     }
 
@@ -99,10 +102,11 @@ pub(crate) struct FetchOp {
 }
 
 impl FetchOp {
-    /// Notes that the log of a part moved.
-    pub(crate) fn mark_dirty(&mut self, part: u32) {
+    /// Notes that the log of a part moved, which used its watch up.
+    pub(crate) fn moved(&mut self, part: u32) {
         if let Some(part) = usize::try_from(part).ok().and_then(|n| self.parts.get_mut(n)) {
             part.dirty = true;
+            part.watched = false;
         }
     }
 

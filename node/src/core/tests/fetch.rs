@@ -343,3 +343,62 @@ fn a_fetch_costs_what_it_asks_for_not_what_exists() {
     assert!(node.store().infos.get() - infos < 10, "work on the hot path grows with the number of topics");
     assert!(node.store().reads - reads < 5);
 }
+
+#[test]
+fn watches_of_fetches_that_are_gone_do_not_pile_up() {
+    let (mut node, conn, _) = with_topic(1);
+    let waiting = node.connect();
+    node.send(waiting, 11, &fetch_waiting("t", 0, 300_000, 1));
+    for _ in 0..5_000 {
+        node.send(conn, 11, &fetch_waiting("t", 0, 10, 1));
+        node.advance_ms(10);
+        node.turn();
+        node.receive::<FetchRequest>(conn, 11);
+    }
+    assert!(node.core.purgatory.watch_count() < 100, "{}", node.core.purgatory.watch_count());
+    let producer = node.connect();
+    node.produce(producer, "t", batch(&["a"]));
+    assert_eq!(values(&first(&node.receive::<FetchRequest>(waiting, 11)).records).len(), 1);
+}
+
+#[test]
+fn many_consumers_of_one_partition_are_all_woken() {
+    let (mut node, _, _) = with_topic(1);
+    let conns: Vec<ConnId> = (0..3_000).map(|_| node.connect()).collect();
+    for conn in &conns {
+        node.send(*conn, 11, &fetch_waiting("t", 0, 60_000, 1));
+    }
+    let producer = node.connect();
+    node.produce(producer, "t", batch(&["a"]));
+    for conn in conns {
+        assert_eq!(values(&first(&node.receive::<FetchRequest>(conn, 11)).records).len(), 1);
+    }
+    assert_eq!(node.core.purgatory.watch_count(), 0);
+}
+
+#[test]
+fn data_that_comes_while_the_disk_reads_is_not_missed() {
+    let (mut node, conn, _) = with_topic(2);
+    node.produce(conn, "t", batch(&["a"]));
+    let size = i32::try_from(batch(&["a"]).len()).unwrap();
+    let partition = |n| FetchPartition::default().with_partition(n).with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default().with_topic(name("t")).with_partitions(vec![partition(0), partition(1)]);
+    let request = FetchRequest::default()
+        .with_max_wait_ms(60_000)
+        .with_min_bytes(2 * size)
+        .with_max_bytes(4 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic]);
+    node.send(conn, 11, &request);
+    // It waits, is woken by one partition while the other's bytes are read from disk, and must see both.
+    node.store().cold_reads = true;
+    let producer = node.connect();
+    node.ask(producer, 9, &produce("t", -1, &[(1, batch(&["b"]))]));
+    for _ in 0..4 {
+        node.store().finish_reads();
+        node.settle();
+    }
+    let response = node.receive::<FetchRequest>(conn, 11);
+    let counts: Vec<usize> = response.responses[0].partitions.iter().map(|p| values(&p.records).len()).collect();
+    assert_eq!(counts, [1, 1]);
+}

@@ -167,3 +167,27 @@ fn a_long_pipeline_does_not_grow_the_stack() {
     node.settle();
     assert_eq!(node.seen[&conn].frames.len(), 50_001);
 }
+
+#[test]
+fn fetches_that_wait_are_bounded_by_their_partitions() {
+    use crate::limits::{MAX_PARTITIONS_PER_REQUEST, MAX_WAITING_FETCH_PARTITIONS};
+    let mut node = node();
+    let admin = node.connect();
+    node.create_topic(admin, "t", 1, &[]);
+    let mut request = fetch_waiting("t", 0, 60_000, 1);
+    request.topics[0].partitions = vec![request.topics[0].partitions[0].clone(); MAX_PARTITIONS_PER_REQUEST];
+    let conns: Vec<ConnId> =
+        (0..MAX_WAITING_FETCH_PARTITIONS / MAX_PARTITIONS_PER_REQUEST + 1).map(|_| node.connect()).collect();
+    for conn in &conns {
+        node.send(*conn, 11, &request);
+    }
+    let closed = conns.iter().filter(|c| node.closed(**c).is_some()).count();
+    assert_eq!(closed, 1, "what is beyond the bound is refused");
+    for conn in conns {
+        node.core.disconnected(conn);
+    }
+    assert!(node.core.is_quiet());
+    let conn = node.connect();
+    node.send(conn, 11, &fetch_waiting("t", 0, 60_000, 1));
+    assert!(node.closed(conn).is_none(), "and room comes back");
+}
