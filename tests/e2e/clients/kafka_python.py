@@ -25,7 +25,8 @@ def produce(brokers, topic, codec):
 
 def member(brokers, topic, group):
     return KafkaConsumer(
-        topic, bootstrap_servers=brokers, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False
+        topic, bootstrap_servers=brokers, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False,
+        heartbeat_interval_ms=300,
     )
 
 
@@ -53,7 +54,8 @@ def group(brokers, topic, group, count):
         consumer = member(brokers, topic, group)
         try:
             while not stop.is_set():
-                polled = consumer.poll(timeout_ms=100)
+                # Longer than a rebalance takes: kafka-python 3.0 can forget an assignment that arrives between polls.
+                polled = consumer.poll(timeout_ms=2000)
                 with lock:
                     owned[i] = len(consumer.assignment())
                     for records in polled.values():

@@ -258,7 +258,8 @@ impl Server {
     // The command line of `wherry node`. Everything that these tests assume of it is here.
     fn wherry_command(&self, io: Io) -> Result<Command> {
         let mut command = bound_command(&wherry()?);
-        command.args(["node", "--auto-create-topics", "--listen", &self.addr(), "--data"]).arg(&self.data);
+        command.args(["node", "--auto-create-topics", "--group-initial-rebalance-delay", "0s"]);
+        command.args(["--listen", &self.addr(), "--data"]).arg(&self.data);
         command.args([
             "--io",
             match io {
