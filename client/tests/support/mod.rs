@@ -95,14 +95,14 @@ macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod on_kafka {
             $(#[tokio::test] async fn $name() {
-                if let Some(address) = crate::support::kafka::shared() {
+                if let Some(address) = $crate::support::kafka::shared() {
                     super::$name(address).await;
                 }
             })*
         }
         mod on_wherry {
             $(#[tokio::test] async fn $name() {
-                super::$name(crate::support::node::shared()).await;
+                super::$name($crate::support::node::shared()).await;
             })*
         }
     };
