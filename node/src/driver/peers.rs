@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use bytes::Bytes;
 use slab::Slab;
 
 use crate::core::ConnId;
@@ -34,6 +35,8 @@ pub(super) struct Peer<T> {
     pub(super) paused: bool,
     pub(super) assembler: Assembler,
     pub(super) output: Output,
+    /// In the list of those whose output grew.
+    grew: bool,
     active_ns: u64,
     /// When the frame that is not complete began.
     frame_ns: Option<u64>,
@@ -105,6 +108,8 @@ pub(super) struct Peers<T> {
     pub(super) budget: Budget,
     /// Connections that want to read and wait for the budget.
     waiting: VecDeque<usize>,
+    /// Connections whose output grew: several answers of one turn leave together.
+    grown: Vec<usize>,
     max_frame: usize,
     times: Times,
     sweep_ns: Option<u64>,
@@ -118,6 +123,7 @@ impl<T> Peers<T> {
             by_id: HashMap::default(),
             budget: Budget::new(config.partial_frames_bytes),
             waiting: VecDeque::new(),
+            grown: Vec::new(),
             max_frame: config.max_frame_bytes,
             times: Times {
                 frame: ns(config.frame_timeout),
@@ -138,6 +144,7 @@ impl<T> Peers<T> {
             paused: false,
             assembler: Assembler::new(id.as_u64(), self.max_frame),
             output: Output::default(),
+            grew: false,
             active_ns: now_ns,
             frame_ns: None,
             send_ns: None,
@@ -159,6 +166,28 @@ impl<T> Peers<T> {
     /// The connection that the core means; none if it is forgotten.
     pub(super) fn key_of(&self, id: ConnId) -> Option<usize> {
         self.by_id.get(&id).copied()
+    }
+
+    /// Adds to what a connection is owed; [`Peers::take_grown`] names it then.
+    pub(super) fn owe(&mut self, id: ConnId, chunks: Vec<Bytes>) {
+        let Some(key) = self.key_of(id) else { return };
+        let Some(peer) = self.slots.get_mut(key) else { return };
+        peer.output.push(chunks);
+        if !peer.grew {
+            peer.grew = true;
+            self.grown.push(key);
+        }
+    }
+
+    /// Connections whose output grew since the last call.
+    pub(super) fn take_grown(&mut self) -> Vec<usize> {
+        let grown = std::mem::take(&mut self.grown);
+        for key in &grown {
+            if let Some(peer) = self.slots.get_mut(*key) {
+                peer.grew = false;
+            }
+        }
+        grown
     }
 
     /// The core no longer knows this connection.

@@ -314,8 +314,14 @@ impl<S: Shard> ThreadsDriver<S> {
         loop {
             self.shard.take_effects(&mut effects);
             if effects.is_empty() {
-                self.effects = effects;
-                return Ok(());
+                let grown = self.peers.take_grown();
+                if grown.is_empty() {
+                    self.effects = effects;
+                    return Ok(());
+                }
+                for key in grown {
+                    self.send(key);
+                }
             }
             for effect in effects.drain(..) {
                 self.apply(effect)?;
@@ -325,13 +331,7 @@ impl<S: Shard> ThreadsDriver<S> {
 
     fn apply(&mut self, effect: Effect) -> Result<(), DriverError> {
         match effect {
-            Effect::Send { conn, chunks } => {
-                let Some(key) = self.peers.key_of(conn) else { return Ok(()) };
-                if let Some(peer) = self.peers.get(key) {
-                    peer.output.push(chunks);
-                }
-                self.send(key);
-            }
+            Effect::Send { conn, chunks } => self.peers.owe(conn, chunks),
             Effect::Close { conn, reason } => {
                 tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
                 if let Some(key) = self.peers.key_of(conn) {

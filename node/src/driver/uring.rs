@@ -288,8 +288,14 @@ impl<S: Shard> UringDriver<S> {
         loop {
             self.shard.take_effects(&mut effects);
             if effects.is_empty() {
-                self.effects = effects;
-                return Ok(());
+                let grown = self.peers.take_grown();
+                if grown.is_empty() {
+                    self.effects = effects;
+                    return Ok(());
+                }
+                for key in grown {
+                    self.send(key);
+                }
             }
             for effect in effects.drain(..) {
                 self.apply(effect)?;
@@ -299,7 +305,7 @@ impl<S: Shard> UringDriver<S> {
 
     fn apply(&mut self, effect: Effect) -> Result<(), DriverError> {
         match effect {
-            Effect::Send { conn, chunks } => self.queue(conn, chunks),
+            Effect::Send { conn, chunks } => self.peers.owe(conn, chunks),
             Effect::Close { conn, reason } => {
                 tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
                 if let Some(key) = self.peers.key_of(conn) {
@@ -323,14 +329,6 @@ impl<S: Shard> UringDriver<S> {
             peer.note_resumed(now_ns);
             self.receive(key);
         }
-    }
-
-    fn queue(&mut self, conn: ConnId, chunks: Vec<Bytes>) {
-        let Some(key) = self.peers.key_of(conn) else { return };
-        if let Some(peer) = self.peers.get(key) {
-            peer.output.push(chunks);
-        }
-        self.send(key);
     }
 
     /// Starts the next send, if none is in flight.
