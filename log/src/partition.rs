@@ -84,6 +84,8 @@ pub enum FlushState {
     Queued,
     /// A write is in flight.
     Writing,
+    /// A write failed: none is tried again (INV-5); what is not in segments stays in memory and in the journal.
+    Failed,
 }
 
 /// See the module.

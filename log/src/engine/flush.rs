@@ -147,7 +147,10 @@ impl<D: Disk> Engine<D> {
             // The file's name exists from now on, not earlier: a directory sync that is under way may miss it.
             Ok(_) => self.sync.dir_dirty |= job.chunks.first().is_some_and(|c| c.position == 0),
             Err(DiskError::Full { .. }) => return self.flush_found_no_room(),
-            Err(error) => return self.flush_failed(job.log, job.key, &error),
+            Err(error) => {
+                log.flush = FlushState::Failed;
+                return self.flush_failed(job.log, job.key, &error);
+            }
         }
         if log.version != job.version {
             // The log was truncated meanwhile: what was written is void, and the next chunk goes behind it.

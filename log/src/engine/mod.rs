@@ -306,7 +306,10 @@ impl<D: Disk> Engine<D> {
                 let progress = self.journal.header_done(result);
                 self.progress(progress);
             }
-            Pending::JournalCreate { slot } => self.journal.created(&mut self.disk, &mut self.ops, slot, &result),
+            Pending::JournalCreate { slot } => {
+                let progress = self.journal.created(&mut self.disk, &mut self.ops, slot, result);
+                self.progress(progress);
+            }
             Pending::JournalSyncDir { slot } => {
                 let progress = self.journal.dir_synced(slot, result);
                 self.progress(progress);

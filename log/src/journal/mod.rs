@@ -154,6 +154,7 @@ pub(crate) struct Journal {
     last_commit_ns: u64,
     failed: Option<String>,
     blocked: bool,
+    growing: bool,
     pool: BufPool,
 }
 
@@ -182,6 +183,7 @@ impl Journal {
             last_commit_ns: 0,
             failed: None,
             blocked: false,
+            growing: false,
             pool: BufPool::new(config.group_bytes, POOLED_GROUPS),
         }
     }
@@ -395,7 +397,7 @@ impl Journal {
     /// Keeps a spare file ready and zeros ahead of the position.
     fn prepare<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
         let spare = self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making));
-        if !spare && self.files.len() < self.max_files {
+        if !spare && !self.blocked && (self.growing || self.files.len() < 2) && self.files.len() < self.max_files {
             self.make_file(disk, ops);
         }
         let next = self
@@ -507,9 +509,9 @@ impl Journal {
         disk: &mut D,
         ops: &mut Ops,
         slot: u32,
-        result: &Result<Done, DiskError>,
-    ) {
-        match *result {
+        result: Result<Done, DiskError>,
+    ) -> Progress {
+        match result {
             Ok(Done::Opened(file, len)) => {
                 let limit = self.file_bytes;
                 if let Some(entry) = self.by_slot(slot) {
@@ -517,8 +519,18 @@ impl Journal {
                     entry.zeroed = (len / BLOCK as u64 * BLOCK as u64).min(limit);
                 }
                 disk.submit(ops.add(Pending::JournalSyncDir { slot }), Op::SyncDir { path: DIRECTORY.into() });
+                Progress::None
             }
-            Ok(_) | Err(_) => self.give_up(slot),
+            // Asked again at housekeeping, not at every turn.
+            Ok(_) | Err(DiskError::Full { .. }) => {
+                self.give_up(slot);
+                self.blocked = true;
+                Progress::None
+            }
+            Err(error) => {
+                self.give_up(slot);
+                self.fail(format!("journal file: {error}"))
+            }
         }
     }
 
@@ -548,6 +560,11 @@ impl Journal {
             }
             Err(error) => self.fail(format!("journal: {error}")),
         }
+    }
+
+    /// Whether there is room for more files; two are always made, so that deletes work on a full disk.
+    pub(crate) fn may_grow(&mut self, growing: bool) {
+        self.growing = growing;
     }
 
     /// Asks again for what a full disk refused.

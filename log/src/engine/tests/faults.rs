@@ -1,7 +1,7 @@
 //! Disks that fail: INV-5, INV-6, rules 6 and 19.
 
 use super::*;
-use crate::io::{Fault, FaultAction, FaultOn, Survive};
+use crate::io::{Disk, Fault, FaultAction, FaultOn, Survive};
 
 fn started(seed: u64, config: EngineConfig) -> Rig {
     let mut rig = Rig::new(seed, config);
@@ -77,6 +77,28 @@ fn a_failed_segment_write_makes_that_log_read_only_and_no_other() {
     assert_eq!(rig.observed(), rig.model(), "all that was acknowledged is served from memory");
     let disk = rig.engine.disk_mut().crash(Survive::None);
     rig.check_recovery(disk, "failed segment write");
+}
+
+#[test]
+fn a_start_on_a_disk_that_takes_no_writes_ends() {
+    for (on, path) in [(FaultOn::Write, "segments/"), (FaultOn::Open, "journal/"), (FaultOn::Open, "segments/")] {
+        let mut rig = started(4, small());
+        for n in 0..60 {
+            if let Ok(t) = rig.append(log_id(1), &[n], 1, 1000) {
+                rig.until_durable(t);
+            }
+        }
+        let mut disk = rig.engine.disk_mut().crash(Survive::All);
+        disk.inject(Fault::always(on, path, FaultAction::Fail));
+        let now = Now { monotonic_ns: 1, wall_ms: 1 };
+        // Less memory than is to be replayed: segments must be written during the start.
+        let config = EngineConfig { group_bytes: 4 << 10, tail_bytes: 16 << 10, ..small() };
+        let Ok((mut engine, _)) = Engine::open(disk, config, now, Uuid::from_u128(9)) else { continue };
+        for _ in 0..200 {
+            engine.turn(now);
+        }
+        assert_eq!(engine.disk_mut().in_flight(), 0, "{path}: what fails is tried again and again");
+    }
 }
 
 #[test]
