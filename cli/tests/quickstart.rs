@@ -28,6 +28,7 @@ fn the_quickstart_works_and_survives_a_restart() {
     lines.sort_by_key(|line| line.split('=').next().unwrap_or_default().to_owned());
     assert_eq!(lines, ["alice=1", "alice=3", "bob=2"], "{read:?}");
     let mine = wherry(&up, &["consume", "orders", "--group", "billing", "--max", "3", "--output", "json"], "");
+    assert!(mine.ok, "{mine:?}");
     let values: Vec<Value> = mine.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(values.len(), 3, "{mine:?}");
     let group = json(&wherry(&up, &["group", "describe", "billing", "--output", "json"], ""));
@@ -76,6 +77,7 @@ fn topics_and_groups_through_their_lives() {
 fn errors_say_what_to_do_and_have_their_exit_codes() {
     let directory = tempfile::tempdir().unwrap();
     let up = Up::start(directory.path(), false);
+    assert!(wherry(&up, &["topic", "create", "real"], "").ok);
     let table: &[(&[&str], i32, &str)] = &[
         (&["topic", "describe", "nope"], 1, "nope"),
         (&["topic", "create", "a/b"], 1, "a/b"),
@@ -85,6 +87,7 @@ fn errors_say_what_to_do_and_have_their_exit_codes() {
         (&["topic", "create", "t", "--partitions", "0"], 2, "--partitions"),
         (&["group", "reset", "g", "--to", "someday", "--topic", "t"], 2, "someday"),
         (&["consume", "nope", "--until-end"], 1, "nope"),
+        (&["consume", "real", "--from", "17"], 2, "17"),
         (&["consume", "t", "--format", "%q"], 2, "%q"),
         (&["consume", "t", "--group", "g", "--from", "17"], 2, "group reset"),
         (&["log", "inspect", "/no/such/directory"], 2, "not a directory"),

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: ConsumeArgs, output: Output) -> Result<()> {
         outcome = reading.read() => outcome,
         stopped = tokio::signal::ctrl_c() => stopped.context("can't wait for Ctrl-C"),
     };
-    // Commits what was printed, and leaves the group at once.
+    // Leaves the group at once: its partitions need not wait for the end of a session.
     let closed = reading.consumer.close().await;
     outcome?;
     Ok(closed?)
@@ -120,11 +120,12 @@ async fn positioned(client: &Client, args: &ConsumeArgs) -> Result<(Consumer, Op
         None | Some("latest") => latest.clone(),
         Some("earliest") => describe::offsets(&admin, &places, OffsetSpec::Earliest).await?,
         Some(text) => match offset(text) {
-            Some(offset) => vec![offset; places.len()],
+            Some(offset) => describe::checked_offset(&admin, &places, offset).await?,
             None => at_time(&admin, &places, &latest, text).await?,
         },
     };
-    let config = ConsumerConfig { auto_offset_reset: OffsetReset::Fail, ..ConsumerConfig::default() };
+    // Every position is set below; the policy is for what retention takes in the meantime.
+    let config = ConsumerConfig { auto_offset_reset: OffsetReset::Earliest, ..ConsumerConfig::default() };
     let mut consumer = client.consumer(config).await?;
     consumer.assign(&places).await?;
     for (place, start) in places.iter().zip(&starts) {
@@ -172,7 +173,7 @@ impl Reading {
             let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(POLL_MESSAGES);
             let records = self.consumer.poll(most).await?;
             self.write(&records)?;
-            self.acknowledge(&records)?;
+            self.acknowledge(&records).await?;
             self.reached();
         }
         Ok(())
@@ -199,8 +200,8 @@ impl Reading {
         ends.get(&place).is_none_or(|end| record.offset >= *end)
     }
 
-    /// What was printed is done.
-    fn acknowledge(&self, records: &[ConsumedRecord]) -> Result<()> {
+    /// What was printed is done; durably, before more is printed.
+    async fn acknowledge(&self, records: &[ConsumedRecord]) -> Result<()> {
         if !self.grouped {
             return Ok(());
         }
@@ -208,7 +209,7 @@ impl Reading {
         for record in records {
             next.insert(TopicPartition::new(record.topic.clone(), record.partition), record.offset + 1);
         }
-        Ok(self.consumer.commit_async(&next.into_iter().collect::<Vec<_>>())?)
+        Ok(self.consumer.commit(&next.into_iter().collect::<Vec<_>>()).await?)
     }
 
     /// Forgets partitions whose end was reached. By position, not by record: the last offsets may hold no message.

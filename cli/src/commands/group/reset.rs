@@ -64,7 +64,7 @@ pub(crate) async fn run(args: ResetArgs, output: Output) -> Result<()> {
     let committed = admin.group_offsets(&args.group, None).await?;
     let places = places(&admin, &args, committed.iter().map(|c| c.at.clone()).collect()).await?;
     let offsets = match target {
-        Target::Offset(offset) => checked_offset(&admin, &places, offset).await?,
+        Target::Offset(offset) => describe::checked_offset(&admin, &places, offset).await?,
         Target::Spec(spec) => looked_up(&admin, &places, spec).await?,
     };
     if !args.dry_run {
@@ -120,17 +120,6 @@ async fn places(admin: &Admin, args: &ResetArgs, committed: Vec<TopicPartition>)
     }
     places.sort();
     Ok(places)
-}
-
-async fn checked_offset(admin: &Admin, places: &[TopicPartition], offset: i64) -> Result<Vec<i64>> {
-    let starts = describe::offsets(admin, places, OffsetSpec::Earliest).await?;
-    let ends = describe::offsets(admin, places, OffsetSpec::Latest).await?;
-    for (place, (start, end)) in places.iter().zip(starts.into_iter().zip(ends)) {
-        if !(start..=end).contains(&offset) {
-            return Err(exit::usage(format!("{place} has offsets {start} to {end}, not {offset}; choose one of them")));
-        }
-    }
-    Ok(vec![offset; places.len()])
 }
 
 /// A time after the last message means the end.

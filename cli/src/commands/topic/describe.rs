@@ -9,6 +9,7 @@ use wherry_client::TopicPartition;
 use wherry_client::admin::{Admin, ConfigEntry, ConfigResource, OffsetSpec, TopicDescription};
 
 use crate::connect::ClusterArgs;
+use crate::exit;
 use crate::output::{self, Output};
 
 /// Describe a topic: partitions, offsets, settings
@@ -140,4 +141,16 @@ pub(crate) async fn places(admin: &Admin, topic: &str) -> Result<Vec<TopicPartit
     let described = super::only(admin.describe_topics(&[topic]).await?, topic)?;
     let name: Arc<str> = described.name.clone();
     Ok(described.partitions.iter().map(|p| TopicPartition::new(name.clone(), p.partition)).collect())
+}
+
+/// An offset that was named, for each of these partitions; a wrong usage where one does not have it.
+pub(crate) async fn checked_offset(admin: &Admin, places: &[TopicPartition], offset: i64) -> Result<Vec<i64>> {
+    let starts = offsets(admin, places, OffsetSpec::Earliest).await?;
+    let ends = offsets(admin, places, OffsetSpec::Latest).await?;
+    for (place, (start, end)) in places.iter().zip(starts.into_iter().zip(ends)) {
+        if !(start..=end).contains(&offset) {
+            return Err(exit::usage(format!("{place} has offsets {start} to {end}, not {offset}; choose one of them")));
+        }
+    }
+    Ok(vec![offset; places.len()])
 }
