@@ -88,8 +88,8 @@ fn test_steps() -> Vec<Step> {
         Step::new("set-up: packages, stock clients, Kafka", &script.display().to_string(), &["all"]).within(&root());
     let mut steps = vec![set_up];
     steps.extend(house_steps());
-    steps.push(cargo("tests", &["test", "--workspace", "--exclude", "wherry-e2e", "--quiet"]));
-    steps.push(cargo("stock clients, crashes, power cuts", &["test", "-p", "wherry-e2e", "--quiet"]));
+    steps.push(cargo("tests", &["test", "--workspace", "--exclude", "wherry-e2e", "--no-fail-fast", "--quiet"]));
+    steps.push(cargo("stock clients, crashes, power cuts", &["test", "-p", "wherry-e2e", "--no-fail-fast", "--quiet"]));
     steps
 }
 
@@ -97,7 +97,7 @@ fn quick_steps() -> Vec<Step> {
     let mut steps = house_steps();
     let tests = cargo(
         "tests (without Kafka and stock clients)",
-        &["test", "--workspace", "--exclude", "wherry-e2e", "--quiet"],
+        &["test", "--workspace", "--exclude", "wherry-e2e", "--no-fail-fast", "--quiet"],
     );
     steps.push(tests.with("WHERRY_SKIP_KAFKA", "1"));
     steps

@@ -44,6 +44,11 @@ impl<D: Disk> Engine<D> {
         if self.house.full {
             return Err(LogError::Full { reserve: self.config.reserve_bytes });
         }
+        if self.room_unknown() {
+            self.look_at_space();
+            self.busy = true;
+            return Err(LogError::Busy { waiting: self.waiting_bytes() });
+        }
         self.append_reserved(id, batches, epoch, now_ms)
     }
 
@@ -156,7 +161,7 @@ impl<D: Disk> Engine<D> {
     }
 
     pub(super) fn tell_room(&mut self) {
-        if self.busy && !self.overloaded() {
+        if self.busy && !self.overloaded() && !self.room_unknown() {
             self.busy = false;
             self.events.push(super::Event::Room);
         }

@@ -18,6 +18,9 @@ pub(super) struct House {
     /// A flush found no room: the next waits for the next look at the disk.
     pub(super) flush_blocked: bool,
     asking: bool,
+    /// Bytes that may be appended before the next look at free space, counted from `appended_at_look`.
+    budget: Option<u64>,
+    appended_at_look: u64,
     /// Nothing was appended for a whole round: the tail is written out, so that a restart has little to replay.
     pub(super) quiet: bool,
     appended: u64,
@@ -29,10 +32,7 @@ impl<D: Disk> Engine<D> {
             return;
         }
         self.house.next_ns = self.now.monotonic_ns + self.config.housekeeping_ms * 1_000_000;
-        if !self.house.asking {
-            self.house.asking = true;
-            self.disk.submit(self.ops.add(Pending::Space), Op::FreeSpace);
-        }
+        self.look_at_space();
         self.house.quiet = self.stats.batches == self.house.appended;
         self.house.appended = self.stats.batches;
         self.sync.due = true;
@@ -44,10 +44,30 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Whether appends have used up what the last look at free space left for them.
+    pub(super) fn room_unknown(&self) -> bool {
+        self.house.budget.is_some_and(|budget| self.stats.appended_bytes - self.house.appended_at_look > budget)
+    }
+
+    /// Asks the file system now rather than at the next round.
+    pub(super) fn look_at_space(&mut self) {
+        if !self.house.asking {
+            self.house.asking = true;
+            self.disk.submit(self.ops.add(Pending::Space), Op::FreeSpace);
+        }
+    }
+
     pub(super) fn space_known(&mut self, result: &Result<Done, DiskError>) {
         self.house.asking = false;
         let Ok(Done::Space { free, .. }) = *result else { return };
         let reserve = self.config.reserve_bytes;
+        // What is in memory and the journal only will need room as well.
+        let unwritten: u64 = self.logs.iter().map(|(_, l)| l.unwritten_bytes as u64).sum();
+        let free = free.saturating_sub(unwritten);
+        let budget = free.saturating_sub(reserve);
+        self.house.budget = Some(budget);
+        self.house.appended_at_look = self.stats.appended_bytes;
+        self.journal.may_grow(budget > 2 * self.config.journal_file_bytes);
         self.house.flush_blocked = free < reserve / 8;
         let full = if self.house.full { free < reserve + reserve / 4 } else { free < reserve };
         if full != self.house.full {

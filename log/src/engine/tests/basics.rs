@@ -65,6 +65,7 @@ fn batches_larger_than_a_group_and_a_chunk_pass() {
     let id = log_id(1);
     rig.create(id);
     for n in 0..12 {
+        rig.until("room", |r| !r.engine.overloaded());
         let ticket = rig.append(id, &[n], 5, 20_000).unwrap();
         rig.until_durable(ticket);
     }
