@@ -121,11 +121,30 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port between 10000 and 30000")
 }
 
+const PREFIX: &str = "wherry-e2e-";
+
+/// Removes the directories of test processes that are gone: shared servers live until their process ends, so nobody
+/// is left to remove theirs.
+fn sweep() -> Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.split('-').next());
+        if owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path()); // another test process may be sweeping as well
+        }
+    }
+    Ok(())
+}
+
 /// One broker of each chosen kind, shared by all tests of this process.
 pub fn shared() -> Result<Vec<&'static Server>> {
     type Servers = BTreeMap<Kind, &'static Server>;
     static SERVERS: Mutex<Servers> = Mutex::new(BTreeMap::new());
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if servers.is_empty() {
+        sweep()?;
+    }
     let mut get = |kind| match servers.get(&kind) {
         Some(server) => Ok(*server),
         None => {
@@ -140,7 +159,7 @@ pub fn shared() -> Result<Vec<&'static Server>> {
 impl Server {
     /// Starts a broker and waits until it answers.
     pub fn start(kind: Kind, options: Options) -> Result<Server> {
-        let dir = tempfile::Builder::new().prefix("wherry-e2e-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir()?;
         let data = options.data.clone().unwrap_or_else(|| dir.path().join("data"));
         let server = Server {
             kind,
