@@ -13,7 +13,7 @@ use wherry_wire::types::{LogId, Offset};
 use crate::checkpoint::{Checkpoint, LogRecord};
 use crate::engine::{Calls, open_checkpoints};
 use crate::error::{Corruption, OpenError};
-use crate::io::{BLOCK, Disk, OpenMode, ThreadDisk, ThreadDiskConfig, round_up};
+use crate::io::{BLOCK, Disk, Hold, OpenMode, ThreadDisk, ThreadDiskConfig, round_up};
 use crate::journal::entry::{self, Control, Entry};
 use crate::journal::scan::{self, Chain, Frame, ScanFile};
 use crate::segment::chunk::{self, ChunkRef};
@@ -118,7 +118,7 @@ pub struct SegmentReport {
 /// # Errors
 /// The directory can't be read, or holds no data of ours.
 pub fn inspect(path: &Path, verify: bool) -> Result<Report, OpenError> {
-    let mut disk = ThreadDisk::open(path, &ThreadDiskConfig::default())?;
+    let mut disk = ThreadDisk::open(path, &ThreadDiskConfig { hold: Hold::Shared, ..ThreadDiskConfig::default() })?;
     inspect_disk(&mut disk, verify)
 }
 

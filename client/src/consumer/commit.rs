@@ -110,6 +110,7 @@ pub(super) fn forget_coordinator(shared: &Shared) {
 
 /// Makes the commits that wait in the background, once.
 pub(super) async fn flush(shared: &Shared) -> Result<()> {
+    let _one_at_a_time = shared.committing.lock().await;
     let next: Vec<_> = {
         let mut state = shared.state();
         let waiting = std::mem::take(&mut state.to_commit);

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(super) polled: Notify,
     /// For the background committer.
     pub(super) commit: Notify,
+    /// Held while queued commits are on their way, so that closing waits for those of the background.
+    pub(super) committing: tokio::sync::Mutex<()>,
     /// Where the group's coordinator was last.
     pub(super) coordinator: Mutex<Option<Address>>,
     pub(super) events: broadcast::Sender<RebalanceEvent>,
@@ -86,6 +88,7 @@ impl Shared {
             arrived: Notify::new(),
             polled: Notify::new(),
             commit: Notify::new(),
+            committing: tokio::sync::Mutex::new(()),
             coordinator: Mutex::default(),
             events: broadcast::Sender::new(limits::REBALANCE_EVENTS),
             closed: CancellationToken::new(),
