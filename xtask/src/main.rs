@@ -77,7 +77,7 @@ fn house_steps() -> Vec<Step> {
             "cargo-deny is not installed, so licences and advisories were not checked: cargo install --locked cargo-deny",
         ),
         cargo("documentation", &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
-            .with("RUSTDOCFLAGS", "-D warnings"),
+            .with("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"),
     ]
 }
 
