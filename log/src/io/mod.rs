@@ -1,7 +1,7 @@
 //! Where the engine meets disks. Nothing outside this module touches a file.
 //!
 //! The engine is a state machine that submits [`Op`]s and takes [`Completion`]s; a [`Disk`] carries them out. Three
-//! implementations run under one conformance suite ([`conformance`]): `uring` (production), `threads` (where io_uring is
+//! implementations run under one conformance suite (`conformance`): `uring` (production), `threads` (where io_uring is
 //! not permitted) and `sim` (seeded, with torn, lost, reordered and corrupted writes, full disks and failed syncs).
 
 use std::cell::RefCell;
