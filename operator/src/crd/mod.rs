@@ -43,7 +43,7 @@ pub const NAME_BYTES_MAX: usize = 253;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Longest group id that is accepted, in bytes.
 pub const GROUP_ID_BYTES_MAX: usize = 255;
-/// Largest text that [`load`] takes, in bytes.
+/// Largest text that [`load()`] takes, in bytes.
 pub const YAML_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most documents in one text.
 pub const DOCUMENTS_MAX: usize = 10_000;
