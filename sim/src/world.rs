@@ -84,7 +84,6 @@ enum Event {
     Tick(usize),
     /// The node accepts, or there is none.
     Accept(usize, u32),
-    Connected(usize, u32),
     ToNode(usize, u32, Bytes),
     ToClient(usize, u32, Bytes),
     Closed(usize, u32),
@@ -262,16 +261,7 @@ impl World {
                 self.at(delay, Event::Tick(station));
                 self.tick(station)
             }
-            Event::Accept(station, epoch) => {
-                self.accept(station, epoch);
-                Ok(())
-            }
-            Event::Connected(station, epoch) if self.is_current(station, epoch) => {
-                self.client(station, |client, io| {
-                    client.connected(io);
-                    Ok(())
-                })
-            }
+            Event::Accept(station, epoch) => self.accept(station, epoch),
             Event::ToNode(station, epoch, frame) => {
                 self.deliver(station, epoch, frame);
                 self.node_effects()
@@ -286,7 +276,7 @@ impl World {
                     Ok(())
                 })
             }
-            Event::Connected(..) | Event::ToClient(..) | Event::Closed(..) => Ok(()),
+            Event::ToClient(..) | Event::Closed(..) => Ok(()),
             Event::Turn => {
                 if self.turn_at <= self.now_ns {
                     self.turn_at = u64::MAX;
@@ -372,24 +362,27 @@ impl World {
         if self.rng.chance(3) { self.rng.between(MS, 60 * MS) } else { self.rng.between(20_000, 400_000) }
     }
 
-    fn accept(&mut self, station: usize, epoch: u32) {
+    fn accept(&mut self, station: usize, epoch: u32) -> Result<(), String> {
         if self.stations[station].epoch != epoch {
-            return;
+            return Ok(());
         }
         let peer = SocketAddr::from(([10, 0, 0, 1], 1_000 + u16::try_from(station).unwrap_or(0)));
         let now = self.now();
         let accepted = self.node.as_mut().and_then(|node| node.connected(now, peer).ok());
-        let delay = self.delay();
         let Some(conn) = accepted else {
+            let delay = self.delay();
             self.at(delay, Event::Closed(station, epoch));
-            return;
+            return Ok(());
         };
         let state = &mut self.stations[station];
         state.link = Link::Up(conn);
         state.partial.clear();
         state.held.clear();
         state.paused = false;
-        self.at(delay, Event::Connected(station, epoch));
+        self.client(station, |client, io| {
+            client.connected(io);
+            Ok(())
+        })
     }
 
     fn deliver(&mut self, station: usize, epoch: u32, frame: Bytes) {

@@ -110,8 +110,13 @@ impl Client for Admin {
             Asked::Delete(name) => {
                 let response = receive::<DeleteTopicsRequest>(&frame, DELETE, correlation)?;
                 match response.responses.first().map_or(-1, |topic| topic.error_code) {
-                    OK | UNKNOWN | UNKNOWN_ID => {
+                    OK => {
                         io.oracle.topics.deleted(&name);
+                        self.extra = None;
+                        Ok(())
+                    }
+                    // Perhaps a request of a connection that broke is still on its way: either may be.
+                    UNKNOWN | UNKNOWN_ID => {
                         self.extra = None;
                         Ok(())
                     }
