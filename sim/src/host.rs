@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use uuid::Uuid;
-use wherry_log::io::{Completion, Disk, DiskError, Op, SimConfig, SimDisk, Survive, Token};
+use wherry_log::io::{
+    Completion, Disk, DiskError, Fault, FaultAction, FaultOn, Op, SimConfig, SimDisk, Survive, Token,
+};
 use wherry_log::{Engine, EngineConfig, Now};
 use wherry_node::NodeConfig;
 use wherry_node::config::Advertised;
@@ -13,6 +15,7 @@ use wherry_node::entropy::Entropy;
 
 use crate::rng::Rng;
 use crate::small::SmallSegments;
+use crate::world::Sabotage;
 
 /// The disk as the node holds it: once its fuse has burned, every operation fails, as in a machine that loses power while
 /// the node is starting.
@@ -77,6 +80,7 @@ pub(crate) struct Host {
     engine: EngineConfig,
     config: NodeConfig,
     starts: u64,
+    sabotage: Sabotage,
     rng: Rng,
 }
 
@@ -90,7 +94,7 @@ pub(crate) enum Started {
 }
 
 impl Host {
-    pub(crate) fn new(mut rng: Rng) -> Self {
+    pub(crate) fn new(mut rng: Rng, sabotage: Sabotage) -> Self {
         let max_delay = [0, 3, 10, 40][rng.below(4)];
         let disk = SimDisk::new(SimConfig { seed: rng.next(), capacity: 1 << 30, min_delay: 0, max_delay });
         let config = NodeConfig {
@@ -98,12 +102,16 @@ impl Host {
             group_initial_rebalance_delay_ms: [0, 0, 300][rng.below(3)],
             ..NodeConfig::default()
         };
-        Self { disk: Rc::new(RefCell::new(disk)), engine: engine_config(&mut rng), config, starts: 0, rng }
+        Self { disk: Rc::new(RefCell::new(disk)), engine: engine_config(&mut rng), config, starts: 0, sabotage, rng }
     }
 
     /// Recovers what is on the disk.
     pub(crate) fn start(&mut self, now: Now, interrupt: bool) -> Started {
         self.starts += 1;
+        if self.sabotage == Sabotage::LyingDisk {
+            let lie = Fault::always(FaultOn::Write, "journal/", FaultAction::LoseAtPowerCut);
+            self.disk.borrow_mut().inject(lie);
+        }
         let fuse = Rc::new(Cell::new(interrupt.then(|| self.rng.between(0, 60))));
         let disk = Fused { disk: Rc::clone(&self.disk), fuse: Rc::clone(&fuse), refused: Vec::new() };
         let seed = self.rng.next();
@@ -126,8 +134,14 @@ impl Host {
         let (engine, _) = Engine::open(disk, self.engine.clone(), now, fresh).map_err(|e| e.to_string())?;
         let advertised = Advertised { host: "node.sim".into(), port: 9092 };
         let entropy = Entropy::seeded(seed ^ self.starts);
-        Core::with_entropy(self.config.clone(), advertised, SmallSegments(engine), now, entropy)
-            .map_err(|e| e.to_string())
+        Core::with_entropy(
+            self.config.clone(),
+            advertised,
+            SmallSegments::new(engine, self.sabotage == Sabotage::HastyStore),
+            now,
+            entropy,
+        )
+        .map_err(|e| e.to_string())
     }
 
     /// What the disk holds after this end. The node is to be dropped first.

@@ -12,7 +12,7 @@ mod small;
 mod trace;
 mod world;
 
-pub use world::{Outcome, Violation, run};
+pub use world::{Options, Outcome, Sabotage, Violation, run};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! The engine with segments far smaller than a topic may ask for, so that they roll while the simulation looks.
+//! The engine with segments far smaller than a topic may ask for, so that they roll while the simulation looks; and, if
+//! asked, with a lie about what is durable.
 
 use wherry_log::{Appended, EngineStats, LogConfig, LogError, LogInfo, Lookup, Now, Read, Ticket};
 use wherry_node::core::store::{Event, LogStore};
@@ -10,7 +11,24 @@ const SEGMENT_BYTES: u64 = 24 << 10;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct SmallSegments<S>(pub(crate) S);
+pub(crate) struct SmallSegments<S> {
+    inner: S,
+    /// Set: appends are told as durable at once. Holds the newest.
+    hasty: Option<Ticket>,
+}
+
+impl<S> SmallSegments<S> {
+    pub(crate) fn new(inner: S, hasty: bool) -> Self {
+        Self { inner, hasty: hasty.then(Ticket::default) }
+    }
+
+    fn appended(&mut self, outcome: Result<Appended, LogError>) -> Result<Appended, LogError> {
+        if let (Some(newest), Ok(appended)) = (&mut self.hasty, &outcome) {
+            *newest = appended.ticket.max(*newest);
+        }
+        outcome
+    }
+}
 
 fn shrunk(mut config: LogConfig) -> LogConfig {
     config.segment_bytes = config.segment_bytes.min(SEGMENT_BYTES);
@@ -19,15 +37,15 @@ fn shrunk(mut config: LogConfig) -> LogConfig {
 
 impl<S: LogStore> LogStore for SmallSegments<S> {
     fn create_log(&mut self, id: LogId, config: LogConfig) -> Result<Ticket, LogError> {
-        self.0.create_log(id, shrunk(config))
+        self.inner.create_log(id, shrunk(config))
     }
 
     fn delete_log(&mut self, id: LogId) -> Result<Ticket, LogError> {
-        self.0.delete_log(id)
+        self.inner.delete_log(id)
     }
 
     fn configure(&mut self, id: LogId, config: LogConfig) -> Result<(), LogError> {
-        self.0.configure(id, shrunk(config))
+        self.inner.configure(id, shrunk(config))
     }
 
     fn append(
@@ -37,7 +55,8 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, LogError> {
-        self.0.append(id, batches, epoch, now_ms)
+        let outcome = self.inner.append(id, batches, epoch, now_ms);
+        self.appended(outcome)
     }
 
     fn append_reserved(
@@ -47,58 +66,59 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, LogError> {
-        self.0.append_reserved(id, batches, epoch, now_ms)
+        self.inner.append_reserved(id, batches, epoch, now_ms)
     }
 
     fn delete_records(&mut self, id: LogId, before: Offset) -> Result<Ticket, LogError> {
-        self.0.delete_records(id, before)
+        self.inner.delete_records(id, before)
     }
 
     fn info(&self, id: LogId) -> Option<LogInfo> {
-        self.0.info(id)
+        self.inner.info(id)
     }
 
     fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError> {
-        self.0.read(id, from, max_bytes, min_one)
+        self.inner.read(id, from, max_bytes, min_one)
     }
 
     fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError> {
-        self.0.find_offset_by_time(id, timestamp_ms)
+        self.inner.find_offset_by_time(id, timestamp_ms)
     }
 
     fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError> {
-        self.0.find_max_timestamp(id)
+        self.inner.find_max_timestamp(id)
     }
 
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        self.0.epoch_end(id, epoch)
+        self.inner.epoch_end(id, epoch)
     }
 
     fn logs(&self) -> Vec<LogId> {
-        self.0.logs()
+        self.inner.logs()
     }
 
     fn stats(&self) -> EngineStats {
-        self.0.stats()
+        self.inner.stats()
     }
 
     fn turn(&mut self, now: Now) {
-        self.0.turn(now);
+        self.inner.turn(now);
     }
 
     fn wait(&mut self, now: Now) {
-        self.0.wait(now);
+        self.inner.wait(now);
     }
 
     fn events(&mut self, out: &mut Vec<Event>) {
-        self.0.events(out);
+        self.inner.events(out);
+        out.extend(self.hasty.map(Event::Durable));
     }
 
     fn next_deadline(&self) -> Option<u64> {
-        self.0.next_deadline()
+        self.inner.next_deadline()
     }
 
     fn close(&mut self, now: Now) -> Result<(), LogError> {
-        self.0.close(now)
+        self.inner.close(now)
     }
 }

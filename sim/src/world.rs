@@ -128,12 +128,33 @@ struct World {
     outcome: Outcome,
 }
 
+/// How to run a seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Print everything that happens, on standard error.
+    pub print_trace: bool,
+    /// What no node could survive unnoticed.
+    pub sabotage: Sabotage,
+}
+
+/// Breaks a piece on purpose: a run that ends well nevertheless shows that nobody was looking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// All pieces are whole.
+    #[default]
+    None,
+    /// Journal writes are said to be durable and are lost when the power goes.
+    LyingDisk,
+    /// The store says that an append is durable when it has only begun.
+    HastyStore,
+}
+
 /// Runs one seed to its end.
 ///
 /// # Errors
 /// The first broken promise.
-pub fn run(seed: u64, print_trace: bool) -> Result<Outcome, Violation> {
-    let mut world = World::new(seed, print_trace);
+pub fn run(seed: u64, options: Options) -> Result<Outcome, Violation> {
+    let mut world = World::new(seed, options);
     match world.live() {
         Ok(()) => Ok(world.conclude()),
         Err(what) => Err(Violation { seed, what, trace_hash: world.trace.hash() }),
@@ -141,9 +162,9 @@ pub fn run(seed: u64, print_trace: bool) -> Result<Outcome, Violation> {
 }
 
 impl World {
-    fn new(seed: u64, print_trace: bool) -> Self {
+    fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
-        let host = Host::new(rng.fork());
+        let host = Host::new(rng.fork(), options.sabotage);
         let mut oracle = Oracle::default();
         let places: Vec<(&'static str, i32)> =
             TOPICS.iter().flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition))).collect();
@@ -178,7 +199,7 @@ impl World {
             node: None,
             turn_at: u64::MAX,
             oracle,
-            trace: Trace::new(print_trace),
+            trace: Trace::new(options.print_trace),
             calm: false,
             outcome: Outcome::default(),
         }
