@@ -229,7 +229,9 @@ impl World {
         }
         let undone = self.stations.iter().filter(|s| !s.client.is_done(&self.oracle));
         let undone: Vec<String> = undone.map(|s| format!("{} ({:?})", s.client.state(), s.link)).collect();
-        Err(format!("not done {PATIENCE_MS} ms after all trouble ended: {}", undone.join("; ")))
+        let ends = self.oracle.logs.ends();
+        let undone = undone.join("; ");
+        Err(format!("not done {PATIENCE_MS} ms after all trouble ended: {undone}; logs end at {ends:?}"))
     }
 
     fn is_done(&self) -> bool {

@@ -53,8 +53,8 @@ impl GroupOracle {
         self.progress.get(&place).map_or(0, |progress| progress.acknowledged)
     }
 
-    /// A member asked, when the floor was this, and is told that offset (-1: none).
-    pub(crate) fn fetched(&self, place: Place, floor: i64, offset: i64) -> Verdict {
+    /// A member asked, when the floor was this, and is told that offset (-1: none): what was told once is told again.
+    pub(crate) fn fetched(&mut self, place: Place, floor: i64, offset: i64) -> Verdict {
         if offset.max(0) < floor {
             return Err(format!("{place:?}: committed {floor} and acknowledged, but {offset} is what the node has"));
         }
@@ -62,6 +62,8 @@ impl GroupOracle {
         if offset >= 0 && !attempted {
             return Err(format!("{place:?}: nobody ever committed {offset}"));
         }
+        let progress = self.progress.entry(place).or_default();
+        progress.acknowledged = progress.acknowledged.max(offset);
         Ok(())
     }
 

@@ -71,6 +71,11 @@ impl LogOracle {
         self.partitions.get(&place).map_or(0, |partition| partition.end)
     }
 
+    /// See [`LogOracle::end`].
+    pub(crate) fn ends(&self) -> Vec<(Place, i64)> {
+        self.partitions.iter().map(|(place, partition)| (*place, partition.end)).collect()
+    }
+
     pub(crate) fn totals(&self) -> (u64, u64) {
         let acknowledged = self.partitions.values().map(|p| p.acknowledged).sum();
         (acknowledged, self.partitions.values().map(|p| p.known.len() as u64).sum())
