@@ -60,9 +60,9 @@ impl Default for EngineConfig {
         Self {
             journal_file_bytes: 64 << 20,
             journal_files: 12,
-            group_bytes: 1 << 20,
+            group_bytes: 2 << 20,
             tail_bytes: 256 << 20,
-            flush_bytes: 2 << 20,
+            flush_bytes: 4 << 20,
             chunk_bytes: 256 << 10,
             read_cache_bytes: 32 << 20,
             read_bytes: 1 << 20,

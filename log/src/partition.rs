@@ -221,6 +221,13 @@ impl Partition {
         self.tail.front().is_some_and(|b| b.lsn.frame() <= frame)
     }
 
+    /// Whether a batch of frame `frame`, or of an earlier one, is in no segment yet.
+    #[must_use]
+    pub fn owes(&self, frame: u64) -> bool {
+        let first = self.tail.partition_point(|b| b.header.base_offset < self.written_end);
+        self.tail.get(first).is_some_and(|b| b.lsn.frame() <= frame)
+    }
+
     /// What a sync that is submitted now will make stable, and the first entry after it.
     #[must_use]
     pub fn capture(&self) -> (Stable, Option<Lsn>) {

@@ -21,8 +21,8 @@ pub(super) struct House {
     /// Bytes that may be appended before the next look at free space, counted from `appended_at_look`.
     budget: Option<u64>,
     appended_at_look: u64,
-    /// Nothing was appended for a whole round: the tail is written out, so that a restart has little to replay.
-    pub(super) quiet: bool,
+    /// Nothing was appended for a whole round.
+    quiet: bool,
     appended: u64,
 }
 
@@ -36,12 +36,20 @@ impl<D: Disk> Engine<D> {
         self.house.quiet = self.stats.batches == self.house.appended;
         self.house.appended = self.stats.batches;
         self.sync.due = true;
+        self.sync.flush_pool.release_unused();
+        self.journal.release_unused();
         self.journal.retry();
         if self.journal.failed().is_none() {
             self.apply_retention();
             self.expire_producers();
             self.look_for_compaction();
         }
+    }
+
+    /// Nothing was appended for a while: the tail is written out, so that a restart has little to replay. The first
+    /// append ends it at once, or else each commit of a new load would be flushed by itself.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.house.quiet && self.stats.batches == self.house.appended
     }
 
     /// Whether appends have used up what the last look at free space left for them.

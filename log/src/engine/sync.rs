@@ -13,9 +13,6 @@ use crate::io::{AlignedBuf, BLOCK, BufPool, Disk, DiskError, Done, FileId, Op, r
 use crate::segment::DIRECTORY;
 use crate::{Lsn, checkpoint};
 
-/// Buffers for segment writes kept for reuse.
-const POOLED_FLUSHES: usize = 4;
-
 #[derive(Debug)]
 enum Stage {
     Idle,
@@ -66,7 +63,7 @@ impl SyncState {
             cannot: false,
             dir_dirty: false,
             flush_requested: 0,
-            flush_pool: BufPool::new(flush_pool_bytes, POOLED_FLUSHES),
+            flush_pool: BufPool::new(flush_pool_bytes, crate::config::MAX_FLUSHES_IN_FLIGHT),
             flush_pool_bytes,
             number,
             slots,

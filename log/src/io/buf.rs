@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +41,23 @@ impl AlignedBuf {
         // SAFETY: the layout has a non-zero size.
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        Self { ptr, capacity, pool: None }
+    }
+
+    /// A copy of these bytes; what is left of the last block is zero.
+    #[must_use]
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let capacity = round_up(bytes.len().max(1));
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout has a non-zero size.
+        let raw = unsafe { alloc(layout) };
+        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        // SAFETY: the new block has `capacity` >= `bytes.len()` bytes and nobody else has it; both calls together
+        // initialise all of it.
+        unsafe {
+            ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            ptr.as_ptr().add(bytes.len()).write_bytes(0, capacity - bytes.len());
+        }
         Self { ptr, capacity, pool: None }
     }
 
@@ -92,12 +109,13 @@ impl Drop for AlignedBuf {
         {
             return;
         }
-        // SAFETY: allocated by `zeroed` with this very layout, and not given to the pool.
+        // SAFETY: allocated by `zeroed` or `copy_of` with this very layout, and not given to the pool.
         unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.capacity)) };
     }
 }
 
-/// Recycles buffers of one size, so that a busy node does not ask the kernel for zeroed pages again and again.
+/// Recycles buffers of one size, so that a busy node does not ask the kernel for zeroed pages again and again. What was
+/// not needed for a while goes back with [`BufPool::release_unused`].
 #[derive(Debug, Clone)]
 pub struct BufPool {
     inner: Arc<PoolInner>,
@@ -107,7 +125,14 @@ pub struct BufPool {
 struct PoolInner {
     capacity: usize,
     keep: usize,
-    free: Mutex<Vec<Block>>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    blocks: Vec<Block>,
+    /// Fewest that were free since the last release.
+    unused: usize,
 }
 
 #[derive(Debug)]
@@ -120,14 +145,17 @@ impl BufPool {
     /// Buffers of `capacity` bytes (whole blocks); at most `keep` of them wait for reuse.
     #[must_use]
     pub fn new(capacity: usize, keep: usize) -> Self {
-        Self { inner: Arc::new(PoolInner { capacity: round_up(capacity), keep, free: Mutex::new(Vec::new()) }) }
+        Self { inner: Arc::new(PoolInner { capacity: round_up(capacity), keep, free: Mutex::default() }) }
     }
 
     /// A buffer of the pool's size. Its content is what the last user left: whoever writes it to disk MUST overwrite or
     /// zero all of it.
     #[must_use]
     pub fn take(&self) -> AlignedBuf {
-        let block = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut free = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let block = free.blocks.pop();
+        free.unused = free.unused.min(free.blocks.len());
+        drop(free);
         match block {
             Some(Block(ptr)) => AlignedBuf { ptr, capacity: self.inner.capacity, pool: Some(Arc::clone(&self.inner)) },
             None => {
@@ -137,27 +165,74 @@ impl BufPool {
             }
         }
     }
+
+    /// Frees as many buffers as were never in use since the last call.
+    pub fn release_unused(&self) {
+        let mut free = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let stay = free.blocks.len() - free.unused.min(free.blocks.len());
+        let unused = free.blocks.split_off(stay);
+        free.unused = free.blocks.len();
+        drop(free);
+        self.inner.dealloc(unused);
+    }
 }
 
 impl PoolInner {
+    fn dealloc(&self, blocks: Vec<Block>) {
+        for Block(ptr) in blocks {
+            // SAFETY: the pool owned the block, allocated by `AlignedBuf::zeroed` with this layout.
+            unsafe { dealloc(ptr.as_ptr(), AlignedBuf::layout(self.capacity)) };
+        }
+    }
+
     fn give_back(&self, ptr: NonNull<u8>, capacity: usize) -> bool {
         if capacity != self.capacity {
             return false;
         }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() >= self.keep {
+        if free.blocks.len() >= self.keep {
             return false;
         }
-        free.push(Block(ptr));
+        free.blocks.push(Block(ptr));
         true
     }
 }
 
 impl Drop for PoolInner {
     fn drop(&mut self) {
-        for Block(ptr) in self.free.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // SAFETY: the pool owns the block, allocated by `AlignedBuf::zeroed` with this layout.
-            unsafe { dealloc(ptr.as_ptr(), AlignedBuf::layout(self.capacity)) };
+        let free = std::mem::take(self.free.get_mut().unwrap_or_else(PoisonError::into_inner));
+        self.dealloc(free.blocks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_ends_in_zeros() {
+        for len in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1] {
+            let bytes = vec![7; len];
+            let copy = AlignedBuf::copy_of(&bytes);
+            assert!(copy.len() >= BLOCK && copy.len().is_multiple_of(BLOCK));
+            assert_eq!(copy[..len], bytes[..]);
+            assert!(copy[len..].iter().all(|b| *b == 0));
         }
+    }
+
+    #[test]
+    fn a_pool_keeps_what_was_in_use_and_releases_the_rest() {
+        let pool = BufPool::new(BLOCK, 4);
+        let free = || pool.inner.free.lock().unwrap().blocks.len();
+        let taken: Vec<AlignedBuf> = (0..6).map(|_| pool.take()).collect();
+        drop(taken);
+        assert_eq!(free(), 4, "no more than it may keep");
+        pool.release_unused();
+        assert_eq!(free(), 4, "all were in use");
+        drop([pool.take(), pool.take()]);
+        pool.release_unused();
+        assert_eq!(free(), 2);
+        pool.release_unused();
+        assert_eq!(free(), 0);
     }
 }

@@ -32,8 +32,6 @@ use frame::{FRAME_HEADER, FrameHeader};
 pub const DIRECTORY: &str = "journal";
 /// Zeros are written ahead in pieces of this many bytes.
 const ZERO_BYTES: usize = 1 << 20;
-/// Group buffers kept for reuse.
-const POOLED_GROUPS: usize = 8;
 
 /// Path of a journal file below the shard's directory. Slots are reused; the header says what is in one.
 #[must_use]
@@ -184,7 +182,7 @@ impl Journal {
             failed: None,
             blocked: false,
             growing: false,
-            pool: BufPool::new(config.group_bytes, POOLED_GROUPS),
+            pool: BufPool::new(config.group_bytes, config.tail_bytes / config.group_bytes),
         }
     }
 
@@ -229,6 +227,11 @@ impl Journal {
 
     pub(crate) fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
+    }
+
+    /// Gives memory back that no group needed for a while.
+    pub(crate) fn release_unused(&self) {
+        self.pool.release_unused();
     }
 
     /// Bytes appended and not yet handed to the disk.
@@ -612,9 +615,5 @@ fn right_sized(buf: AlignedBuf, len: usize) -> Bytes {
     if len * 2 > buf.capacity() {
         return buf.freeze(len);
     }
-    let mut small = AlignedBuf::zeroed(len);
-    if let Some(frame) = buf.get(..len) {
-        small.copy_from_slice(frame);
-    }
-    small.freeze(len)
+    AlignedBuf::copy_of(buf.get(..len).unwrap_or_default()).freeze(len)
 }

@@ -232,3 +232,47 @@ fn idle_logs_cost_no_file_and_little_memory() {
     assert!(rig.engine.files.len() <= 16, "{} files open", rig.engine.files.len());
     assert_eq!(rig.observed(), rig.model());
 }
+
+/// Memory and journal for many frames: neither asks for flushes before a log has [`EngineConfig::flush_bytes`].
+fn roomy() -> EngineConfig {
+    EngineConfig { tail_bytes: 4 << 20, journal_file_bytes: 2 << 20, ..small() }
+}
+
+/// How long the engine must see no append to call it quiet: two rounds of housekeeping.
+const TWO_ROUNDS: u64 = 3 * 5_000 * 1_000_000;
+
+#[test]
+fn load_after_a_quiet_time_is_flushed_in_large_pieces() {
+    let config = EngineConfig { housekeeping_ms: 5_000, ..roomy() };
+    let mut rig = Rig::new(20, config.clone());
+    let id = log_id(1);
+    rig.create(id);
+    let first = rig.append(id, &[0], 1, 100).unwrap();
+    rig.until_durable(first);
+    rig.now.monotonic_ns += TWO_ROUNDS;
+    rig.until("what is old to be flushed", |r| r.engine.stats().flushes == 1);
+    let before = rig.engine.stats();
+    for n in 1..=200 {
+        let ticket = rig.append(id, &[n], 1, 200).unwrap();
+        rig.until_durable(ticket);
+    }
+    let stats = rig.engine.stats();
+    let (writes, bytes) = (stats.flushes - before.flushes, stats.flushed_bytes - before.flushed_bytes);
+    assert!(writes > 0 && bytes / writes > config.flush_bytes as u64 / 2, "{writes} writes for {bytes} bytes");
+}
+
+#[test]
+fn an_old_frame_asks_no_log_for_what_is_written_already() {
+    let mut rig = Rig::new(21, roomy());
+    let logs: Vec<LogId> = (1..=6).map(log_id).collect();
+    for id in &logs {
+        rig.create(*id);
+    }
+    for n in 0..2_000 {
+        let ticket = rig.append(logs[n as usize % logs.len()], &[n], 1, 300).unwrap();
+        rig.until_durable(ticket);
+    }
+    let stats = rig.engine.stats();
+    let mean = stats.flushed_bytes / stats.flushes;
+    assert!(mean > roomy().flush_bytes as u64 / 2, "{} writes of {mean} bytes", stats.flushes);
+}
