@@ -16,6 +16,8 @@ pub const MAX_FLUSHES_IN_FLIGHT: usize = 16;
 pub const MAX_READS_IN_FLIGHT: usize = 64;
 /// Cold reads waiting; beyond this a read is refused as busy.
 pub const MAX_READS_WAITING: usize = 4096;
+/// Readers whose place is remembered, to read ahead for those that go on from it.
+pub const MAX_STREAMS: usize = 64;
 /// Batches remembered per idempotent producer (KIP-98: five requests in flight).
 pub const PRODUCER_BATCHES: usize = 5;
 /// Idempotent producers remembered per log; the longest idle one is forgotten first.

@@ -10,6 +10,7 @@ mod flush;
 mod housekeeping;
 pub(crate) mod ops;
 mod read;
+mod read_ahead;
 mod recover;
 mod sync;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //!      -> Pending: chunk list known? -> else read it -> chunks cached? -> else read a span -> verify -> serve
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use slab::Slab;
 use wherry_wire::types::{LogId, Offset};
 
 use super::ops::Pending;
+use super::read_ahead::Streams;
 use super::{Engine, Event};
 use crate::config::{MAX_READS_IN_FLIGHT, MAX_READS_WAITING};
 use crate::error::{Corruption, LogError};
@@ -74,6 +75,8 @@ struct Cold {
     id: LogId,
     want: Want,
     serial: u64,
+    /// See [`Streams::begin`].
+    earned: Option<usize>,
 }
 
 type ChunkKey = (SegmentKey, u64);
@@ -87,7 +90,10 @@ pub(super) struct Reads {
     ready: VecDeque<usize>,
     /// Reads that wait for a chunk that is on its way.
     waiting: HashMap<ChunkKey, Vec<usize>, RandomState>,
-    in_flight: usize,
+    /// Chunks on their way.
+    coming: HashSet<ChunkKey, RandomState>,
+    pub(super) streams: Streams,
+    pub(super) in_flight: usize,
     cache: HashMap<ChunkKey, (Arc<Vec<StoredBatch>>, usize), RandomState>,
     cache_order: VecDeque<ChunkKey>,
     cache_bytes: usize,
@@ -101,6 +107,8 @@ impl Reads {
             serial: 0,
             ready: VecDeque::new(),
             waiting: HashMap::default(),
+            coming: HashSet::default(),
+            streams: Streams::default(),
             in_flight: 0,
             cache: HashMap::default(),
             cache_order: VecDeque::new(),
@@ -125,6 +133,11 @@ impl Reads {
                 self.cache_bytes -= bytes;
             }
         }
+    }
+
+    /// Whether a chunk is in the cache or on its way.
+    pub(super) fn knows(&self, key: SegmentKey, position: u64) -> bool {
+        self.cache.contains_key(&(key, position)) || self.coming.contains(&(key, position))
     }
 
     /// A file is gone or its meaning changed: what was read from it is void.
@@ -174,7 +187,7 @@ fn failed(token: ReadToken, want: Want, error: LogError) -> Event {
 }
 
 /// What the next step of a cold read is.
-enum Step {
+pub(super) enum Step {
     Serve(Served),
     Found(Option<(Offset, i64)>),
     LoadIndex {
@@ -249,7 +262,11 @@ impl<D: Disk> Engine<D> {
         }
         self.reads.serial += 1;
         let serial = self.reads.serial;
-        let index = self.reads.cold.insert(Cold { log, id, want, serial });
+        let earned = match want {
+            Want::Batches { from, .. } => self.reads.streams.begin(log, from),
+            Want::Time(_) => None,
+        };
+        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned });
         // Taken first: chunks in the cache may answer it at once.
         let token = self.reads.token(index);
         self.reads.ready.push_back(index);
@@ -268,13 +285,17 @@ impl<D: Disk> Engine<D> {
         let Some(cold) = self.reads.cold.get(index) else { return };
         let (id, want) = (cold.id, cold.want);
         let Some(log) = self.logs.get(cold.log).filter(|l| l.id == id) else { return };
-        let log_index = cold.log;
+        let (log_index, earned) = (cold.log, cold.earned);
         let step = match want {
             Want::Batches { from, max_bytes, min_one } => self.step_batches(log, from, max_bytes, min_one),
             Want::Time(target) => self.step_time(log, target),
         };
         match step {
-            Step::Serve(served) => self.end_read(index, |token| Event::ReadDone(token, Ok(served))),
+            Step::Serve(served) => {
+                let next = served.next;
+                self.end_read(index, |token| Event::ReadDone(token, Ok(served)));
+                self.read_ahead(log_index, next, earned);
+            }
             Step::Found(found) => self.end_read(index, |token| Event::LookupDone(token, Ok(found))),
             Step::Fail(error) => self.end_read(index, |token| failed(token, want, error)),
             Step::Join(key) => self.reads.waiting.entry(key).or_default().push(index),
@@ -346,7 +367,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// The chunk that holds `offset`, or the first after it. `Ok(None)`: only the tail has it.
-    fn locate(&self, log: &Partition, offset: Offset) -> Result<Option<(usize, usize)>, Step> {
+    pub(super) fn locate(&self, log: &Partition, offset: Offset) -> Result<Option<(usize, usize)>, Step> {
         let Some(mut segment) = log.segment_of(offset) else { return Ok(None) };
         while let Some(found) = log.segments.get(segment) {
             let Some(chunks) = &found.chunks else { return Err(Step::LoadIndex { segment }) };
@@ -361,25 +382,31 @@ impl<D: Disk> Engine<D> {
 
     fn load_step(&self, key: SegmentKey, chunks: &[ChunkRef], at: usize) -> Step {
         let Some(first) = chunks.get(at) else { return Step::Serve(Served::default()) };
-        if self.reads.waiting.contains_key(&(key, first.position)) {
+        if self.reads.coming.contains(&(key, first.position)) {
             return Step::Join((key, first.position));
         }
-        let mut span = Vec::new();
-        let (mut len, mut position) = (0, first.position);
+        Step::Load { key, span: self.span(key, chunks, at) }
+    }
+
+    /// Chunks to read at once, from this one on: adjacent, and none that is on its way already.
+    pub(super) fn span(&self, key: SegmentKey, chunks: &[ChunkRef], at: usize) -> Vec<ChunkRef> {
+        let mut span: Vec<ChunkRef> = Vec::new();
+        let mut len = 0;
         for chunk in chunks.iter().skip(at) {
+            let adjacent = span.last().is_none_or(|last| chunk.position == last.position + last.file_len() as u64);
             let enough = !span.is_empty() && len + chunk.file_len() > self.config.read_bytes;
-            if chunk.position != position || enough {
+            if !adjacent || enough || self.reads.coming.contains(&(key, chunk.position)) {
                 break;
             }
             len += chunk.file_len();
-            position += chunk.file_len() as u64;
             span.push(*chunk);
         }
-        Step::Load { key, span }
+        span
     }
 
-    fn load_span(&mut self, key: SegmentKey, span: Vec<ChunkRef>) {
+    pub(super) fn load_span(&mut self, key: SegmentKey, span: Vec<ChunkRef>) {
         let Some(position) = span.first().map(|c| c.position) else { return };
+        self.reads.coming.extend(span.iter().map(|c| (key, c.position)));
         let len = span.iter().map(ChunkRef::file_len).sum();
         self.reads.in_flight += 1;
         let token = self.ops.add(Pending::ReadData { key, position, span });
@@ -395,18 +422,25 @@ impl<D: Disk> Engine<D> {
     ) {
         self.reads.in_flight -= 1;
         self.files.released(&mut self.disk, &mut self.ops, key);
-        let mut waiting = self.reads.waiting.remove(&(key, position)).unwrap_or_default();
+        for chunk in span {
+            self.reads.coming.remove(&(key, chunk.position));
+        }
         let data = match result {
             Ok(Done::Read(data)) => data,
             Ok(_) => Bytes::new(),
-            Err(error) => return self.fail_reads(&waiting, &LogError::ReadFailed(error)),
+            Err(error) => return self.span_failed(key, span, &LogError::ReadFailed(error)),
         };
         self.stats.cold_bytes += data.len() as u64;
         for chunk in span {
             let at = usize::try_from(chunk.position - position).unwrap_or(usize::MAX);
             let bytes = data.slice(at.min(data.len())..(at + chunk.file_len()).min(data.len()));
+            let waiting = self.reads.waiting.remove(&(key, chunk.position)).unwrap_or_default();
             match chunk::verify(&bytes, key.log, chunk.position) {
-                Ok((_, batches)) => self.reads.keep((key, chunk.position), Arc::new(batches), bytes.len()),
+                Ok((_, batches)) => {
+                    self.reads.keep((key, chunk.position), Arc::new(batches), bytes.len());
+                    self.reads.ready.extend(waiting);
+                }
+                // Whoever waits for the damaged chunk fails; what lies before and behind it can still be served.
                 Err((inside, what)) => {
                     let corruption = Corruption {
                         log: Some(key.log),
@@ -417,15 +451,19 @@ impl<D: Disk> Engine<D> {
                     if let Some(index) = self.by_id.get(&key.log).copied() {
                         self.mark_corrupt(index, &corruption);
                     }
-                    // Whoever reads the damaged chunk fails; what lies before it can still be served.
-                    if chunk.position == position {
-                        return self.fail_reads(&waiting, &LogError::Corrupt(corruption));
-                    }
-                    break;
+                    self.fail_reads(&waiting, &LogError::Corrupt(corruption));
                 }
             }
         }
-        self.reads.ready.extend(waiting.drain(..));
+        // At once, while the cache has it.
+        self.start_reads();
+    }
+
+    fn span_failed(&mut self, key: SegmentKey, span: &[ChunkRef], error: &LogError) {
+        for chunk in span {
+            let waiting = self.reads.waiting.remove(&(key, chunk.position)).unwrap_or_default();
+            self.fail_reads(&waiting, error);
+        }
     }
 
     fn fail_reads(&mut self, waiting: &[usize], error: &LogError) {

@@ -276,3 +276,60 @@ fn an_old_frame_asks_no_log_for_what_is_written_already() {
     let mean = stats.flushed_bytes / stats.flushes;
     assert!(mean > roomy().flush_bytes as u64 / 2, "{} writes of {mean} bytes", stats.flushes);
 }
+
+/// A log in segments, with nothing of it in memory.
+fn cold_log(seed: u64) -> (Rig, LogId) {
+    let config = EngineConfig { read_cache_bytes: 64 << 10, ..small() };
+    let mut rig = Rig::new(seed, config.clone());
+    let id = log_id(1);
+    rig.create(id);
+    for n in 0..300 {
+        let ticket = rig.append(id, &[n], 1, 1_000).unwrap();
+        rig.until_durable(ticket);
+    }
+    rig.engine.close(rig.now).unwrap();
+    let disk = rig.engine.into_disk().crash(crate::io::Survive::None);
+    let (rig, _) = Rig::open(disk, config, Model::new()).unwrap();
+    (rig, id)
+}
+
+/// Reads like a consumer does; gives the offset to go on from, and the bytes read from disk meanwhile.
+fn read_from(rig: &mut Rig, id: LogId, from: Offset) -> (Offset, u64) {
+    let before = rig.engine.stats().cold_bytes;
+    let Read::Pending(token) = rig.engine.read(id, from, 4_000, true).unwrap() else { panic!("{from:?} is in memory") };
+    let served = rig.wait_read(token).unwrap();
+    (served.next, rig.engine.stats().cold_bytes - before)
+}
+
+#[test]
+fn a_reader_that_goes_on_finds_what_follows_in_memory() {
+    let (mut rig, id) = cold_log(22);
+    let (mut next, _) = read_from(&mut rig, id, Offset(0));
+    let (mut from_disk, mut reads) = (0, 0);
+    while next < Offset(250) {
+        // The consumer is busy with what it got; the disk is not.
+        for _ in 0..20 {
+            rig.turn();
+        }
+        let (after, bytes) = read_from(&mut rig, id, next);
+        assert!(after > next);
+        (next, from_disk, reads) = (after, from_disk + u64::from(bytes > 0), reads + 1);
+    }
+    assert!(from_disk * 4 < reads, "{from_disk} of {reads} reads had to wait for the disk");
+    let read = rig.engine.stats().cold_bytes;
+    let stored = rig.engine.info(id).unwrap().size_bytes;
+    assert!(read < stored * 5 / 4, "{read} bytes were read of {stored}");
+}
+
+#[test]
+fn a_reader_that_jumps_is_not_read_ahead_for() {
+    let (mut rig, id) = cold_log(23);
+    for n in 0..10 {
+        read_from(&mut rig, id, Offset(n * 37 % 300));
+        let before = rig.engine.stats().cold_bytes;
+        for _ in 0..20 {
+            rig.turn();
+        }
+        assert_eq!(rig.engine.stats().cold_bytes, before, "nobody asked for more");
+    }
+}

@@ -253,7 +253,7 @@ impl Rig {
         Ok(log)
     }
 
-    fn wait_read(&mut self, token: super::ReadToken) -> Result<super::Served, LogError> {
+    pub(super) fn wait_read(&mut self, token: super::ReadToken) -> Result<super::Served, LogError> {
         for _ in 0..10_000 {
             self.turn();
             let at = self.events.iter().position(|e| matches!(e, Event::ReadDone(t, _) if *t == token));
