@@ -109,7 +109,8 @@ impl<D: Disk> Engine<D> {
         let now_ms = self.now.wall_ms;
         let Some(log) = self.logs.get_mut(index) else { return };
         log.flush = FlushState::Idle;
-        let plan = plan(log, self.config.chunk_bytes, self.config.flush_bytes);
+        let piece = if self.journal.is_busy() { self.config.flush_bytes } else { self.config.chunk_bytes };
+        let plan = plan(log, self.config.chunk_bytes, piece);
         if plan.batches == 0 {
             return;
         }

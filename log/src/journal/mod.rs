@@ -32,6 +32,8 @@ use frame::{FRAME_HEADER, FrameHeader};
 pub const DIRECTORY: &str = "journal";
 /// Zeros are written ahead in pieces of this many bytes.
 const ZERO_BYTES: usize = 1 << 20;
+/// See [`Journal::is_busy`].
+const BUSY_FRAME_BYTES: usize = 128 << 10;
 
 /// Path of a journal file below the shard's directory. Slots are reused; the header says what is in one.
 #[must_use]
@@ -134,6 +136,7 @@ pub(crate) struct Journal {
     file_bytes: u64,
     max_files: usize,
     group_bytes: usize,
+    last_frame_bytes: usize,
     files: Vec<JournalFile>,
     active: Option<usize>,
     position: u64,
@@ -164,6 +167,7 @@ impl Journal {
             file_bytes: config.journal_file_bytes,
             max_files: config.journal_files,
             group_bytes: round_up(config.group_bytes),
+            last_frame_bytes: 0,
             files: Vec::new(),
             active: None,
             position: 0,
@@ -232,6 +236,12 @@ impl Journal {
     /// Gives memory back that no group needed for a while.
     pub(crate) fn release_unused(&self) {
         self.pool.release_unused();
+    }
+
+    /// Frames are large: whoever appends waits for the disk's throughput. Else they wait for its latency, and other
+    /// writes should be short, because a frame that comes behind one waits for all of it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.last_frame_bytes >= BUSY_FRAME_BYTES
     }
 
     /// Bytes appended and not yet handed to the disk.
@@ -372,6 +382,7 @@ impl Journal {
         );
         self.prev_crc = crc;
         self.position += len as u64;
+        self.last_frame_bytes = len;
         self.frame_in_flight = Some(group.seq);
         self.unmarked = group.entries > 0;
         self.last_commit_ns = now_ns;
