@@ -262,6 +262,15 @@ async fn reset_policies(address: String) {
         assert!(matches!(consumer.poll(1).await, Err(ClientError::OutOfRange { offset: 5, .. })));
         consumer.seek(&at[0], 50).unwrap();
         assert_eq!(consumer.poll(1).await.unwrap()[0].offset, 50);
+
+        // Whether the place was found wanting before the seek or not, is nobody's business.
+        for pause in [0, 1, 20, 300] {
+            let mut consumer = client.consumer(with(OffsetReset::Fail)).await.unwrap();
+            consumer.assign(&at).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            consumer.seek(&at[0], 50).unwrap();
+            assert_eq!(consumer.poll(1).await.unwrap()[0].offset, 50, "after {pause} ms");
+        }
     })
     .await;
 }

@@ -250,8 +250,7 @@ impl Fetcher {
                 }
                 Err(error) => {
                     reading.place = Place::Stuck;
-                    drop(state);
-                    self.shared.fail(error);
+                    self.shared.fail_in(&mut state, error);
                 }
             }
         }
@@ -357,8 +356,7 @@ impl Fetcher {
         let mut state = self.shared.state();
         let Some(reading) = state.partitions.in_epoch(&one.at, one.epoch) else { return };
         reading.place = Place::Stuck;
-        drop(state);
-        self.shared.fail(error(one.at.clone()));
+        self.shared.fail_in(&mut state, error(one.at.clone()));
     }
 }
 

@@ -237,9 +237,13 @@ impl Consumer {
     /// # Errors
     /// [`ClientError::Config`] where the partition is not assigned.
     pub fn seek(&mut self, at: &TopicPartition, offset: i64) -> Result<()> {
-        if !self.shared.state().partitions.seek(at, offset) {
+        let mut state = self.shared.state();
+        if !state.partitions.seek(at, offset) {
             return Err(ClientError::config(format!("seek of {at}, which is not assigned")));
         }
+        // That it had no place is not true any more; nobody has been told yet.
+        state.failures.retain(|failure| !matches!(failure, ClientError::OutOfRange { at: of, .. } if of == at));
+        drop(state);
         self.shared.changed.notify_one();
         Ok(())
     }

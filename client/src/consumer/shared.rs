@@ -101,11 +101,14 @@ impl Shared {
 
     /// Tells the application, through `poll`. Repeats of what it has not seen yet are dropped.
     pub(super) fn fail(&self, error: ClientError) {
-        let mut state = self.state();
+        self.fail_in(&mut self.state(), error);
+    }
+
+    /// [`Shared::fail`] for who holds the state: a seek comes before what made it fail, or after, and then undoes it.
+    pub(super) fn fail_in(&self, state: &mut State, error: ClientError) {
         if state.failures.len() < limits::CONSUMER_FAILURES && !state.failures.contains(&error) {
             state.failures.push_back(error);
         }
-        drop(state);
         self.arrived.notify_one();
     }
 

@@ -11,6 +11,7 @@ use wherry_wire::types::Offset;
 use super::Engine;
 use crate::config::{MAX_READS_IN_FLIGHT, MAX_STREAMS};
 use crate::io::Disk;
+use crate::segment::chunk::ChunkRef;
 
 /// A window is at most this many times [`crate::EngineConfig::read_bytes`].
 const MAX_WINDOW_READS: usize = 4;
@@ -85,7 +86,7 @@ impl<D: Disk> Engine<D> {
                 continue;
             }
             let span = self.span(key, chunks, at);
-            ahead += span.iter().map(|c| c.file_len()).sum::<usize>();
+            ahead += span.iter().map(ChunkRef::file_len).sum::<usize>();
             at += span.len().max(1);
             spans.push(span);
         }
