@@ -312,11 +312,17 @@ impl<D: Disk> Engine<D> {
                 logs.push(index);
             }
         }
+        self.keep_frame(sealed.seq, sealed.bytes.len(), logs);
+    }
+
+    /// Counts a frame whose batches are in the tails of these logs.
+    pub(super) fn keep_frame(&mut self, seq: u64, bytes: usize, mut logs: Vec<u32>) {
         logs.sort_unstable();
         logs.dedup();
         if !logs.is_empty() {
-            self.tail_bytes += sealed.bytes.len();
-            self.frames.push_back(FrameMemory { seq: sealed.seq, bytes: sealed.bytes.len(), logs });
+            self.frames.push_back(FrameMemory { seq, bytes, before: self.framed_bytes, logs });
+            self.framed_bytes += bytes as u64;
+            self.tail_bytes += bytes;
         }
     }
 

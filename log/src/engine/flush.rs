@@ -71,26 +71,24 @@ impl<D: Disk> Engine<D> {
     /// Which frames must be written out by now: those beyond half of the tail's memory, and those in the older half of
     /// the journal.
     fn request_flushes(&mut self) {
-        let quiet = self.is_quiet();
-        let mut surplus = self.tail_bytes.saturating_sub(self.config.tail_bytes / 2);
+        let everything = self.sync.closing || self.is_quiet();
+        let tail_to = self.framed_bytes.saturating_sub(self.config.tail_bytes as u64 / 2);
         let (used, max) = self.journal.usage();
         let journal_to =
             if used * 2 >= max || self.journal.stalled() { self.journal.old_half().unwrap_or(0) } else { 0 };
-        let done = self.sync.flush_requested;
+        // There may be a hundred thousand frames, and this is asked at every turn: only those that are new to it count.
+        let first = self.frames.partition_point(|frame| frame.seq <= self.sync.flush_requested);
         let mut wanted: Vec<u32> = Vec::new();
-        let mut upto = done;
-        for frame in &self.frames {
-            let covered = surplus > 0 || frame.seq <= journal_to || self.sync.closing || quiet;
-            if !covered {
+        let mut upto = self.sync.flush_requested;
+        for frame in self.frames.range(first..) {
+            let covered = frame.before < tail_to || frame.seq <= journal_to || everything;
+            if !covered || frame.seq > self.journal.durable_seq() {
                 break;
             }
-            surplus = surplus.saturating_sub(frame.bytes);
-            if frame.seq > done && frame.seq <= self.journal.durable_seq() {
-                // Most logs have written what they had in so old a frame; what came after it may wait and go in one piece.
-                let late = |index: &&u32| self.logs.get(**index as usize).is_some_and(|log| log.owes(frame.seq));
-                wanted.extend(frame.logs.iter().filter(late));
-                upto = frame.seq;
-            }
+            // Most logs have written what they had in so old a frame; what came after it may wait and go in one piece.
+            let late = |index: &&u32| self.logs.get(**index as usize).is_some_and(|log| log.owes(frame.seq));
+            wanted.extend(frame.logs.iter().filter(late));
+            upto = frame.seq;
         }
         self.sync.flush_requested = upto;
         for index in wanted {

@@ -116,6 +116,8 @@ pub struct EngineStats {
 struct FrameMemory {
     seq: u64,
     bytes: usize,
+    /// Bytes of all frames before it, since the engine was opened.
+    before: u64,
     logs: Vec<u32>,
 }
 
@@ -133,6 +135,8 @@ pub struct Engine<D: Disk> {
     /// The tail's memory, oldest first.
     frames: VecDeque<FrameMemory>,
     tail_bytes: usize,
+    /// Bytes of all frames that were ever in the tail, since the engine was opened.
+    framed_bytes: u64,
     flush_queue: VecDeque<usize>,
     flushes_in_flight: usize,
     sync: sync::SyncState,

@@ -16,7 +16,7 @@ use wherry_wire::types::LogId;
 
 use super::ops::Ops;
 use super::sync::SyncState;
-use super::{Engine, FrameMemory, Now, housekeeping, read};
+use super::{Engine, Now, housekeeping, read};
 use crate::Lsn;
 use crate::checkpoint::{self, Checkpoint, LogRecord};
 use crate::config::{EngineConfig, LogConfig};
@@ -131,6 +131,7 @@ impl<D: Disk> Engine<D> {
             by_id: HashMap::default(),
             frames: VecDeque::new(),
             tail_bytes: 0,
+            framed_bytes: 0,
             flush_queue: VecDeque::new(),
             flushes_in_flight: 0,
             reads: read::Reads::new(cache),
@@ -262,12 +263,8 @@ impl<D: Disk> Engine<D> {
                 }
             }
         }
-        logs.sort_unstable();
-        logs.dedup();
         if !logs.is_empty() {
-            let bytes = frame.bytes.len();
-            self.tail_bytes += bytes;
-            self.frames.push_back(FrameMemory { seq: frame.header.seq, bytes, logs });
+            self.keep_frame(frame.header.seq, frame.bytes.len(), logs);
             self.drain_tail(frame.header.seq);
         }
         Ok(())

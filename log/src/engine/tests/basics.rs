@@ -233,7 +233,8 @@ fn idle_logs_cost_no_file_and_little_memory() {
     assert_eq!(rig.observed(), rig.model());
 }
 
-/// Memory and journal for many frames: neither asks for flushes before a log has [`EngineConfig::flush_bytes`].
+/// Memory and journal for many frames: neither asks for flushes before a log has [`EngineConfig::flush_bytes`]. Frames are
+/// small in these tests, so a flush is of about one chunk.
 fn roomy() -> EngineConfig {
     EngineConfig { tail_bytes: 4 << 20, journal_file_bytes: 2 << 20, ..small() }
 }
@@ -258,7 +259,7 @@ fn load_after_a_quiet_time_is_flushed_in_large_pieces() {
     }
     let stats = rig.engine.stats();
     let (writes, bytes) = (stats.flushes - before.flushes, stats.flushed_bytes - before.flushed_bytes);
-    assert!(writes > 0 && bytes / writes > config.flush_bytes as u64 / 2, "{writes} writes for {bytes} bytes");
+    assert!(writes > 0 && bytes / writes > config.chunk_bytes as u64 / 2, "{writes} writes for {bytes} bytes");
 }
 
 #[test]
@@ -274,7 +275,7 @@ fn an_old_frame_asks_no_log_for_what_is_written_already() {
     }
     let stats = rig.engine.stats();
     let mean = stats.flushed_bytes / stats.flushes;
-    assert!(mean > roomy().flush_bytes as u64 / 2, "{} writes of {mean} bytes", stats.flushes);
+    assert!(mean > roomy().chunk_bytes as u64 / 2, "{} writes of {mean} bytes", stats.flushes);
 }
 
 /// A log in segments, with nothing of it in memory.
