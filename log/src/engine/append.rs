@@ -44,8 +44,8 @@ impl<D: Disk> Engine<D> {
         if self.house.full {
             return Err(LogError::Full { reserve: self.config.reserve_bytes });
         }
+        self.look_while_growing();
         if self.room_unknown() {
-            self.look_at_space();
             self.busy = true;
             return Err(LogError::Busy { waiting: self.waiting_bytes() });
         }

@@ -4,9 +4,14 @@ use wherry_wire::types::Offset;
 
 use super::ops::Pending;
 use super::{Engine, Event};
-use crate::io::{Disk, DiskError, Done, Op};
+use crate::io::{BLOCK, Disk, DiskError, Done, Op};
 use crate::partition::Partition;
 use crate::segment::Segment;
+
+/// Free space is not asked for more often than this, in bytes taken.
+const LOOK_BYTES: u64 = 1 << 20;
+/// Chunks take at most one part in so many more than the batches in them, beside a block or two for a small one.
+const CHUNK_OVERHEAD: u64 = 16;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -18,9 +23,9 @@ pub(super) struct House {
     /// A flush found no room: the next waits for the next look at the disk.
     pub(super) flush_blocked: bool,
     asking: bool,
-    /// Bytes that may be appended before the next look at free space, counted from `appended_at_look`.
+    /// Bytes that may be taken before the next look at free space, counted from `taken_at_look`.
     budget: Option<u64>,
-    appended_at_look: u64,
+    taken_at_look: u64,
     /// Nothing was appended for a whole round.
     quiet: bool,
     appended: u64,
@@ -54,7 +59,20 @@ impl<D: Disk> Engine<D> {
 
     /// Whether appends have used up what the last look at free space left for them.
     pub(super) fn room_unknown(&self) -> bool {
-        self.house.budget.is_some_and(|budget| self.stats.appended_bytes - self.house.appended_at_look > budget)
+        self.house.budget.is_some_and(|budget| self.taken_bytes() - self.house.taken_at_look > budget)
+    }
+
+    /// Others may take space too: what is free is asked for again well before the reserve could be used up unseen.
+    pub(super) fn look_while_growing(&mut self) {
+        let Some(budget) = self.house.budget else { return };
+        if self.taken_bytes() - self.house.taken_at_look > budget.min((self.config.reserve_bytes / 4).max(LOOK_BYTES)) {
+            self.look_at_space();
+        }
+    }
+
+    /// Space that appends and the journal's files take, counted from when the engine was opened.
+    fn taken_bytes(&self) -> u64 {
+        self.stats.appended_bytes + self.stats.appended_bytes / CHUNK_OVERHEAD + self.journal.made_bytes()
     }
 
     /// Asks the file system now rather than at the next round.
@@ -69,13 +87,14 @@ impl<D: Disk> Engine<D> {
         self.house.asking = false;
         let Ok(Done::Space { free, .. }) = *result else { return };
         let reserve = self.config.reserve_bytes;
-        // What is in memory and the journal only will need room as well.
-        let unwritten: u64 = self.logs.iter().map(|(_, l)| l.unwritten_bytes as u64).sum();
-        let free = free.saturating_sub(unwritten);
+        // What is in memory and the journal only will need room as well, and so does what is left of the journal's files.
+        let unwritten: u64 =
+            self.logs.iter().filter(|(_, l)| l.unwritten_bytes > 0).map(|(_, l)| in_chunks(l.unwritten_bytes)).sum();
+        let free = free.saturating_sub(unwritten + self.journal.unzeroed_bytes());
         let budget = free.saturating_sub(reserve);
         self.house.budget = Some(budget);
-        self.house.appended_at_look = self.stats.appended_bytes;
-        self.journal.may_grow(budget > 2 * self.config.journal_file_bytes);
+        self.house.taken_at_look = self.taken_bytes();
+        self.journal.may_make(budget / 2 / self.config.journal_file_bytes);
         self.house.flush_blocked = free < reserve / 8;
         let full = if self.house.full { free < reserve + reserve / 4 } else { free < reserve };
         if full != self.house.full {
@@ -111,6 +130,12 @@ impl<D: Disk> Engine<D> {
             }
         }
     }
+}
+
+/// Space that batches will take in a segment at the most: a chunk has a header, and ends at a block.
+fn in_chunks(bytes: usize) -> u64 {
+    let bytes = bytes as u64;
+    bytes + bytes / CHUNK_OVERHEAD + 2 * BLOCK as u64
 }
 
 /// The new start of a log by its retention, if it moves.

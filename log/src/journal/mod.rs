@@ -155,7 +155,10 @@ pub(crate) struct Journal {
     last_commit_ns: u64,
     failed: Option<String>,
     blocked: bool,
-    growing: bool,
+    /// Files that may be made before the next look at free space.
+    may_make: u64,
+    /// Files made since the engine was opened.
+    made: u64,
     pool: BufPool,
 }
 
@@ -185,7 +188,8 @@ impl Journal {
             last_commit_ns: 0,
             failed: None,
             blocked: false,
-            growing: false,
+            may_make: 0,
+            made: 0,
             pool: BufPool::new(config.group_bytes, config.tail_bytes / config.group_bytes),
         }
     }
@@ -411,7 +415,7 @@ impl Journal {
     /// Keeps a spare file ready and zeros ahead of the position.
     fn prepare<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
         let spare = self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making));
-        if !spare && !self.blocked && (self.growing || self.files.len() < 2) && self.files.len() < self.max_files {
+        if !spare && !self.blocked && (self.may_make > 0 || self.files.len() < 2) && self.files.len() < self.max_files {
             self.make_file(disk, ops);
         }
         let next = self
@@ -438,6 +442,8 @@ impl Journal {
     }
 
     fn make_file<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
+        self.may_make = self.may_make.saturating_sub(1);
+        self.made += 1;
         let slot = (0..).find(|s| self.files.iter().all(|f| f.slot != *s)).unwrap_or(0);
         self.files.push(JournalFile {
             slot,
@@ -576,9 +582,19 @@ impl Journal {
         }
     }
 
-    /// Whether there is room for more files; two are always made, so that deletes work on a full disk.
-    pub(crate) fn may_grow(&mut self, growing: bool) {
-        self.growing = growing;
+    /// There is room for so many more files; two are always made, so that deletes work on a full disk.
+    pub(crate) fn may_make(&mut self, files: u64) {
+        self.may_make = files;
+    }
+
+    /// Space that files made since the engine was opened take, or will take when all of them is zeroed.
+    pub(crate) fn made_bytes(&self) -> u64 {
+        self.made * self.file_bytes
+    }
+
+    /// Space that files will still take.
+    pub(crate) fn unzeroed_bytes(&self) -> u64 {
+        self.files.iter().map(|f| self.file_bytes.saturating_sub(f.zeroed)).sum()
     }
 
     /// Asks again for what a full disk refused.

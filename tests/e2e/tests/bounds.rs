@@ -305,7 +305,8 @@ fn full_disk(kind: Kind, fs: &LoopFs) -> Result<()> {
     ensure!(acked > 100, "refused after {acked} appends already");
     check_read(&server, acked).context("while the disk is full")?;
     kcat(&server.addr()).typed("-L -t made-while-full").run().context("metadata while the disk is full")?;
-    ensure!(fs.free_bytes()? > 16 << 20, "the reserve was used up: {} bytes are free", fs.free_bytes()?);
+    let left = fs.free_bytes()?;
+    ensure!(left > 16 << 20, "the reserve was used up: {left} bytes are free\n{}", server.last_words());
 
     // It also comes back from a crash while there is no room.
     server.kill()?;

@@ -148,7 +148,7 @@ fn a_disk_that_fills_up_under_flushes_loses_nothing() {
             }
         }
         rig.engine.disk_mut().set_capacity(10 << 20);
-        rig.until("room", |r| !r.engine.house.full);
+        rig.until("room", |r| !r.engine.house.full && !r.engine.room_unknown() && !r.engine.overloaded());
         let t = rig.append(id, &[5000], 1, 10).unwrap();
         rig.until_durable(t);
         assert_eq!(rig.observed(), rig.model());
