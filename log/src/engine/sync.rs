@@ -96,6 +96,7 @@ impl<D: Disk> Engine<D> {
         match &self.sync.stage {
             Stage::Idle if self.sync_wanted() => self.start_sync(),
             Stage::Waiting { seq, .. } if *seq <= self.journal.durable_seq() => self.write_checkpoint(),
+            Stage::Waiting { .. } if self.journal.stalled() => self.journal.break_stall(&mut self.disk, &mut self.ops),
             Stage::Idle | Stage::Waiting { .. } | Stage::Syncing | Stage::SyncingDir | Stage::Writing { .. } => {}
         }
     }

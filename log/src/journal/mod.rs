@@ -441,6 +441,14 @@ impl Journal {
         }
     }
 
+    /// A checkpoint waits for frames that wait for a file that the checkpoint would free: one file more than there may be.
+    pub(crate) fn break_stall<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
+        let spare = self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making));
+        if self.stalled && !spare && !self.blocked {
+            self.make_file(disk, ops);
+        }
+    }
+
     fn make_file<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
         self.may_make = self.may_make.saturating_sub(1);
         self.made += 1;
