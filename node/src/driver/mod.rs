@@ -21,6 +21,7 @@ use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
 use crate::error::Refused;
 
+mod carry_out;
 mod peers;
 pub mod threads;
 pub mod uring;

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use super::carry_out::{CarryOut, Parts};
 use super::peers::{Peers, Phase};
 use super::uring::log_overdue;
 use super::{ACCEPT_RETRY_NS, DriverError, Shard, StopHandle, now};
+use crate::core::Effect;
 use crate::core::store::Now;
-use crate::core::{ConnId, Effect};
 use crate::net::{NetConfig, NextRead, Place, SCRATCH_BYTES};
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -30,7 +31,7 @@ const READ_BYTES_PER_TURN: usize = 512 << 10;
 const WRITE_CHUNKS: usize = 64;
 
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     stream: TcpStream,
     readable: bool,
     writable: bool,
@@ -192,7 +193,7 @@ impl<S: Shard> ThreadsDriver<S> {
             self.lose(key);
             return;
         }
-        self.queue_read(key);
+        self.receive(key);
     }
 
     fn on_ready(&mut self, key: usize, event: &mio::event::Event) {
@@ -206,17 +207,7 @@ impl<S: Shard> ThreadsDriver<S> {
         if writable {
             self.send(key);
         }
-        self.queue_read(key);
-    }
-
-    fn queue_read(&mut self, key: usize) {
-        let draining = self.drain_until_ns.is_some();
-        let Some(peer) = self.peers.get(key) else { return };
-        let may = peer.io.readable && !peer.paused && peer.phase == Phase::Open && !draining;
-        if may && !peer.io.queued {
-            peer.io.queued = true;
-            self.ready.push(key);
-        }
+        self.receive(key);
     }
 
     fn read_ready(&mut self) {
@@ -247,7 +238,7 @@ impl<S: Shard> ThreadsDriver<S> {
         self.frames = frames;
         match outcome {
             ReadOutcome::Blocked => {}
-            ReadOutcome::More => self.queue_read(key),
+            ReadOutcome::More => self.receive(key),
             ReadOutcome::Wait => self.peers.wait(key),
             ReadOutcome::Ended => self.lose(key),
         }
@@ -303,90 +294,6 @@ impl<S: Shard> ThreadsDriver<S> {
         ReadOutcome::More
     }
 
-    fn retry_waiting(&mut self) {
-        for key in self.peers.take_waiting() {
-            self.queue_read(key);
-        }
-    }
-
-    fn carry_out(&mut self) -> Result<(), DriverError> {
-        let mut effects = std::mem::take(&mut self.effects);
-        loop {
-            self.shard.take_effects(&mut effects);
-            if effects.is_empty() {
-                let grown = self.peers.take_grown();
-                if grown.is_empty() {
-                    self.effects = effects;
-                    return Ok(());
-                }
-                for key in grown {
-                    self.send(key);
-                }
-            }
-            for effect in effects.drain(..) {
-                self.apply(effect)?;
-            }
-        }
-    }
-
-    fn apply(&mut self, effect: Effect) -> Result<(), DriverError> {
-        match effect {
-            Effect::Send { conn, chunks } => self.peers.owe(conn, chunks),
-            Effect::Close { conn, reason } => {
-                tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
-                if let Some(key) = self.peers.key_of(conn) {
-                    self.peers.forget(key);
-                    self.finish(key);
-                }
-            }
-            Effect::PauseReads { conn } => self.set_paused(conn, true),
-            Effect::ResumeReads { conn } => self.set_paused(conn, false),
-            Effect::Stop { reason } => return Err(DriverError::Stopped(reason)),
-        }
-        Ok(())
-    }
-
-    fn set_paused(&mut self, conn: ConnId, paused: bool) {
-        let now_ns = self.now.monotonic_ns;
-        let Some(key) = self.peers.key_of(conn) else { return };
-        let Some(peer) = self.peers.get(key) else { return };
-        peer.paused = paused;
-        if !paused {
-            peer.note_resumed(now_ns);
-            self.queue_read(key);
-        }
-    }
-
-    /// Writes what the socket takes, up to a bound.
-    fn send(&mut self, key: usize) {
-        let now_ns = self.now.monotonic_ns;
-        let Some(peer) = self.peers.get(key) else { return };
-        let mut sent = 0;
-        while peer.io.writable && !peer.output.is_empty() && peer.phase != Phase::Gone {
-            if sent == 0 {
-                peer.note_sending(now_ns);
-            }
-            let slices: Vec<IoSlice<'_>> = peer.output.front(WRITE_CHUNKS).map(|chunk| IoSlice::new(chunk)).collect();
-            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-            match (&peer.io.stream).write_vectored(&slices) {
-                Ok(count) => {
-                    drop(slices);
-                    peer.output.advance(count);
-                    sent += count;
-                    // The socket will say when it takes more.
-                    peer.io.writable = count == wanted;
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => peer.io.writable = false,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.lose(key);
-                    return;
-                }
-            }
-        }
-        self.note_sent(key, sent);
-    }
-
     fn note_sent(&mut self, key: usize, sent: usize) {
         let now_ns = self.now.monotonic_ns;
         let Some(peer) = self.peers.get(key) else { return };
@@ -400,14 +307,6 @@ impl<S: Shard> ThreadsDriver<S> {
             self.shard.sent(id, sent);
         }
         if done && phase == Phase::Finishing {
-            self.close(key);
-        }
-    }
-
-    fn finish(&mut self, key: usize) {
-        let Some(peer) = self.peers.get(key) else { return };
-        peer.phase = Phase::Finishing;
-        if peer.output.is_empty() {
             self.close(key);
         }
     }
@@ -445,6 +344,63 @@ impl<S: Shard> ThreadsDriver<S> {
         let drain_ns = u64::try_from(self.drain_timeout.as_nanos()).unwrap_or(u64::MAX / 4);
         self.drain_until_ns = Some(self.now.monotonic_ns.saturating_add(drain_ns));
         self.shard.stop(self.now);
+    }
+}
+
+impl<S: Shard> CarryOut for ThreadsDriver<S> {
+    type Shard = S;
+    type Socket = Socket;
+
+    fn parts(&mut self) -> Parts<'_, S, Socket> {
+        Parts { shard: &mut self.shard, peers: &mut self.peers, effects: &mut self.effects, now: self.now }
+    }
+
+    fn receive(&mut self, key: usize) {
+        let draining = self.drain_until_ns.is_some();
+        let Some(peer) = self.peers.get(key) else { return };
+        let may = peer.io.readable && !peer.paused && peer.phase == Phase::Open && !draining;
+        if may && !peer.io.queued {
+            peer.io.queued = true;
+            self.ready.push(key);
+        }
+    }
+
+    /// Writes what the socket takes, up to a bound.
+    fn send(&mut self, key: usize) {
+        let now_ns = self.now.monotonic_ns;
+        let Some(peer) = self.peers.get(key) else { return };
+        let mut sent = 0;
+        while peer.io.writable && !peer.output.is_empty() && peer.phase != Phase::Gone {
+            if sent == 0 {
+                peer.note_sending(now_ns);
+            }
+            let slices: Vec<IoSlice<'_>> = peer.output.front(WRITE_CHUNKS).map(|chunk| IoSlice::new(chunk)).collect();
+            let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
+            match (&peer.io.stream).write_vectored(&slices) {
+                Ok(count) => {
+                    drop(slices);
+                    peer.output.advance(count);
+                    sent += count;
+                    // The socket will say when it takes more.
+                    peer.io.writable = count == wanted;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => peer.io.writable = false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.lose(key);
+                    return;
+                }
+            }
+        }
+        self.note_sent(key, sent);
+    }
+
+    fn finish(&mut self, key: usize) {
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.phase = Phase::Finishing;
+        if peer.output.is_empty() {
+            self.close(key);
+        }
     }
 }
 

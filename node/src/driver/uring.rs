@@ -16,10 +16,11 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown, sockopt};
 use wherry_log::io::{Event, OpId, Owner, PoolBuf, Ring, SEND_MAX_CHUNKS, Wait, What};
 
+use super::carry_out::{CarryOut, Parts};
 use super::peers::{Overdue, Peers, Phase};
 use super::{ACCEPT_RETRY_NS, DriverError, SEND_BYTES, Shard, StopHandle, now};
+use crate::core::Effect;
 use crate::core::store::Now;
-use crate::core::{ConnId, Effect};
 use crate::net::{NetConfig, NextRead, Place};
 
 /// Kinds of keys, in the upper half; the lower half is the connection's slot.
@@ -30,7 +31,7 @@ const SEND: u64 = 4 << 32;
 const KIND: u64 = !0xffff_ffff;
 
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     fd: Arc<OwnedFd>,
     /// Receives in flight.
     receiving: u8,
@@ -192,34 +193,6 @@ impl<S: Shard> UringDriver<S> {
         }
     }
 
-    /// Starts the receive that a connection needs now, if it may read.
-    fn receive(&mut self, key: usize) {
-        let draining = self.drain_until_ns.is_some();
-        let Some((peer, budget)) = self.peers.with_budget(key) else { return };
-        if peer.io.receiving > 0 || peer.paused || peer.phase != Phase::Open || draining {
-            return;
-        }
-        let fd = Arc::clone(&peer.io.fd);
-        let event_key = RECV | key as u64;
-        let mut ring = self.ring.borrow_mut();
-        match peer.assembler.next_read(budget) {
-            NextRead::Scratch(limit) => {
-                ring.recv_pooled(fd, limit, event_key);
-                peer.io.receiving = 1;
-            }
-            // With the end of a frame goes the beginning of the next, in the same turn.
-            NextRead::Place(Place { buf, limit, completes: true }) => {
-                let next = peer.assembler.scratch_limit();
-                peer.io.receiving = ring.recv_then_pooled(fd, buf, limit, next, event_key);
-            }
-            NextRead::Place(Place { buf, limit, completes: false }) => {
-                ring.recv(fd, buf, limit, true, event_key);
-                peer.io.receiving = 1;
-            }
-            NextRead::Wait => self.peers.wait(key),
-        }
-    }
-
     fn on_received(&mut self, key: usize, event: Event) {
         let mut frames = std::mem::take(&mut self.frames);
         let alive = match (event.what, event.result) {
@@ -276,76 +249,6 @@ impl<S: Shard> UringDriver<S> {
         }
     }
 
-    /// Connections that waited for memory ask again.
-    fn retry_waiting(&mut self) {
-        for key in self.peers.take_waiting() {
-            self.receive(key);
-        }
-    }
-
-    fn carry_out(&mut self) -> Result<(), DriverError> {
-        let mut effects = std::mem::take(&mut self.effects);
-        loop {
-            self.shard.take_effects(&mut effects);
-            if effects.is_empty() {
-                let grown = self.peers.take_grown();
-                if grown.is_empty() {
-                    self.effects = effects;
-                    return Ok(());
-                }
-                for key in grown {
-                    self.send(key);
-                }
-            }
-            for effect in effects.drain(..) {
-                self.apply(effect)?;
-            }
-        }
-    }
-
-    fn apply(&mut self, effect: Effect) -> Result<(), DriverError> {
-        match effect {
-            Effect::Send { conn, chunks } => self.peers.owe(conn, chunks),
-            Effect::Close { conn, reason } => {
-                tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
-                if let Some(key) = self.peers.key_of(conn) {
-                    self.peers.forget(key);
-                    self.finish(key);
-                }
-            }
-            Effect::PauseReads { conn } => self.set_paused(conn, true),
-            Effect::ResumeReads { conn } => self.set_paused(conn, false),
-            Effect::Stop { reason } => return Err(DriverError::Stopped(reason)),
-        }
-        Ok(())
-    }
-
-    fn set_paused(&mut self, conn: ConnId, paused: bool) {
-        let now_ns = self.now.monotonic_ns;
-        let Some(key) = self.peers.key_of(conn) else { return };
-        let Some(peer) = self.peers.get(key) else { return };
-        peer.paused = paused;
-        if !paused {
-            peer.note_resumed(now_ns);
-            self.receive(key);
-        }
-    }
-
-    /// Starts the next send, if none is in flight.
-    fn send(&mut self, key: usize) {
-        let now_ns = self.now.monotonic_ns;
-        let Some(peer) = self.peers.get(key) else { return };
-        if peer.io.sending || peer.output.is_empty() || peer.phase == Phase::Gone {
-            return;
-        }
-        let chunks = peer.output.take(SEND_MAX_CHUNKS, SEND_BYTES);
-        peer.io.sending = true;
-        peer.note_sending(now_ns);
-        let fd = Arc::clone(&peer.io.fd);
-        self.ring.borrow_mut().send(fd, chunks, SEND | key as u64);
-        self.peers.expect_progress(now_ns);
-    }
-
     fn on_sent(&mut self, key: usize, event: Event) {
         let now_ns = self.now.monotonic_ns;
         let What::Sent(chunks) = event.what else { return };
@@ -375,15 +278,6 @@ impl<S: Shard> UringDriver<S> {
             self.finish(key);
         } else {
             self.send(key);
-        }
-    }
-
-    /// The core is through with a connection: what it is owed is sent, then it is closed.
-    fn finish(&mut self, key: usize) {
-        let Some(peer) = self.peers.get(key) else { return };
-        peer.phase = Phase::Finishing;
-        if !peer.io.sending && peer.output.is_empty() {
-            self.close(key);
         }
     }
 
@@ -437,6 +331,67 @@ impl<S: Shard> UringDriver<S> {
         self.accept_again_ns = None;
         if let Some(id) = self.accepting.take() {
             self.ring.borrow_mut().cancel(id);
+        }
+    }
+}
+
+impl<S: Shard> CarryOut for UringDriver<S> {
+    type Shard = S;
+    type Socket = Socket;
+
+    fn parts(&mut self) -> Parts<'_, S, Socket> {
+        Parts { shard: &mut self.shard, peers: &mut self.peers, effects: &mut self.effects, now: self.now }
+    }
+
+    /// Starts the receive that a connection needs now, if it may read.
+    fn receive(&mut self, key: usize) {
+        let draining = self.drain_until_ns.is_some();
+        let Some((peer, budget)) = self.peers.with_budget(key) else { return };
+        if peer.io.receiving > 0 || peer.paused || peer.phase != Phase::Open || draining {
+            return;
+        }
+        let fd = Arc::clone(&peer.io.fd);
+        let event_key = RECV | key as u64;
+        let mut ring = self.ring.borrow_mut();
+        match peer.assembler.next_read(budget) {
+            NextRead::Scratch(limit) => {
+                ring.recv_pooled(fd, limit, event_key);
+                peer.io.receiving = 1;
+            }
+            // With the end of a frame goes the beginning of the next, in the same turn.
+            NextRead::Place(Place { buf, limit, completes: true }) => {
+                let next = peer.assembler.scratch_limit();
+                peer.io.receiving = ring.recv_then_pooled(fd, buf, limit, next, event_key);
+            }
+            NextRead::Place(Place { buf, limit, completes: false }) => {
+                ring.recv(fd, buf, limit, true, event_key);
+                peer.io.receiving = 1;
+            }
+            NextRead::Wait => self.peers.wait(key),
+        }
+    }
+
+    /// Starts the next send, if none is in flight.
+    fn send(&mut self, key: usize) {
+        let now_ns = self.now.monotonic_ns;
+        let Some(peer) = self.peers.get(key) else { return };
+        if peer.io.sending || peer.output.is_empty() || peer.phase == Phase::Gone {
+            return;
+        }
+        let chunks = peer.output.take(SEND_MAX_CHUNKS, SEND_BYTES);
+        peer.io.sending = true;
+        peer.note_sending(now_ns);
+        let fd = Arc::clone(&peer.io.fd);
+        self.ring.borrow_mut().send(fd, chunks, SEND | key as u64);
+        self.peers.expect_progress(now_ns);
+    }
+
+    /// The core is through with a connection: what it is owed is sent, then it is closed.
+    fn finish(&mut self, key: usize) {
+        let Some(peer) = self.peers.get(key) else { return };
+        peer.phase = Phase::Finishing;
+        if !peer.io.sending && peer.output.is_empty() {
+            self.close(key);
         }
     }
 }
