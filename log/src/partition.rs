@@ -189,10 +189,14 @@ impl Partition {
         moved
     }
 
+    /// Place in the tail of the first batch that is in no segment.
+    fn first_unwritten(&self) -> usize {
+        self.tail.partition_point(|b| b.header.base_offset < self.written_end)
+    }
+
     /// Batches that a flush may write now: durable, not yet in a segment.
     pub fn flushable(&self) -> impl Iterator<Item = &TailBatch> {
-        let first = self.tail.partition_point(|b| b.header.base_offset < self.written_end);
-        self.tail.iter().skip(first).take_while(|b| b.header.next_offset() <= self.durable_end)
+        self.tail.iter().skip(self.first_unwritten()).take_while(|b| b.header.next_offset() <= self.durable_end)
     }
 
     /// A flush has put everything up to this batch into the active segment.
@@ -224,16 +228,14 @@ impl Partition {
     /// Whether a batch of frame `frame`, or of an earlier one, is in no segment yet.
     #[must_use]
     pub fn owes(&self, frame: u64) -> bool {
-        let first = self.tail.partition_point(|b| b.header.base_offset < self.written_end);
-        self.tail.get(first).is_some_and(|b| b.lsn.frame() <= frame)
+        self.tail.get(self.first_unwritten()).is_some_and(|b| b.lsn.frame() <= frame)
     }
 
     /// What a sync that is submitted now will make stable, and the first entry after it.
     #[must_use]
     pub fn capture(&self) -> (Stable, Option<Lsn>) {
         let segments = self.segments.iter().map(SegmentExtent::from).collect();
-        let first = self.tail.partition_point(|b| b.header.base_offset < self.written_end);
-        let after = self.tail.get(first).map(|b| b.lsn);
+        let after = self.tail.get(self.first_unwritten()).map(|b| b.lsn);
         (Stable { end: self.written_end, lsn: self.written_lsn, segments }, after)
     }
 

@@ -10,7 +10,7 @@ use crate::segment::Segment;
 
 /// Free space is not asked for more often than this, in bytes taken.
 const LOOK_BYTES: u64 = 1 << 20;
-/// Chunks take at most one part in so many more than the batches in them, beside a block or two for a small one.
+/// Chunks take at most one part in so many more than the batches in them.
 const CHUNK_OVERHEAD: u64 = 16;
 
 /// See the module.
@@ -59,20 +59,24 @@ impl<D: Disk> Engine<D> {
 
     /// Whether appends have used up what the last look at free space left for them.
     pub(super) fn room_unknown(&self) -> bool {
-        self.house.budget.is_some_and(|budget| self.taken_bytes() - self.house.taken_at_look > budget)
+        self.house.budget.is_some_and(|budget| self.taken_since_look() > budget)
     }
 
     /// Others may take space too: what is free is asked for again well before the reserve could be used up unseen.
     pub(super) fn look_while_growing(&mut self) {
         let Some(budget) = self.house.budget else { return };
-        if self.taken_bytes() - self.house.taken_at_look > budget.min((self.config.reserve_bytes / 4).max(LOOK_BYTES)) {
+        if self.taken_since_look() > budget.min((self.config.reserve_bytes / 4).max(LOOK_BYTES)) {
             self.look_at_space();
         }
     }
 
     /// Space that appends and the journal's files take, counted from when the engine was opened.
     fn taken_bytes(&self) -> u64 {
-        self.stats.appended_bytes + self.stats.appended_bytes / CHUNK_OVERHEAD + self.journal.made_bytes()
+        with_chunks(self.stats.appended_bytes) + self.journal.made_bytes()
+    }
+
+    fn taken_since_look(&self) -> u64 {
+        self.taken_bytes() - self.house.taken_at_look
     }
 
     /// Asks the file system now rather than at the next round.
@@ -88,8 +92,8 @@ impl<D: Disk> Engine<D> {
         let Ok(Done::Space { free, .. }) = *result else { return };
         let reserve = self.config.reserve_bytes;
         // What is in memory and the journal only will need room as well, and so does what is left of the journal's files.
-        let unwritten: u64 =
-            self.logs.iter().filter(|(_, l)| l.unwritten_bytes > 0).map(|(_, l)| in_chunks(l.unwritten_bytes)).sum();
+        let unwritten = self.logs.iter().map(|(_, log)| log.unwritten_bytes as u64).filter(|bytes| *bytes > 0);
+        let unwritten: u64 = unwritten.map(|bytes| with_chunks(bytes) + 2 * BLOCK as u64).sum();
         let free = free.saturating_sub(unwritten + self.journal.unzeroed_bytes());
         let budget = free.saturating_sub(reserve);
         self.house.budget = Some(budget);
@@ -132,10 +136,9 @@ impl<D: Disk> Engine<D> {
     }
 }
 
-/// Space that batches will take in a segment at the most: a chunk has a header, and ends at a block.
-fn in_chunks(bytes: usize) -> u64 {
-    let bytes = bytes as u64;
-    bytes + bytes / CHUNK_OVERHEAD + 2 * BLOCK as u64
+/// Space that so many bytes of batches take in chunks at the most, beside a block or two for a small one.
+fn with_chunks(bytes: u64) -> u64 {
+    bytes + bytes / CHUNK_OVERHEAD
 }
 
 /// The new start of a log by its retention, if it moves.

@@ -28,6 +28,8 @@ use crate::timestamps::{self, Target};
 
 /// Bytes of chunk headers read at once while a segment's chunk list is built.
 const INDEX_READ_BYTES: usize = 64 << 10;
+/// In place of a chunk's position: the chunk list of the segment.
+const INDEX: u64 = u64::MAX;
 
 /// Names a read that waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +140,11 @@ impl Reads {
     /// Whether a chunk is in the cache or on its way.
     pub(super) fn knows(&self, key: SegmentKey, position: u64) -> bool {
         self.cache.contains_key(&(key, position)) || self.coming.contains(&(key, position))
+    }
+
+    /// Who waits for a chunk, or for the chunk list of a segment.
+    fn take_waiting(&mut self, key: SegmentKey, position: u64) -> Vec<usize> {
+        self.waiting.remove(&(key, position)).unwrap_or_default()
     }
 
     /// A file is gone or its meaning changed: what was read from it is void.
@@ -434,7 +441,7 @@ impl<D: Disk> Engine<D> {
         for chunk in span {
             let at = usize::try_from(chunk.position - position).unwrap_or(usize::MAX);
             let bytes = data.slice(at.min(data.len())..(at + chunk.file_len()).min(data.len()));
-            let waiting = self.reads.waiting.remove(&(key, chunk.position)).unwrap_or_default();
+            let waiting = self.reads.take_waiting(key, chunk.position);
             match chunk::verify(&bytes, key.log, chunk.position) {
                 Ok((_, batches)) => {
                     self.reads.keep((key, chunk.position), Arc::new(batches), bytes.len());
@@ -461,7 +468,7 @@ impl<D: Disk> Engine<D> {
 
     fn span_failed(&mut self, key: SegmentKey, span: &[ChunkRef], error: &LogError) {
         for chunk in span {
-            let waiting = self.reads.waiting.remove(&(key, chunk.position)).unwrap_or_default();
+            let waiting = self.reads.take_waiting(key, chunk.position);
             self.fail_reads(&waiting, error);
         }
     }
@@ -482,7 +489,7 @@ impl<D: Disk> Engine<D> {
             return;
         };
         let key = found.key(id);
-        let joined = self.reads.waiting.entry((key, u64::MAX)).or_default();
+        let joined = self.reads.waiting.entry((key, INDEX)).or_default();
         joined.push(waiting);
         if joined.len() == 1 {
             self.read_index(key, log, version, 0, Vec::new());
@@ -525,7 +532,7 @@ impl<D: Disk> Engine<D> {
 
     /// Everybody who waited for this chunk list looks again.
     fn index_known(&mut self, key: SegmentKey) {
-        let waiting = self.reads.waiting.remove(&(key, u64::MAX)).unwrap_or_default();
+        let waiting = self.reads.take_waiting(key, INDEX);
         self.reads.ready.extend(waiting);
     }
 
@@ -576,7 +583,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn index_failed(&mut self, key: SegmentKey, error: &LogError) {
-        let waiting = self.reads.waiting.remove(&(key, u64::MAX)).unwrap_or_default();
+        let waiting = self.reads.take_waiting(key, INDEX);
         self.fail_reads(&waiting, error);
     }
 

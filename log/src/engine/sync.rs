@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use super::Engine;
 use super::ops::{Captured, Pending, SyncJob};
+use crate::config::MAX_FLUSHES_IN_FLIGHT;
 use crate::io::{AlignedBuf, BLOCK, BufPool, Disk, DiskError, Done, FileId, Op, round_up};
 use crate::segment::DIRECTORY;
 use crate::{Lsn, checkpoint};
@@ -63,7 +64,7 @@ impl SyncState {
             cannot: false,
             dir_dirty: false,
             flush_requested: 0,
-            flush_pool: BufPool::new(flush_pool_bytes, crate::config::MAX_FLUSHES_IN_FLIGHT),
+            flush_pool: BufPool::new(flush_pool_bytes, MAX_FLUSHES_IN_FLIGHT),
             flush_pool_bytes,
             number,
             slots,

@@ -36,10 +36,15 @@ impl AlignedBuf {
     /// Zeroed memory for at least `len` bytes, rounded up to whole blocks (at least one).
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
+        Self::from_allocator(alloc_zeroed, len)
+    }
+
+    /// Whole blocks for at least `len` bytes, as the allocator gives them; the caller sees to it that they are initialised.
+    fn from_allocator(allocator: unsafe fn(Layout) -> *mut u8, len: usize) -> Self {
         let capacity = round_up(len.max(1));
         let layout = Self::layout(capacity);
         // SAFETY: the layout has a non-zero size.
-        let raw = unsafe { alloc_zeroed(layout) };
+        let raw = unsafe { allocator(layout) };
         let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
         Self { ptr, capacity, pool: None }
     }
@@ -47,18 +52,14 @@ impl AlignedBuf {
     /// A copy of these bytes; what is left of the last block is zero.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
-        let capacity = round_up(bytes.len().max(1));
-        let layout = Self::layout(capacity);
-        // SAFETY: the layout has a non-zero size.
-        let raw = unsafe { alloc(layout) };
-        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        let copy = Self::from_allocator(alloc, bytes.len());
         // SAFETY: the new block has `capacity` >= `bytes.len()` bytes and nobody else has it; both calls together
         // initialise all of it.
         unsafe {
-            ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            ptr.as_ptr().add(bytes.len()).write_bytes(0, capacity - bytes.len());
+            copy.ptr.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            copy.ptr.as_ptr().add(bytes.len()).write_bytes(0, copy.capacity - bytes.len());
         }
-        Self { ptr, capacity, pool: None }
+        copy
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -109,7 +110,7 @@ impl Drop for AlignedBuf {
         {
             return;
         }
-        // SAFETY: allocated by `zeroed` or `copy_of` with this very layout, and not given to the pool.
+        // SAFETY: allocated by `from_allocator` with this very layout, and not given to the pool.
         unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.capacity)) };
     }
 }

@@ -414,8 +414,8 @@ impl Journal {
 
     /// Keeps a spare file ready and zeros ahead of the position.
     fn prepare<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
-        let spare = self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making));
-        if !spare && !self.blocked && (self.may_make > 0 || self.files.len() < 2) && self.files.len() < self.max_files {
+        let may_make = (self.may_make > 0 || self.files.len() < 2) && self.files.len() < self.max_files;
+        if may_make && self.lacks_spare() {
             self.make_file(disk, ops);
         }
         let next = self
@@ -441,10 +441,14 @@ impl Journal {
         }
     }
 
+    /// No file is ready for when the active one is full, nor on its way, and none was refused.
+    fn lacks_spare(&self) -> bool {
+        !self.blocked && !self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making))
+    }
+
     /// A checkpoint waits for frames that wait for a file that the checkpoint would free: one file more than there may be.
     pub(crate) fn break_stall<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
-        let spare = self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making));
-        if self.stalled && !spare && !self.blocked {
+        if self.stalled && self.lacks_spare() {
             self.make_file(disk, ops);
         }
     }
