@@ -18,28 +18,16 @@ struct Args {
     trace: bool,
     /// Break a piece on purpose, to see that it is noticed.
     #[arg(long)]
-    sabotage: Option<Piece>,
+    sabotage: Option<wherry_sim::Sabotage>,
     /// Print one line per life.
     #[arg(long)]
     verbose: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Piece {
-    /// It loses what it said was durable.
-    Disk,
-    /// It tells as durable what has only begun.
-    Store,
-}
-
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line program")]
 fn main() -> ExitCode {
     let args = Args::parse();
-    let sabotage = match args.sabotage {
-        None => wherry_sim::Sabotage::None,
-        Some(Piece::Disk) => wherry_sim::Sabotage::LyingDisk,
-        Some(Piece::Store) => wherry_sim::Sabotage::HastyStore,
-    };
+    let sabotage = args.sabotage.unwrap_or_default();
     let mut broken = 0;
     let mut total = wherry_sim::Outcome::default();
     for seed in args.seed..args.seed.saturating_add(args.seeds) {

@@ -138,14 +138,17 @@ pub struct Options {
 }
 
 /// Breaks a piece on purpose: a run that ends well nevertheless shows that nobody was looking.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sabotage {
     /// All pieces are whole.
     #[default]
+    #[value(skip)]
     None,
-    /// Journal writes are said to be durable and are lost when the power goes.
+    /// It loses what it said was durable.
+    #[value(name = "disk")]
     LyingDisk,
-    /// The store says that an append is durable when it has only begun.
+    /// It tells as durable what has only begun.
+    #[value(name = "store")]
     HastyStore,
 }
 
