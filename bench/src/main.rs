@@ -11,6 +11,7 @@ use wherry_bench::app::{self, AppArgs};
 use wherry_bench::figures::{Run, consume, idle, latency, produce, restart, sidecar, topics};
 use wherry_bench::measure::{Sample, Samples, say};
 use wherry_bench::null_node::NullNode;
+use wherry_bench::raw::{self, PipelineArgs};
 use wherry_bench::report::{Verdict, cases, write};
 use wherry_bench::setup::Setup;
 
@@ -38,6 +39,8 @@ enum Action {
     },
     /// Be an application at a sidecar: publish one by one, and perhaps receive.
     App(AppArgs),
+    /// Produce with many requests in flight on one plain socket, round robin over topics.
+    Pipeline(PipelineArgs),
     /// Serve as the null node.
     NullNode {
         /// Where to listen.
@@ -135,6 +138,10 @@ fn main() -> Result<()> {
         Action::Report { files } => report(&arguments.setup, &files),
         Action::App(app) => {
             print(&app::run(&app)?.to_string());
+            Ok(())
+        }
+        Action::Pipeline(pipeline) => {
+            print(&raw::run(&pipeline)?.to_string());
             Ok(())
         }
         Action::NullNode { listen, partitions, record_bytes } => NullNode { partitions, record_bytes }.serve(listen),

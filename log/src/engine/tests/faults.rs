@@ -170,3 +170,26 @@ fn a_journal_write_that_never_reached_the_disk_is_noticed() {
     let opened = Rig::open(disk, small(), Model::new());
     assert!(matches!(opened, Err(OpenError::Corrupt(_))), "a lost frame in the middle was taken for the end");
 }
+
+/// A sync that ends while the journal is full and a group waits: the checkpoint waits for that group, and the group for
+/// a file that only the checkpoint frees.
+#[test]
+fn a_full_journal_and_a_slow_sync_do_not_wait_for_each_other() {
+    for seed in 0..30 {
+        let mut rig = Rig::new(seed, EngineConfig { journal_files: 3, journal_file_bytes: 32 << 10, ..small() });
+        rig.engine.disk_mut().inject(Fault::always(FaultOn::Sync, "", FaultAction::Slow { steps: 100 }));
+        let id = log_id(1);
+        let mut last = rig.create(id);
+        for n in 0..400 {
+            match rig.append(id, &[n], 1, 2000) {
+                Ok(ticket) => last = ticket,
+                Err(LogError::Busy { .. }) => {}
+                Err(e) => panic!("seed {seed}: {e}"),
+            }
+            rig.turn();
+        }
+        rig.until_durable(last);
+        assert!(rig.engine.stats().journal_files <= 4, "seed {seed}: {:?}", rig.engine.stats());
+        assert_eq!(rig.observed(), rig.model(), "seed {seed}");
+    }
+}
