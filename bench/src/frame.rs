@@ -93,8 +93,13 @@ impl Writer {
         self.0.extend_from_slice(v);
     }
 
-    /// Overwrites the length prefix at `at` with the number of bytes after it, `more` of them sent from elsewhere.
-    pub fn close_frame(&mut self, at: usize, more: usize) {
+    /// Overwrites the length prefix at `at` with the number of bytes after it.
+    pub fn close_frame(&mut self, at: usize) {
+        self.close_frame_before(at, 0);
+    }
+
+    /// The same where `more` bytes of the frame are sent from elsewhere.
+    pub fn close_frame_before(&mut self, at: usize, more: usize) {
         let n = i32::try_from(self.0.len() - at - 4 + more).unwrap_or(i32::MAX);
         self.0[at..at + 4].copy_from_slice(&n.to_be_bytes());
     }

@@ -178,7 +178,7 @@ impl Connection {
             other => bail!("api {other} is not served"),
         };
         answered.context("a request that ends early")?;
-        self.out.close_frame(at, 0);
+        self.out.close_frame(at);
         Ok(())
     }
 

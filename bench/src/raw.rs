@@ -201,7 +201,7 @@ fn head(topic: &str, records: usize) -> Vec<u8> {
     w.len(1);
     w.i32(0); // partition
     w.len(records);
-    w.close_frame(0, records);
+    w.close_frame_before(0, records);
     w.0
 }
 

@@ -10,8 +10,10 @@ pub const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 pub const MAX_FRAME_ENTRIES: usize = 1 << 16;
 /// Largest journal file, in bytes.
 pub const MAX_JOURNAL_FILE_BYTES: u64 = 1 << 30;
-/// Segment writes in flight over all logs.
-pub const MAX_FLUSHES_IN_FLIGHT: usize = 16;
+/// Segment writes in flight over all logs: many where they are small, or else thousands of logs wait for each other.
+pub const MAX_FLUSHES_IN_FLIGHT: usize = 64;
+/// Bytes of segment writes in flight over all logs, but for the last one. Journal frames queue behind them in the device.
+pub const MAX_FLUSH_BYTES_IN_FLIGHT: usize = 2 << 20;
 /// Cold reads in flight over all logs; more wait their turn.
 pub const MAX_READS_IN_FLIGHT: usize = 64;
 /// Cold reads waiting; beyond this a read is refused as busy.
@@ -68,7 +70,7 @@ impl Default for EngineConfig {
             chunk_bytes: 256 << 10,
             read_cache_bytes: 32 << 20,
             read_bytes: 1 << 20,
-            open_files: 2048,
+            open_files: 16384,
             reserve_bytes: 256 << 20,
             housekeeping_ms: 5_000,
             producer_expiry_ms: 24 * 3600 * 1000,

@@ -30,6 +30,24 @@ pub(crate) enum Access {
 }
 
 impl Access {
+    /// Where a write ends; a read asks for no space.
+    fn end(&self) -> u64 {
+        match self {
+            Self::Write { offset, data } => offset + data.len() as u64,
+            Self::Read { .. } => 0,
+        }
+    }
+
+    /// How long the file becomes for a write that ends behind its end.
+    fn grown_len(&self) -> u64 {
+        match self {
+            Self::Write { data, .. } => {
+                self.end() + (data.len() as u64 * GROW_WRITES).max(self.end() / GROW_PART).min(GROW_MAX)
+            }
+            Self::Read { .. } => 0,
+        }
+    }
+
     fn op(self, file: FileId) -> Op {
         match self {
             Self::Write { offset, data } => Op::Write { file, offset, data, durable: false },
@@ -38,21 +56,62 @@ impl Access {
     }
 }
 
+/// Space is taken ahead of the writes, or else each changes the file's extents: on ext4 such a write blocks its thread,
+/// and io_uring gives it to a worker. At least so many writes' worth, a part of the file's length, and never more than
+/// `GROW_MAX` bytes, which is what a file may waste.
+const GROW_WRITES: u64 = 4;
+const GROW_PART: u64 = 4;
+const GROW_MAX: u64 = 16 << 20;
+
 #[derive(Debug)]
 enum Handle {
     Opening(Vec<(Token, Access)>),
+    /// Writes wait until there is space for them.
+    Growing(FileId, Vec<(Token, Access)>),
     Open(FileId),
+}
+
+impl Handle {
+    fn file(&self) -> Option<FileId> {
+        match self {
+            Self::Open(file) | Self::Growing(file, _) => Some(*file),
+            Self::Opening(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Slot {
     handle: Handle,
+    /// Length of the file, with the space that was taken ahead.
+    len: u64,
     /// Operations in flight, and one more while it waits for a sync.
     pins: usize,
     dirty: bool,
     /// Removed while in use: closed as soon as it is free.
     doomed: bool,
     used: u64,
+}
+
+impl Slot {
+    /// Submits an operation on the open file, or keeps it until there is space for it.
+    fn start<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops, key: SegmentKey, token: Token, access: Access) {
+        let end = access.end();
+        match &mut self.handle {
+            Handle::Growing(_, waiting) if end > self.len => waiting.push((token, access)),
+            // A file's first write makes it longer than nothing: many files never see a second.
+            Handle::Open(file) if end > self.len && self.len > 0 => {
+                let (file, len) = (*file, access.grown_len());
+                self.handle = Handle::Growing(file, vec![(token, access)]);
+                disk.submit(ops.add(Pending::Grown { key, len }), Op::Grow { file, len });
+            }
+            Handle::Growing(file, _) | Handle::Open(file) => {
+                self.len = self.len.max(end);
+                disk.submit(token, access.op(*file));
+            }
+            Handle::Opening(waiting) => waiting.push((token, access)),
+        }
+    }
 }
 
 /// The open segment files of one engine.
@@ -91,6 +150,7 @@ impl Files {
         let opening = !self.slots.contains_key(&key);
         let slot = self.slots.entry(key).or_insert_with(|| Slot {
             handle: Handle::Opening(Vec::new()),
+            len: 0,
             pins: 0,
             dirty: false,
             doomed: false,
@@ -99,8 +159,8 @@ impl Files {
         slot.pins += 1;
         slot.used = used;
         match &mut slot.handle {
-            Handle::Open(file) => disk.submit(token, access.op(*file)),
             Handle::Opening(waiting) => waiting.push((token, access)),
+            Handle::Open(_) | Handle::Growing(..) => slot.start(disk, ops, key, token, access),
         }
         if opening {
             let mode = if create { OpenMode::Create } else { OpenMode::Write };
@@ -113,6 +173,7 @@ impl Files {
     pub(crate) fn opened<D: Disk>(
         &mut self,
         disk: &mut D,
+        ops: &mut Ops,
         key: SegmentKey,
         result: Result<Done, DiskError>,
     ) -> Option<(DiskError, Vec<Token>)> {
@@ -120,10 +181,11 @@ impl Files {
         let Handle::Opening(waiting) = &mut slot.handle else { return None };
         let waiting = std::mem::take(waiting);
         let error = match result {
-            Ok(Done::Opened(file, _)) => {
+            Ok(Done::Opened(file, len)) => {
                 slot.handle = Handle::Open(file);
+                slot.len = len;
                 for (token, access) in waiting {
-                    disk.submit(token, access.op(file));
+                    slot.start(disk, ops, key, token, access);
                 }
                 return None;
             }
@@ -134,6 +196,21 @@ impl Files {
         Some((error, waiting.into_iter().map(|(token, _)| token).collect()))
     }
 
+    /// The answer to an attempt to take space. Without it writes go the slow way, and say themselves what is wrong.
+    pub(crate) fn grown<D: Disk>(&mut self, disk: &mut D, key: SegmentKey, len: u64, result: &Result<Done, DiskError>) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(file) = slot.handle.file() else { return };
+        if result.is_ok() {
+            slot.len = len;
+        }
+        if let Handle::Growing(_, waiting) = std::mem::replace(&mut slot.handle, Handle::Open(file)) {
+            for (token, access) in waiting {
+                slot.len = slot.len.max(access.end());
+                disk.submit(token, access.op(file));
+            }
+        }
+    }
+
     /// An operation on the file has ended.
     pub(crate) fn released<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops, key: SegmentKey) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
@@ -142,7 +219,7 @@ impl Files {
             return;
         }
         if slot.doomed {
-            if let Handle::Open(file) = slot.handle {
+            if let Some(file) = slot.handle.file() {
                 disk.submit(ops.add(Pending::Ignore), Op::Close { file });
             }
             self.slots.remove(&key);
@@ -167,7 +244,7 @@ impl Files {
         let mut out = Vec::new();
         for (key, slot) in &mut self.slots {
             if slot.dirty
-                && let Handle::Open(file) = slot.handle
+                && let Some(file) = slot.handle.file()
             {
                 slot.dirty = false;
                 out.push((*key, file));

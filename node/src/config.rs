@@ -43,6 +43,8 @@ pub struct EngineOptions {
     pub read_cache_bytes: usize,
     /// Free disk space kept for deletes and metadata in bytes; below it appends are refused.
     pub reserve_bytes: u64,
+    /// Segment files open at the most; fewer where the process may not open so many.
+    pub open_files: usize,
 }
 
 impl Default for EngineOptions {
@@ -53,6 +55,7 @@ impl Default for EngineOptions {
             tail_bytes: engine.tail_bytes,
             read_cache_bytes: engine.read_cache_bytes,
             reserve_bytes: engine.reserve_bytes,
+            open_files: engine.open_files,
         }
     }
 }
@@ -73,6 +76,7 @@ impl EngineOptions {
             tail_bytes: self.tail_bytes,
             read_cache_bytes: self.read_cache_bytes,
             reserve_bytes: self.reserve_bytes,
+            open_files: self.open_files,
             ..EngineConfig::default()
         }
     }

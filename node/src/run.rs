@@ -10,6 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wherry_log::io::{Ring, RingConfig, ThreadDisk, ThreadDiskConfig, UringDisk, UringDiskConfig, probe_uring};
 
 use crate::config::{IoDriver, NodeConfig};
@@ -119,14 +120,29 @@ pub fn new_stop() -> Result<StopHandle, NodeError> {
 ///
 /// # Errors
 /// [`NodeError`]: why it does not start, or why it ended without being asked to.
-pub fn run(config: NodeConfig, stop: &StopHandle, on_ready: impl FnOnce(Serving)) -> Result<(), NodeError> {
+pub fn run(mut config: NodeConfig, stop: &StopHandle, on_ready: impl FnOnce(Serving)) -> Result<(), NodeError> {
     config.validate().map_err(NodeError::Config)?;
+    config.engine.open_files = config.engine.open_files.min(segment_files(raise_open_files()));
     let _lock = lock(&config)?;
     let listener = listen_on(config.listen).map_err(io(format!("listen on {}", config.listen)))?;
     match choose(config.io)? {
         Chosen::Uring(ring) => run_uring(config, listener, ring, stop, on_ready),
         Chosen::Threads => run_threads(config, listener, stop, on_ready),
     }
+}
+
+/// Asks for as many descriptors as the process may have: shells and service managers give few at first, for programs
+/// that use `select`. Returns how many it has.
+fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// Half of the descriptors are for segment files, the others for connections and the rest.
+fn segment_files(descriptors: u64) -> usize {
+    usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(64)
 }
 
 enum Chosen {

@@ -103,6 +103,7 @@ impl NodeArgs {
                 tail_bytes: memory(self.tail_size, engine.tail_bytes)?,
                 read_cache_bytes: memory(self.read_cache_size, engine.read_cache_bytes)?,
                 reserve_bytes: self.reserve.unwrap_or(engine.reserve_bytes),
+                open_files: engine.open_files,
             },
             ..NodeConfig::default()
         })

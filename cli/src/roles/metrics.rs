@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use wherry_node::stats::{Histogram, NodeStats};
+use wherry_node::stats::{Histogram, LogStats, NodeStats};
 use wherry_wire::codec::messages::ApiKey;
 
 /// Everything that a node counts.
@@ -10,6 +10,7 @@ pub(crate) fn render(stats: &NodeStats) -> String {
     let mut text = Text::default();
     counters(&mut text, stats);
     gauges(&mut text, stats);
+    engine(&mut text, &stats.log);
     text.seconds("append_latency_seconds", "From an append to its durability", &stats.append_latency_ns);
     text.seconds("fetch_latency_seconds", "From a fetch to its response", &stats.fetch_latency_ns);
     text.histogram("group_commit_appends", "Appends made durable at once", &stats.group_appends, 1.0);
@@ -49,6 +50,33 @@ fn gauges(text: &mut Text, stats: &NodeStats) {
         ("partitions", "Partitions", &stats.partitions),
         ("disk_full", "1 while the disk is too full to append", &stats.disk_full),
         ("ready", "1 once the node serves", &stats.ready),
+    ];
+    for (name, help, gauge) in gauges {
+        text.head(name, "gauge", help);
+        text.sample(name, "", gauge.get());
+    }
+}
+
+fn engine(text: &mut Text, log: &LogStats) {
+    let counters = [
+        ("journal_frames", "Durable writes to the journal, one for each group of appends", &log.journal_frames),
+        ("journal_bytes", "Bytes of them", &log.journal_bytes),
+        ("segment_writes", "Writes from the journal's tail to segments", &log.flushes),
+        ("segment_written_bytes", "Bytes of batches in them", &log.flushed_bytes),
+        ("checkpoints", "Checkpoints completed", &log.checkpoints),
+        ("compactions", "Segment compactions completed", &log.compactions),
+        ("hot_reads", "Reads served from memory", &log.hot_reads),
+        ("cold_reads", "Reads served from segments", &log.cold_reads),
+        ("cold_read_bytes", "Bytes read from segments", &log.cold_bytes),
+    ];
+    for (name, help, counter) in counters {
+        text.head(name, "counter", help);
+        text.sample(&format!("{name}_total"), "", counter.get());
+    }
+    let gauges = [
+        ("tail_bytes", "Memory of recent batches", &log.tail_bytes),
+        ("journal_files", "Journal files in use", &log.journal_files),
+        ("segment_files_open", "Segment files open", &log.open_files),
     ];
     for (name, help, gauge) in gauges {
         text.head(name, "gauge", help);
@@ -116,6 +144,8 @@ mod tests {
         let stats = NodeStats::default();
         stats.records_appended.add(7);
         stats.connections.set(3);
+        stats.log.journal_frames.set(5);
+        stats.log.tail_bytes.set(4096);
         stats.api(0).requests.add(2);
         stats.append_latency_ns.record(1000);
         stats.append_latency_ns.record(3000);
@@ -123,6 +153,8 @@ mod tests {
         for line in [
             "wherry_node_appended_records_total 7",
             "wherry_node_connections 3",
+            "wherry_node_journal_frames_total 5",
+            "wherry_node_tail_bytes 4096",
             "wherry_node_requests_total{api=\"Produce\"} 2",
             "wherry_node_append_latency_seconds_count 2",
             "wherry_node_append_latency_seconds_bucket{le=\"+Inf\"} 2",

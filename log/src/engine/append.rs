@@ -211,7 +211,7 @@ impl<D: Disk> Engine<D> {
         let Some(log) = self.logs.try_remove(index) else { return };
         self.by_id.remove(&log.id);
         self.journal.void(index, Offset(i64::MIN));
-        self.flush_queue.retain(|i| *i != index);
+        self.flushes.forget(index);
         for frame in &mut self.frames {
             frame.logs.retain(|i| *i as usize != index);
         }

@@ -1,15 +1,67 @@
 //! Moves durable batches from the tail to segments, in large pieces: when a log has enough of them, when memory or the
 //! journal needs room, and when the engine closes. The oldest frames go first, so that no cold log pins anything.
 
+use std::collections::VecDeque;
+
 use super::ops::{FlushJob, Pending};
 use super::{Engine, Event};
-use crate::config::{MAX_CHUNK_BATCHES, MAX_FLUSHES_IN_FLIGHT};
+use crate::config::{EngineConfig, MAX_CHUNK_BATCHES, MAX_FLUSH_BYTES_IN_FLIGHT, MAX_FLUSHES_IN_FLIGHT};
 use crate::error::Corruption;
 use crate::files::Access;
-use crate::io::{AlignedBuf, Disk, DiskError, Done};
+use crate::io::{AlignedBuf, BLOCK, BufPools, Disk, DiskError, Done, round_up};
 use crate::partition::{FlushState, Partition, TailBatch};
 use crate::segment::chunk::{self, ChunkRef};
 use crate::segment::{Segment, SegmentKey};
+
+/// Buffers for writes are pooled from this size on.
+const SMALLEST_BUFFER: usize = 16 << 10;
+
+/// Writes to segments: which logs wait for theirs, and what is in flight.
+#[derive(Debug)]
+pub(super) struct Flushes {
+    queue: VecDeque<usize>,
+    in_flight: usize,
+    in_flight_bytes: usize,
+    /// Frames up to here have been asked to be flushed.
+    requested: u64,
+    pools: BufPools,
+}
+
+impl Flushes {
+    pub(super) fn new(config: &EngineConfig) -> Self {
+        // Chunks add their headers, and what is left of their last blocks.
+        let largest = round_up(config.flush_bytes + config.flush_bytes / 8 + 4 * BLOCK);
+        Self {
+            queue: VecDeque::new(),
+            in_flight: 0,
+            in_flight_bytes: 0,
+            requested: 0,
+            pools: BufPools::halving(largest, SMALLEST_BUFFER, MAX_FLUSH_BYTES_IN_FLIGHT),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// No log waits, nothing is in flight.
+    pub(super) fn settled(&self) -> bool {
+        self.in_flight == 0 && self.queue.is_empty()
+    }
+
+    /// The log is gone.
+    pub(super) fn forget(&mut self, log: usize) {
+        self.queue.retain(|index| *index != log);
+    }
+
+    pub(super) fn release_unused(&self) {
+        self.pools.release_unused();
+    }
+
+    fn may_start(&self) -> bool {
+        self.in_flight < MAX_FLUSHES_IN_FLIGHT && self.in_flight_bytes < MAX_FLUSH_BYTES_IN_FLIGHT
+    }
+}
 
 /// What one write to a segment holds.
 struct Plan {
@@ -34,7 +86,7 @@ impl<D: Disk> Engine<D> {
             && log.unwritten_bytes > 0
         {
             log.flush = FlushState::Queued;
-            self.flush_queue.push_back(index);
+            self.flushes.queue.push_back(index);
         }
     }
 
@@ -45,7 +97,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn free_frames(&mut self) {
-        let keep = self.config.tail_bytes / 4 * 3;
+        let keep = self.config.tail_bytes / 8 * 7;
         while self.tail_bytes > keep {
             let Some(front) = self.frames.front_mut() else { return };
             let seq = front.seq;
@@ -72,14 +124,14 @@ impl<D: Disk> Engine<D> {
     /// the journal.
     fn request_flushes(&mut self) {
         let everything = self.sync.closing || self.is_quiet();
-        let tail_to = self.framed_bytes.saturating_sub(self.config.tail_bytes as u64 / 2);
+        let tail_to = self.framed_bytes.saturating_sub(self.config.tail_bytes as u64 / 8 * 5);
         let (used, max) = self.journal.usage();
         let journal_to =
             if used * 2 >= max || self.journal.stalled() { self.journal.old_half().unwrap_or(0) } else { 0 };
         // There may be a hundred thousand frames, and this is asked at every turn: only those that are new to it count.
-        let first = self.frames.partition_point(|frame| frame.seq <= self.sync.flush_requested);
+        let first = self.frames.partition_point(|frame| frame.seq <= self.flushes.requested);
         let mut wanted: Vec<u32> = Vec::new();
-        let mut upto = self.sync.flush_requested;
+        let mut upto = self.flushes.requested;
         for frame in self.frames.range(first..) {
             let covered = frame.before < tail_to || frame.seq <= journal_to || everything;
             if !covered || frame.seq > self.journal.durable_seq() {
@@ -90,15 +142,15 @@ impl<D: Disk> Engine<D> {
             wanted.extend(frame.logs.iter().filter(late));
             upto = frame.seq;
         }
-        self.sync.flush_requested = upto;
+        self.flushes.requested = upto;
         for index in wanted {
             self.queue_flush(index as usize);
         }
     }
 
     pub(super) fn start_flushes(&mut self) {
-        while self.flushes_in_flight < MAX_FLUSHES_IN_FLIGHT && !self.house.flush_blocked {
-            let Some(index) = self.flush_queue.pop_front() else { return };
+        while self.flushes.may_start() && !self.house.flush_blocked {
+            let Some(index) = self.flushes.queue.pop_front() else { return };
             self.start_flush(index);
         }
     }
@@ -115,11 +167,7 @@ impl<D: Disk> Engine<D> {
         roll_if_due(log, now_ms, &mut self.next_version);
         let Some(segment) = log.segments.last() else { return };
         let (key, offset) = (segment.key(log.id), segment.bytes);
-        let mut buf = if plan.file_bytes <= self.sync.flush_pool_bytes {
-            self.sync.flush_pool.take()
-        } else {
-            AlignedBuf::zeroed(plan.file_bytes)
-        };
+        let mut buf = self.flushes.pools.take(plan.file_bytes);
         let Some(chunks) = write_chunks(&mut buf, log, &plan, offset) else { return };
         let Some(last) = log.flushable().nth(plan.batches - 1) else { return };
         let job = FlushJob {
@@ -129,18 +177,21 @@ impl<D: Disk> Engine<D> {
             end: last.header.next_offset(),
             lsn: last.lsn,
             batch_bytes: plan.batch_bytes,
+            file_bytes: plan.file_bytes,
             file_end: offset + plan.file_bytes as u64,
             chunks,
         };
         log.flush = FlushState::Writing;
-        self.flushes_in_flight += 1;
+        self.flushes.in_flight += 1;
+        self.flushes.in_flight_bytes += plan.file_bytes;
         let token = self.ops.add(Pending::Flush(Box::new(job)));
         let data = buf.freeze(plan.file_bytes);
         self.files.submit(&mut self.disk, &mut self.ops, key, true, token, Access::Write { offset, data });
     }
 
     pub(super) fn flush_done(&mut self, job: &FlushJob, result: Result<Done, DiskError>) {
-        self.flushes_in_flight -= 1;
+        self.flushes.in_flight -= 1;
+        self.flushes.in_flight_bytes -= job.file_bytes;
         self.files.released(&mut self.disk, &mut self.ops, job.key);
         let current = self.logs.get_mut(job.log).filter(|l| l.id == job.key.log);
         let Some(log) = current else { return };
@@ -167,9 +218,10 @@ impl<D: Disk> Engine<D> {
         }
         log.add_chunks(job.key.version, job.file_end, &job.chunks);
         log.flushed(job.end, job.lsn, job.batch_bytes);
-        let more = log.flushable().next().is_some_and(|b| {
-            log.unwritten_bytes >= self.config.flush_bytes || b.lsn.frame() <= self.sync.flush_requested
-        });
+        let more = log
+            .flushable()
+            .next()
+            .is_some_and(|b| log.unwritten_bytes >= self.config.flush_bytes || b.lsn.frame() <= self.flushes.requested);
         self.files.mark_dirty(job.key);
         self.stats.flushes += 1;
         self.stats.flushed_bytes += job.batch_bytes as u64;
@@ -181,7 +233,7 @@ impl<D: Disk> Engine<D> {
     /// Nothing is broken: the batches stay in the journal and in memory until there is room.
     fn flush_found_no_room(&mut self) {
         self.house.flush_blocked = true;
-        self.sync.flush_requested = 0;
+        self.flushes.requested = 0;
         self.sync.cannot = self.sync.closing;
         if !self.house.full {
             self.house.full = true;

@@ -41,7 +41,7 @@ impl<D: Disk> Engine<D> {
         self.house.quiet = self.stats.batches == self.house.appended;
         self.house.appended = self.stats.batches;
         self.sync.due = true;
-        self.sync.flush_pool.release_unused();
+        self.flushes.release_unused();
         self.journal.release_unused();
         self.journal.retry();
         if self.journal.failed().is_none() {

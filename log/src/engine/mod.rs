@@ -137,8 +137,7 @@ pub struct Engine<D: Disk> {
     tail_bytes: usize,
     /// Bytes of all frames that were ever in the tail, since the engine was opened.
     framed_bytes: u64,
-    flush_queue: VecDeque<usize>,
-    flushes_in_flight: usize,
+    flushes: flush::Flushes,
     sync: sync::SyncState,
     reads: read::Reads,
     house: housekeeping::House,
@@ -293,8 +292,7 @@ impl<D: Disk> Engine<D> {
 
     fn is_settled(&self) -> bool {
         self.journal.is_idle()
-            && self.flush_queue.is_empty()
-            && self.flushes_in_flight == 0
+            && self.flushes.settled()
             && self.sync.is_clean()
             && self.removals.is_empty()
             && self.logs.iter().all(|(_, l)| l.unwritten_bytes == 0 || l.corrupt.is_some())
@@ -324,6 +322,7 @@ impl<D: Disk> Engine<D> {
                 self.progress(progress);
             }
             Pending::Opened { key } => self.file_opened(key, result),
+            Pending::Grown { key, len } => self.files.grown(&mut self.disk, key, len, &result),
             Pending::Flush(job) => self.flush_done(&job, result),
             Pending::Sync(job) => self.sync_done(*job, result),
             Pending::SyncDir => self.dir_synced(result),
@@ -340,7 +339,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn file_opened(&mut self, key: crate::segment::SegmentKey, result: Result<Done, DiskError>) {
-        let Some((error, waiting)) = self.files.opened(&mut self.disk, key, result) else { return };
+        let Some((error, waiting)) = self.files.opened(&mut self.disk, &mut self.ops, key, result) else { return };
         for token in waiting {
             self.complete(Completion { token, result: Err(error.clone()) });
         }

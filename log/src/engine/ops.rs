@@ -23,6 +23,8 @@ pub(crate) enum Pending {
     JournalZero { slot: u32, upto: u64 },
     /// A segment file is being opened.
     Opened { key: SegmentKey },
+    /// Space is being taken for what will be written to a segment file.
+    Grown { key: SegmentKey, len: u64 },
     /// Chunks on their way to a segment.
     Flush(Box<FlushJob>),
     /// Segment bytes are being made durable.
@@ -54,6 +56,7 @@ pub(crate) struct FlushJob {
     pub(crate) end: Offset,
     pub(crate) lsn: Lsn,
     pub(crate) batch_bytes: usize,
+    pub(crate) file_bytes: usize,
     pub(crate) file_end: u64,
     pub(crate) chunks: Vec<ChunkRef>,
 }

@@ -119,9 +119,10 @@ impl<D: Disk> Engine<D> {
         };
         let files_limit = config.open_files;
         let cache = config.read_cache_bytes;
+        let flushes = super::flush::Flushes::new(&config);
         let mut engine = Self {
             journal: Journal::new(directory, 0, &config, resume),
-            sync: SyncState::new(&config, found.as_ref().map_or(0, |c| c.number), slots),
+            sync: SyncState::new(found.as_ref().map_or(0, |c| c.number), slots),
             disk,
             config,
             directory,
@@ -132,8 +133,7 @@ impl<D: Disk> Engine<D> {
             frames: VecDeque::new(),
             tail_bytes: 0,
             framed_bytes: 0,
-            flush_queue: VecDeque::new(),
-            flushes_in_flight: 0,
+            flushes,
             reads: read::Reads::new(cache),
             house: housekeeping::House::default(),
             compactions: super::compact::Compactions::default(),
@@ -314,7 +314,7 @@ impl<D: Disk> Engine<D> {
         while self.tail_bytes > self.config.tail_bytes {
             self.make_room();
             self.start_flushes();
-            if self.flushes_in_flight == 0 {
+            if self.flushes.in_flight() == 0 {
                 return;
             }
             self.wait_some();

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 
 use super::Engine;
 use super::ops::{Captured, Pending, SyncJob};
-use crate::config::MAX_FLUSHES_IN_FLIGHT;
-use crate::io::{AlignedBuf, BLOCK, BufPool, Disk, DiskError, Done, FileId, Op, round_up};
+use crate::io::{AlignedBuf, Disk, DiskError, Done, FileId, Op};
 use crate::segment::DIRECTORY;
 use crate::{Lsn, checkpoint};
 
@@ -43,10 +42,6 @@ pub(super) struct SyncState {
     /// Closing can't finish: the disk is full.
     pub(super) cannot: bool,
     pub(super) dir_dirty: bool,
-    /// Frames up to here have been asked to be flushed.
-    pub(super) flush_requested: u64,
-    pub(super) flush_pool: BufPool,
-    pub(super) flush_pool_bytes: usize,
     pub(super) number: u64,
     pub(super) slots: [FileId; 2],
     /// Truncated or deleted while a sync is under way: what was captured of them is void.
@@ -54,8 +49,7 @@ pub(super) struct SyncState {
 }
 
 impl SyncState {
-    pub(super) fn new(config: &crate::config::EngineConfig, number: u64, slots: [FileId; 2]) -> Self {
-        let flush_pool_bytes = round_up(config.flush_bytes + config.flush_bytes / 8 + 4 * BLOCK);
+    pub(super) fn new(number: u64, slots: [FileId; 2]) -> Self {
         Self {
             stage: Stage::Idle,
             changed: false,
@@ -63,9 +57,6 @@ impl SyncState {
             closing: false,
             cannot: false,
             dir_dirty: false,
-            flush_requested: 0,
-            flush_pool: BufPool::new(flush_pool_bytes, MAX_FLUSHES_IN_FLIGHT),
-            flush_pool_bytes,
             number,
             slots,
             voided: Vec::new(),
@@ -109,7 +100,7 @@ impl<D: Disk> Engine<D> {
         }
         let (used, max) = self.journal.usage();
         // A log that is being flushed anyway joins this checkpoint rather than the next.
-        let settled = self.flushes_in_flight == 0 && self.flush_queue.is_empty();
+        let settled = self.flushes.settled();
         let pressed = (used * 2 >= max && settled) || used * 4 >= max * 3 || self.journal.stalled();
         pressed || dirty * 2 >= self.config.open_files || ((self.sync.closing || self.sync.due) && settled)
     }

@@ -178,6 +178,60 @@ impl BufPool {
     }
 }
 
+/// Pools of several sizes.
+#[derive(Debug, Clone)]
+pub struct BufPools {
+    /// Ascending.
+    pools: Vec<BufPool>,
+}
+
+impl BufPools {
+    /// Buffers of each of these sizes (ascending); of each at most `keep_bytes`, and at least one, wait for reuse.
+    #[must_use]
+    pub fn new(sizes: impl IntoIterator<Item = usize>, keep_bytes: usize) -> Self {
+        let pool = |size: usize| BufPool::new(size, (keep_bytes / size.max(1)).max(1));
+        Self { pools: sizes.into_iter().map(pool).collect() }
+    }
+
+    /// As [`BufPools::new`], with sizes from `largest` down to `smallest`, each half of the next.
+    #[must_use]
+    pub fn halving(largest: usize, smallest: usize, keep_bytes: usize) -> Self {
+        let halves = std::iter::successors(Some(round_up(largest)), |size| Some(round_up(size / 2)));
+        let mut sizes: Vec<usize> = halves.take_while(|size| *size >= smallest.max(2 * BLOCK)).collect();
+        sizes.reverse();
+        Self::new(sizes, keep_bytes)
+    }
+
+    /// A buffer of at least `len` bytes, its content anything; of the next larger size, unless three quarters of it
+    /// would be for nothing.
+    #[must_use]
+    pub fn take(&self, len: usize) -> AlignedBuf {
+        self.pooled(len, 4).unwrap_or_else(|| AlignedBuf::zeroed(len))
+    }
+
+    /// As [`AlignedBuf::copy_of`], with at most half of the memory for nothing.
+    #[must_use]
+    pub fn copy_of(&self, bytes: &[u8]) -> AlignedBuf {
+        let Some(mut copy) = self.pooled(bytes.len(), 2) else { return AlignedBuf::copy_of(bytes) };
+        let end = round_up(bytes.len()).min(copy.len());
+        if let Some((head, rest)) = copy.get_mut(..end).and_then(|blocks| blocks.split_at_mut_checked(bytes.len())) {
+            head.copy_from_slice(bytes);
+            rest.fill(0);
+        }
+        copy
+    }
+
+    fn pooled(&self, len: usize, waste: usize) -> Option<AlignedBuf> {
+        let pool = self.pools.iter().find(|pool| len <= pool.inner.capacity)?;
+        (len > pool.inner.capacity / waste).then(|| pool.take())
+    }
+
+    /// See [`BufPool::release_unused`].
+    pub fn release_unused(&self) {
+        self.pools.iter().for_each(BufPool::release_unused);
+    }
+}
+
 impl PoolInner {
     fn dealloc(&self, blocks: Vec<Block>) {
         for Block(ptr) in blocks {
@@ -218,6 +272,25 @@ mod tests {
             assert!(copy.len() >= BLOCK && copy.len().is_multiple_of(BLOCK));
             assert_eq!(copy[..len], bytes[..]);
             assert!(copy[len..].iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn pools_give_the_next_larger_size_and_copies_end_in_zeros() {
+        let pools = BufPools::new([4 * BLOCK, 16 * BLOCK], 16 * BLOCK);
+        let sizes = |len: usize| pools.take(len).capacity();
+        assert_eq!(sizes(3 * BLOCK), 4 * BLOCK);
+        assert_eq!(sizes(4 * BLOCK + 1), 16 * BLOCK);
+        assert_eq!(sizes(17 * BLOCK), 17 * BLOCK, "larger than all");
+        assert_eq!(sizes(BLOCK), BLOCK, "too small for the smallest");
+        for len in [1, BLOCK, 2 * BLOCK, 2 * BLOCK + 1, 4 * BLOCK, 5 * BLOCK, 9 * BLOCK + 1, 40 * BLOCK] {
+            pools.take(16 * BLOCK).fill(9);
+            pools.take(4 * BLOCK).fill(9);
+            let bytes = vec![7; len];
+            let copy = pools.copy_of(&bytes);
+            assert!(copy.capacity() <= round_up(len).max(2 * len), "{} bytes for {len}", copy.capacity());
+            assert_eq!(copy[..len], bytes[..]);
+            assert!(copy[len..round_up(len)].iter().all(|b| *b == 0));
         }
     }
 

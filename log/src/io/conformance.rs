@@ -143,7 +143,7 @@ fn missing_things<D: Disk>(b: &mut Bench<D>) {
     assert!(b.run(Op::Read { file: stranger, offset: 0, len: BLOCK }).is_err());
     assert!(b.run(Op::Write { file: stranger, offset: 0, data: blocks(&[1]), durable: true }).is_err());
     assert!(b.run(Op::Sync { files: vec![stranger] }).is_err());
-    assert!(b.run(Op::SetLen { file: stranger, len: 0 }).is_err());
+    assert!(b.run(Op::Grow { file: stranger, len: 1 }).is_err());
     assert!(b.run(Op::Close { file: stranger }).is_err());
 }
 
@@ -169,7 +169,7 @@ fn read_only<D: Disk>(b: &mut Bench<D>) {
     b.write(file, 0, blocks(&[1]), true).unwrap();
     let (reader, _) = b.open("f", OpenMode::Read).unwrap();
     assert!(b.write(reader, 0, blocks(&[2]), true).is_err());
-    assert!(b.run(Op::SetLen { file: reader, len: 0 }).is_err());
+    assert!(b.run(Op::Grow { file: reader, len: 1 }).is_err());
     assert_eq!(b.read(reader, 0, BLOCK), blocks(&[1]));
 }
 
@@ -181,10 +181,10 @@ fn reads_past_the_end<D: Disk>(b: &mut Bench<D>) {
     assert_eq!(b.read(file, BLOCK as u64, 16 * BLOCK), blocks(&[2]));
     assert!(b.read(file, 2 * BLOCK as u64, BLOCK).is_empty());
     assert!(b.read(file, 1 << 40, BLOCK).is_empty());
-    b.ok(Op::SetLen { file, len: BLOCK as u64 + 100 });
-    let cut = b.read(file, 0, 4 * BLOCK);
-    assert_eq!(cut.len(), BLOCK + 100, "a file may end inside a block");
-    assert!(cut[BLOCK..].iter().all(|byte| *byte == 2));
+    b.ok(Op::Grow { file, len: 2 * BLOCK as u64 + 100 });
+    let all = b.read(file, 0, 4 * BLOCK);
+    assert_eq!(all.len(), 2 * BLOCK + 100, "a file may end inside a block");
+    assert!(all[2 * BLOCK..].iter().all(|byte| *byte == 0));
 }
 
 fn holes<D: Disk>(b: &mut Bench<D>) {
@@ -195,16 +195,11 @@ fn holes<D: Disk>(b: &mut Bench<D>) {
 
 fn lengths<D: Disk>(b: &mut Bench<D>) {
     let file = b.create("f");
-    b.ok(Op::SetLen { file, len: 2 * BLOCK as u64 });
-    assert_eq!(b.read(file, 0, 8 * BLOCK), blocks(&[0, 0]));
-    b.write(file, 0, blocks(&[1, 2, 3]), true).unwrap();
-    b.ok(Op::SetLen { file, len: BLOCK as u64 + 1 });
-    b.ok(Op::SetLen { file, len: 3 * BLOCK as u64 });
-    let bytes = b.read(file, 0, 8 * BLOCK);
-    assert_eq!(bytes.len(), 3 * BLOCK);
-    assert!(bytes[..BLOCK].iter().all(|byte| *byte == 1));
-    assert_eq!(bytes[BLOCK], 2);
-    assert!(bytes[BLOCK + 1..].iter().all(|byte| *byte == 0), "what was cut off does not come back");
+    b.ok(Op::Grow { file, len: 3 * BLOCK as u64 });
+    assert_eq!(b.read(file, 0, 8 * BLOCK), blocks(&[0, 0, 0]));
+    b.write(file, 0, blocks(&[1, 2]), true).unwrap();
+    b.ok(Op::Grow { file, len: 1 });
+    assert_eq!(b.read(file, 0, 8 * BLOCK), blocks(&[1, 2, 0]), "growing takes nothing away");
     b.ok(Op::Sync { files: vec![file] });
     let (_, len) = b.open("f", OpenMode::Read).unwrap();
     assert_eq!(len, 3 * BLOCK as u64);

@@ -23,7 +23,7 @@ mod table;
 mod threads;
 mod uring;
 
-pub use buf::{AlignedBuf, BLOCK, BufPool, round_up};
+pub use buf::{AlignedBuf, BLOCK, BufPool, BufPools, round_up};
 pub use probe::{memlock_limit, probe_uring};
 pub use real::{DirectIo, Hold, SYNCFS_FROM_FILES};
 pub use ring::{Event, OpId, Owner, PoolBuf, Ring, RingConfig, SEND_MAX_CHUNKS, Wait, What};
@@ -129,11 +129,12 @@ pub enum Op {
         /// The directory.
         path: PathBuf,
     },
-    /// Cuts or extends (with zeros) a file to `len` bytes. Durable after [`Op::Sync`]. → [`Done::Ok`].
-    SetLen {
+    /// Extends a file with zeros to `len` bytes and takes the space for them, so that writes there change no extent; a
+    /// longer file stays as it is. Durable after [`Op::Sync`]. → [`Done::Ok`].
+    Grow {
         /// The file.
         file: FileId,
-        /// New length in bytes.
+        /// Length in bytes that it has at least.
         len: u64,
     },
     /// Free bytes for an unprivileged writer, and the whole size. → [`Done::Space`].

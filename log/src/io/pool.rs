@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 
 use rustix::event::EventfdFlags;
 
-use super::real::{OpenFile, ReadPools, RealDir, failed, os_error};
-use super::{DiskError, Done, FileId, Op, Token};
+use super::real::{OpenFile, RealDir, failed, os_error};
+use super::{BufPools, DiskError, Done, FileId, Op, Token};
 
 /// An operation with the files that it needs.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     dir: RealDir,
-    pools: Arc<ReadPools>,
+    pools: Arc<BufPools>,
     state: Mutex<State>,
     work: Condvar,
     urgent_work: Condvar,
@@ -234,7 +234,7 @@ impl Shared {
             Op::Write { offset, data, durable, .. } => one()?.write(*offset, data, *durable).map(|()| Done::Ok)?,
             Op::Read { offset, len, .. } => one()?.read(&self.pools, *offset, *len).map(Done::Read)?,
             Op::Sync { .. } => RealDir::sync(files).map(|()| Done::Ok)?,
-            Op::SetLen { len, .. } => one()?.set_len(*len).map(|()| Done::Ok)?,
+            Op::Grow { len, .. } => one()?.grow(*len).map(|()| Done::Ok)?,
             Op::SyncDir { .. }
             | Op::Rename { .. }
             | Op::Remove { .. }
@@ -250,7 +250,7 @@ impl Shared {
 /// The open files that an operation uses, a close apart (it owns its file by then).
 pub(super) fn files_of(op: &Op) -> &[FileId] {
     match op {
-        Op::Write { file, .. } | Op::Read { file, .. } | Op::SetLen { file, .. } => std::slice::from_ref(file),
+        Op::Write { file, .. } | Op::Read { file, .. } | Op::Grow { file, .. } => std::slice::from_ref(file),
         Op::Sync { files } => files,
         Op::Open { .. }
         | Op::Close { .. }

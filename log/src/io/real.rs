@@ -9,17 +9,18 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{AlignedBuf, BLOCK, BufPool, DiskError, Done, Op, OpenMode, check_aligned, check_memory, probe};
+use super::{BLOCK, BufPools, DiskError, Done, Op, OpenMode, check_aligned, check_memory, probe};
 
 /// From this many files on, one `syncfs` replaces an `fdatasync` for each.
 pub const SYNCFS_FROM_FILES: usize = 64;
 
 /// Sizes in bytes of read buffers that are kept for reuse; a read takes the next larger one.
 const READ_POOL_SIZES: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
-/// Buffers of each size that wait for reuse.
-const READ_POOL_KEEP: usize = 8;
+/// Bytes of each size that wait for reuse.
+const READ_POOL_KEEP: usize = 4 << 20;
 
 /// Whether to go around the page cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,27 +58,7 @@ pub(super) struct RealDir {
     /// Held as long as any thread may still write here.
     _lock: Option<Arc<File>>,
     direct: DirectIo,
-    pools: Arc<ReadPools>,
-}
-
-#[derive(Debug)]
-pub(super) struct ReadPools {
-    pools: [BufPool; READ_POOL_SIZES.len()],
-}
-
-impl ReadPools {
-    fn new() -> Self {
-        Self { pools: READ_POOL_SIZES.map(|size| BufPool::new(size, READ_POOL_KEEP)) }
-    }
-
-    /// A buffer of at least `len` bytes, its content anything.
-    pub(super) fn take(&self, len: usize) -> AlignedBuf {
-        let fitting = READ_POOL_SIZES.iter().position(|size| len <= *size && len > size / 4);
-        match fitting.and_then(|index| self.pools.get(index)) {
-            Some(pool) => pool.take(),
-            None => AlignedBuf::zeroed(len),
-        }
-    }
+    pools: Arc<BufPools>,
 }
 
 impl RealDir {
@@ -89,10 +70,15 @@ impl RealDir {
             Hold::Exclusive => Some(Arc::new(lock(&root)?)),
             Hold::Shared => None,
         };
-        Ok(Self { root: root.into(), _lock: lock, direct, pools: Arc::new(ReadPools::new()) })
+        Ok(Self {
+            root: root.into(),
+            _lock: lock,
+            direct,
+            pools: Arc::new(BufPools::new(READ_POOL_SIZES, READ_POOL_KEEP)),
+        })
     }
 
-    pub(super) fn read_pools(&self) -> Arc<ReadPools> {
+    pub(super) fn read_pools(&self) -> Arc<BufPools> {
         Arc::clone(&self.pools)
     }
 
@@ -136,7 +122,7 @@ impl RealDir {
             | Op::Write { .. }
             | Op::Read { .. }
             | Op::Sync { .. }
-            | Op::SetLen { .. } => Err(failed("operation", Path::new(""), "is not one on names")),
+            | Op::Grow { .. } => Err(failed("operation", Path::new(""), "is not one on names")),
         }
     }
 
@@ -282,7 +268,7 @@ impl OpenFile {
     }
 
     /// Reads up to `len` bytes; fewer only at the end of the file.
-    pub(super) fn read(&self, pools: &ReadPools, offset: u64, len: usize) -> Result<Bytes, DiskError> {
+    pub(super) fn read(&self, pools: &BufPools, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         self.check_read(offset, len)?;
         if len == 0 {
             return Ok(Bytes::new());
@@ -304,11 +290,20 @@ impl OpenFile {
         Ok(buf.freeze(done))
     }
 
-    pub(super) fn set_len(&self, len: u64) -> Result<(), DiskError> {
+    /// Where the file system can't take space ahead, the file just gets longer.
+    pub(super) fn grow(&self, len: u64) -> Result<(), DiskError> {
         if !self.writable {
-            return Err(failed("set length", &self.path, "is open for reading"));
+            return Err(failed("grow", &self.path, "is open for reading"));
         }
-        self.file.set_len(len).map_err(|e| os_error(&e, "set length", &self.path))
+        let grown = match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => match self.file.metadata() {
+                Ok(meta) if meta.len() >= len => Ok(()),
+                Ok(_) => self.file.set_len(len),
+                Err(error) => Err(error),
+            },
+            other => other.map_err(Into::into),
+        };
+        grown.map_err(|e| os_error(&e, "grow", &self.path))
     }
 }
 

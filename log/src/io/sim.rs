@@ -233,7 +233,7 @@ impl SimDisk {
             | Op::CreateDir { path }
             | Op::RemoveDir { path }
             | Op::Rename { to: path, .. } => vec![(Part::Whole(op), in_flight_unit(path))],
-            Op::SetLen { file, len } => {
+            Op::Grow { file, len } => {
                 let Some(handle) = self.handles.get(&file.0) else { return Vec::new() };
                 let change = UnsyncedChange::Length(*len);
                 vec![(Part::Whole(op), Unsynced { path: handle.path.display().to_string(), change })]
@@ -287,9 +287,9 @@ impl SimDisk {
             Op::CreateDir { path } => fs.create_dir(path),
             Op::RemoveDir { path } => fs.remove_dir(path),
             Op::Rename { from, to } => fs.rename(from, to),
-            Op::SetLen { file, len } => {
+            Op::Grow { file, len } => {
                 if let Some(handle) = self.handles.get(&file.0) {
-                    fs.set_len(handle.ino, *len);
+                    fs.grow(handle.ino, *len);
                 }
                 Ok(())
             }
@@ -324,7 +324,7 @@ impl SimDisk {
             Op::Open { path, .. } => (FaultOn::Open, vec![path.clone()]),
             Op::Write { file, .. } => (FaultOn::Write, of_handle(file).into_iter().collect()),
             Op::Read { file, .. } => (FaultOn::Read, of_handle(file).into_iter().collect()),
-            Op::SetLen { file, .. } => (FaultOn::SetLen, of_handle(file).into_iter().collect()),
+            Op::Grow { file, .. } => (FaultOn::Grow, of_handle(file).into_iter().collect()),
             Op::Sync { files } => (FaultOn::Sync, files.iter().filter_map(of_handle).collect()),
             Op::SyncDir { path } => (FaultOn::SyncDir, vec![path.clone()]),
             Op::Rename { from, to } => (FaultOn::Names, vec![from.clone(), to.clone()]),
@@ -356,7 +356,7 @@ impl SimDisk {
             | Op::CreateDir { .. }
             | Op::RemoveDir { .. }
             | Op::List { .. }
-            | Op::SetLen { .. }
+            | Op::Grow { .. }
             | Op::FreeSpace => match fault {
                 None => self.execute_names(flight),
                 Some(FaultAction::Full) => Err(DiskError::Full { what: "injected".into() }),
@@ -380,12 +380,12 @@ impl SimDisk {
                 self.fs.close(handle.ino);
                 Ok(Done::Ok)
             }
-            Op::SetLen { file, len } => {
-                let handle = self.handle(*file, "set length")?;
+            Op::Grow { file, len } => {
+                let handle = self.handle(*file, "grow")?;
                 if !handle.writable {
                     return Err(failed(&handle.path, "is open for reading"));
                 }
-                self.fs.set_len(handle.ino, *len);
+                self.fs.grow(handle.ino, *len);
                 Ok(Done::Ok)
             }
             Op::SyncDir { path } => self.fs.sync_dir(path, flight.before).map(|()| Done::Ok),
@@ -538,7 +538,7 @@ fn in_flight_unit(path: &Path) -> Unsynced {
 
 fn uses(op: &Op, id: FileId) -> bool {
     match op {
-        Op::Write { file, .. } | Op::Read { file, .. } | Op::SetLen { file, .. } | Op::Close { file } => *file == id,
+        Op::Write { file, .. } | Op::Read { file, .. } | Op::Grow { file, .. } | Op::Close { file } => *file == id,
         Op::Sync { files } => files.contains(&id),
         Op::Open { .. }
         | Op::SyncDir { .. }

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::pool::{Finished, Job, Outcome, Pool, files_of};
-use super::real::{DirectIo, Hold, OpenFile, ReadPools, RealDir, SYNCFS_FROM_FILES, failed, os_error};
+use super::real::{DirectIo, Hold, OpenFile, RealDir, SYNCFS_FROM_FILES, failed, os_error};
 use super::ring::{Event, OpId, Owner, Ring, Wait, What};
 use super::table::{FileTable, ToClose};
-use super::{AlignedBuf, BLOCK, Completion, Disk, DiskError, Done, FileId, Op, Token};
+use super::{AlignedBuf, BLOCK, BufPools, Completion, Disk, DiskError, Done, FileId, Op, Token};
 
 /// The part of a key that says which operation; the rest says which disk of those that used the ring.
 const INDEX: u64 = 0xffff_ffff;
@@ -47,7 +47,7 @@ pub struct UringDisk {
     instance: u64,
     watch: OpId,
     helper: Pool,
-    read_pools: Arc<ReadPools>,
+    read_pools: Arc<BufPools>,
     table: FileTable,
     ops: Slab<DiskOp>,
     in_flight: usize,
@@ -101,7 +101,7 @@ impl UringDisk {
     pub fn open(root: &Path, config: &UringDiskConfig, ring: Rc<RefCell<Ring>>) -> Result<Self, DiskError> {
         let dir = RealDir::open(root, config.direct, config.hold)?;
         let read_pools = dir.read_pools();
-        let helper = Pool::start(dir, 0, 1)?;
+        let helper = Pool::start(dir, 0, 2)?;
         let instance = u64::from(ring.borrow_mut().next_disk()) << 32;
         let watch = ring.borrow_mut().watch(Arc::clone(helper.wake_fd()), Owner::Disk, instance | HELPER);
         Ok(Self {
@@ -138,7 +138,7 @@ impl UringDisk {
             }
             Op::Sync { .. }
             | Op::Open { .. }
-            | Op::SetLen { .. }
+            | Op::Grow { .. }
             | Op::SyncDir { .. }
             | Op::Rename { .. }
             | Op::Remove { .. }

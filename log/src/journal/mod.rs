@@ -23,7 +23,7 @@ use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 use crate::Lsn;
 use crate::config::{EngineConfig, MAX_FRAME_ENTRIES};
 use crate::engine::ops::{Ops, Pending};
-use crate::io::{AlignedBuf, BLOCK, BufPool, Disk, DiskError, Done, FileId, Op, OpenMode, round_up};
+use crate::io::{AlignedBuf, BLOCK, BufPools, Disk, DiskError, Done, FileId, Op, OpenMode, round_up};
 use entry::{Control, ENTRY_HEADER};
 use file::FileHeader;
 use frame::{FRAME_HEADER, FrameHeader};
@@ -32,6 +32,10 @@ use frame::{FRAME_HEADER, FrameHeader};
 pub const DIRECTORY: &str = "journal";
 /// Zeros are written ahead in pieces of this many bytes.
 const ZERO_BYTES: usize = 1 << 20;
+/// A group's memory is at least this large, in bytes.
+const MIN_GROUP_BYTES: usize = 64 << 10;
+/// Of each size, buffers for one part in so many of the tail wait for reuse.
+const KEEP_PART: usize = 2;
 /// See [`Journal::is_busy`].
 const BUSY_FRAME_BYTES: usize = 128 << 10;
 
@@ -159,7 +163,9 @@ pub(crate) struct Journal {
     may_make: u64,
     /// Files made since the engine was opened.
     made: u64,
-    pool: BufPool,
+    /// How large the next frame will be, to judge by the last ones.
+    expected_bytes: usize,
+    pools: BufPools,
 }
 
 impl Journal {
@@ -190,7 +196,8 @@ impl Journal {
             blocked: false,
             may_make: 0,
             made: 0,
-            pool: BufPool::new(config.group_bytes, config.tail_bytes / config.group_bytes),
+            expected_bytes: 0,
+            pools: BufPools::halving(config.group_bytes, MIN_GROUP_BYTES, config.tail_bytes / KEEP_PART),
         }
     }
 
@@ -239,7 +246,7 @@ impl Journal {
 
     /// Gives memory back that no group needed for a while.
     pub(crate) fn release_unused(&self) {
-        self.pool.release_unused();
+        self.pools.release_unused();
     }
 
     /// Frames are large: whoever appends waits for the disk's throughput. Else they wait for its latency, and other
@@ -276,18 +283,23 @@ impl Journal {
 
     fn group_for(&mut self, len: usize) -> Option<&mut Group> {
         let limit = self.group_bytes;
-        let fits = self
-            .queue
-            .back()
-            .is_some_and(|g| g.used + len <= g.buf.capacity() && (g.entries as usize) < MAX_FRAME_ENTRIES - 1);
+        let fits = self.queue.back().is_some_and(|g| {
+            g.used + len <= g.buf.capacity().max(limit) && (g.entries as usize) < MAX_FRAME_ENTRIES - 1
+        });
         if !fits {
-            let need = FRAME_HEADER + len;
-            let buf = if need <= limit { self.pool.take() } else { AlignedBuf::zeroed(need) };
+            let buf = self.pools.take((FRAME_HEADER + len).max(self.expected_bytes).max(MIN_GROUP_BYTES.min(limit)));
             let seq = self.next_seq;
             self.next_seq += 1;
             self.queue.push_back(Group { seq, buf, used: FRAME_HEADER, entries: 0, items: Vec::new() });
         }
-        self.queue.back_mut()
+        let group = self.queue.back_mut()?;
+        let need = group.used + len;
+        if need > group.buf.capacity() {
+            let mut larger = self.pools.take(need.max(2 * group.buf.capacity()).min(limit));
+            larger.get_mut(..group.used)?.copy_from_slice(group.buf.get(..group.used)?);
+            group.buf = larger;
+        }
+        Some(group)
     }
 
     /// Copies a batch into the current group under its offset and epoch. The only copy between socket and disk.
@@ -360,6 +372,14 @@ impl Journal {
         Some(self.write_frame(disk, ops, group, active, file, now_ns))
     }
 
+    /// The tail keeps the frame: one that leaves most of its buffer empty moves to a smaller one.
+    fn right_sized(&self, buf: AlignedBuf, len: usize) -> Bytes {
+        if len * 2 > buf.capacity() {
+            return buf.freeze(len);
+        }
+        self.pools.copy_of(buf.get(..len).unwrap_or_default()).freeze(len)
+    }
+
     fn write_frame<D: Disk>(
         &mut self,
         disk: &mut D,
@@ -379,7 +399,7 @@ impl Journal {
             entries: group.entries,
         };
         let (crc, len) = frame::seal(&mut group.buf, &header);
-        let bytes = right_sized(group.buf, len);
+        let bytes = self.right_sized(group.buf, len);
         disk.submit(
             ops.add(Pending::Frame),
             Op::Write { file, offset: self.position, data: bytes.clone(), durable: true },
@@ -387,6 +407,7 @@ impl Journal {
         self.prev_crc = crc;
         self.position += len as u64;
         self.last_frame_bytes = len;
+        self.expected_bytes = len.max(self.expected_bytes - self.expected_bytes / 8).min(self.group_bytes);
         self.frame_in_flight = Some(group.seq);
         self.unmarked = group.entries > 0;
         self.last_commit_ns = now_ns;
@@ -646,13 +667,4 @@ impl Journal {
         seqs.sort_unstable();
         seqs.get(seqs.len().checked_sub(1)? / 2).copied()
     }
-}
-
-/// A group is filled in a large pooled buffer. A small frame moves to memory of its own size, so that the tail, which
-/// keeps it, does not pin the large one.
-fn right_sized(buf: AlignedBuf, len: usize) -> Bytes {
-    if len * 2 > buf.capacity() {
-        return buf.freeze(len);
-    }
-    AlignedBuf::copy_of(buf.get(..len).unwrap_or_default()).freeze(len)
 }

@@ -112,7 +112,7 @@ fn truncated_records_are_gone_and_offsets_go_on_from_there() {
         let t = rig.append(id, &[n], 1, 1000).unwrap();
         rig.until_durable(t);
     }
-    rig.until("flushed", |r| r.engine.flushes_in_flight == 0);
+    rig.until("flushed", |r| r.engine.flushes.in_flight() == 0);
     assert_eq!(rig.observed(), rig.model());
 }
 

@@ -189,7 +189,8 @@ fn a_full_journal_and_a_slow_sync_do_not_wait_for_each_other() {
             rig.turn();
         }
         rig.until_durable(last);
-        assert!(rig.engine.stats().journal_files <= 4, "seed {seed}: {:?}", rig.engine.stats());
+        // What is queued when a sync ends may need files of its own, and the next stall comes before they are freed.
+        assert!(rig.engine.stats().journal_files <= 12, "seed {seed}: {:?}", rig.engine.stats());
         assert_eq!(rig.observed(), rig.model(), "seed {seed}");
     }
 }

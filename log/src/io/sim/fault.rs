@@ -17,8 +17,8 @@ pub enum FaultOn {
     SyncDir,
     /// Rename, remove, create a directory, remove a directory, list.
     Names,
-    /// [`Op::SetLen`](super::super::Op::SetLen).
-    SetLen,
+    /// [`Op::Grow`](super::super::Op::Grow).
+    Grow,
 }
 
 /// What goes wrong. An action that makes no sense for an operation fails it.

@@ -12,9 +12,8 @@ pub(super) enum FileChange {
         block: u64,
         bytes: Bytes,
     },
-    /// Growth by writes; several in a row are one change.
+    /// Several in a row are one change.
     Grow(u64),
-    Set(u64),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -39,9 +38,7 @@ impl FileNode {
     pub(super) fn put_durably(&mut self, blocks: &[(u64, Bytes)]) {
         let end = blocks.iter().map(|(block, _)| (block + 1) * BLOCK as u64).max().unwrap_or(0);
         if !self.dirty.is_empty() {
-            // A cut that is still pending must not take away later what is durable now.
-            let cut_before = self.dirty.iter().any(|(_, c)| matches!(c, FileChange::Set(len) if *len < end));
-            if end > self.durable.len || cut_before {
+            if end > self.durable.len {
                 self.settle_length();
             }
             let covered = |block: u64| blocks.iter().any(|(b, _)| *b == block);
@@ -88,12 +85,6 @@ impl FileNode {
             match change {
                 FileChange::Data { .. } => kept.push((seq, change)),
                 FileChange::Grow(_) => apply(&mut self.durable, &change),
-                FileChange::Set(len) => {
-                    apply(&mut self.durable, &change);
-                    kept.retain(
-                        |(_, old)| !matches!(old, FileChange::Data { block, .. } if block * BLOCK as u64 >= len),
-                    );
-                }
             }
         }
         self.dirty = kept;
@@ -122,6 +113,5 @@ fn apply(image: &mut Image, change: &FileChange) {
     match change {
         FileChange::Data { block, bytes } => image.put(*block, bytes.clone()),
         FileChange::Grow(len) => image.len = image.len.max(*len),
-        FileChange::Set(len) => image.set_len(*len),
     }
 }

@@ -322,14 +322,14 @@ impl Fs {
         self.used_blocks += added;
     }
 
-    pub(super) fn set_len(&mut self, ino: Ino, len: u64) {
-        let seq = self.seq();
+    /// Takes no space before it is written, as on a file system that can't.
+    pub(super) fn grow(&mut self, ino: Ino, len: u64) {
+        let first_seq = self.next_seq;
         let Some(file) = self.file_mut(ino) else { return };
-        let before = file.cache.blocks.len();
-        file.cache.set_len(len);
-        file.dirty.push((seq, FileChange::Set(len)));
-        let freed = before - file.cache.blocks.len();
-        self.used_blocks = self.used_blocks.saturating_sub(freed as u64);
+        if file.cache.len < len {
+            file.cache.len = len;
+            self.next_seq += file.make_dirty(first_seq, &[], Some(len));
+        }
     }
 
     /// Makes changes older than `before` durable.
@@ -535,7 +535,7 @@ impl Fs {
             for (seq, change) in &file.dirty {
                 let change = match change {
                     FileChange::Data { block, .. } => UnsyncedChange::Block(*block),
-                    FileChange::Grow(len) | FileChange::Set(len) => UnsyncedChange::Length(*len),
+                    FileChange::Grow(len) => UnsyncedChange::Length(*len),
                 };
                 out.push((*seq, Unsynced { path: path_of(*ino), change }));
             }

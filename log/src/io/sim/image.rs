@@ -23,28 +23,6 @@ impl Image {
         self.len = self.len.max((block + 1) * BLOCK_U64);
     }
 
-    /// Cuts, or extends with zeros.
-    pub(super) fn set_len(&mut self, len: u64) {
-        if len < self.len {
-            let _cut = self.blocks.split_off(&len.div_ceil(BLOCK_U64));
-            self.zero_tail(len);
-        }
-        self.len = len;
-    }
-
-    /// After a cut inside a block, what lies behind the cut must read as zeros if the file grows again.
-    fn zero_tail(&mut self, len: u64) {
-        let inside = usize::try_from(len % BLOCK_U64).unwrap_or(0);
-        if inside == 0 {
-            return;
-        }
-        if let Some(block) = self.blocks.get_mut(&(len / BLOCK_U64)) {
-            let mut cut = BytesMut::from(block.as_ref());
-            cut[inside..].fill(0);
-            *block = cut.freeze();
-        }
-    }
-
     /// Up to `len` bytes from a block boundary; fewer at the end of the file.
     pub(super) fn read(&self, offset: u64, len: usize) -> Bytes {
         let available = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
