@@ -31,7 +31,7 @@ pub fn report(text: &str) {
 
 /// The number in an environment variable, or `default`.
 pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 /// Waits until `condition` holds, asking every few milliseconds, at most [`PATIENCE`].

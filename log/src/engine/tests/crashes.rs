@@ -87,7 +87,7 @@ fn one_seed(seed: u64, rounds: u64) {
 /// INV-1, 1,000 rounds: kills, power cuts and orderly stops at random points of random work.
 #[test]
 fn nothing_acknowledged_is_lost_in_random_crashes() {
-    let factor = std::env::var("WHERRY_SOAK").map_or(1, |v| v.parse().unwrap_or(1));
+    let factor = std::env::var("WHERRY_SOAK").map_or(1, |v| v.parse().expect("WHERRY_SOAK is a factor"));
     for seed in 0..200 * factor {
         one_seed(seed, 5);
     }
