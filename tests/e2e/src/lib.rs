@@ -29,9 +29,13 @@ pub fn report(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// The number in an environment variable, or `default`.
-pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+/// The number in an environment variable, or `default` where it is not set.
+///
+/// # Errors
+/// It is set, but not to a number.
+pub fn setting(name: &str, default: u64) -> anyhow::Result<u64> {
+    let Ok(text) = std::env::var(name) else { return Ok(default) };
+    text.parse().map_err(|_| anyhow::anyhow!("{name}={text} is not a number"))
 }
 
 /// Waits until `condition` holds, asking every few milliseconds, at most [`PATIENCE`].

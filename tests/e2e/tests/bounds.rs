@@ -47,7 +47,7 @@ fn ten_thousand_slow_connections_leave_memory_flat_and_others_served() -> Result
             notice("the slow connections test was NOT run: Kafka allocates what a frame declares, and dies of it");
             return Ok(());
         }
-        let count = usize::try_from(setting("WHERRY_SLOW_CONNECTIONS", 10_000))?;
+        let count = usize::try_from(setting("WHERRY_SLOW_CONNECTIONS", 10_000)?)?;
         serves(server, "before")?;
         let before = server.resident_kib()?;
         let mut slow = Vec::new();
@@ -217,8 +217,8 @@ fn throw(server: &Server, bytes: &[u8]) -> Result<()> {
 #[test]
 fn hostile_bytes_neither_end_the_node_nor_grow_it() -> Result<()> {
     each(|server| {
-        let seed = setting("WHERRY_SEED", u64::from(std::process::id()));
-        let rounds = setting("WHERRY_HOSTILE_ROUNDS", 1500);
+        let seed = setting("WHERRY_SEED", u64::from(std::process::id()))?;
+        let rounds = setting("WHERRY_HOSTILE_ROUNDS", 1500)?;
         let mut random = Random::new(seed);
         serves(server, "before-hostility")?;
         let pid = server.pid()?;

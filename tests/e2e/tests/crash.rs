@@ -20,8 +20,8 @@ const RATE: u64 = 3000;
 fn no_acknowledged_record_is_lost_when_the_node_is_killed() -> Result<()> {
     ensure("all")?;
     for kind in Kind::chosen() {
-        let seed = setting("WHERRY_SEED", u64::from(std::process::id()));
-        let rounds = setting("WHERRY_CRASH_ROUNDS", 10);
+        let seed = setting("WHERRY_SEED", u64::from(std::process::id()))?;
+        let rounds = setting("WHERRY_CRASH_ROUNDS", 10)?;
         crash(kind, rounds, seed).with_context(|| format!("{kind:?}, WHERRY_SEED={seed}"))?;
     }
     Ok(())

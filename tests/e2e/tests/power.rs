@@ -21,8 +21,8 @@ fn no_acknowledged_record_is_lost_when_the_power_fails() -> Result<()> {
     ensure("all")?;
     for kind in Kind::chosen() {
         let Some(fs) = LoopFs::mount_new(MIB, "the power failure test")? else { return Ok(()) };
-        let seed = setting("WHERRY_SEED", u64::from(std::process::id()));
-        let rounds = setting("WHERRY_POWER_ROUNDS", 5);
+        let seed = setting("WHERRY_SEED", u64::from(std::process::id()))?;
+        let rounds = setting("WHERRY_POWER_ROUNDS", 5)?;
         power(kind, &fs, rounds, seed).with_context(|| format!("{kind:?}, WHERRY_SEED={seed}"))?;
     }
     Ok(())
