@@ -63,6 +63,20 @@ const GROW_WRITES: u64 = 4;
 const GROW_PART: u64 = 4;
 const GROW_MAX: u64 = 16 << 20;
 
+#[derive(Debug, Default)]
+struct Space {
+    /// What may be taken before the next look at free space, in bytes.
+    left: u64,
+    taken: u64,
+}
+
+impl Space {
+    fn take(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+        self.taken += bytes;
+    }
+}
+
 #[derive(Debug)]
 enum Handle {
     Opening(Vec<(Token, Access)>),
@@ -94,13 +108,22 @@ struct Slot {
 }
 
 impl Slot {
-    /// Submits an operation on the open file, or keeps it until there is space for it.
-    fn start<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops, key: SegmentKey, token: Token, access: Access) {
+    /// Submits an operation on the open file, or keeps it until there is space for it, out of `space`.
+    fn start<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        ops: &mut Ops,
+        key: SegmentKey,
+        space: &mut Space,
+        (token, access): (Token, Access),
+    ) {
         let end = access.end();
+        let taken = access.grown_len().saturating_sub(self.len);
         match &mut self.handle {
             Handle::Growing(_, waiting) if end > self.len => waiting.push((token, access)),
             // A file's first write makes it longer than nothing: many files never see a second.
-            Handle::Open(file) if end > self.len && self.len > 0 => {
+            Handle::Open(file) if end > self.len && self.len > 0 && taken <= space.left => {
+                space.take(taken);
                 let (file, len) = (*file, access.grown_len());
                 self.handle = Handle::Growing(file, vec![(token, access)]);
                 disk.submit(ops.add(Pending::Grown { key, len }), Op::Grow { file, len });
@@ -121,13 +144,24 @@ pub(crate) struct Files {
     limit: usize,
     clock: u64,
     dirty: usize,
+    space: Space,
     /// Candidates for closing, least recently used first; stale entries are skipped.
     idle: VecDeque<(SegmentKey, u64)>,
 }
 
 impl Files {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { slots: HashMap::default(), limit, clock: 0, dirty: 0, idle: VecDeque::new() }
+        Self { slots: HashMap::default(), limit, clock: 0, dirty: 0, space: Space::default(), idle: VecDeque::new() }
+    }
+
+    /// How many bytes files may take ahead of their writes from now on.
+    pub(crate) fn may_take(&mut self, bytes: u64) {
+        self.space.left = bytes;
+    }
+
+    /// Bytes that files took ahead of their writes since the engine was opened.
+    pub(crate) fn taken_ahead(&self) -> u64 {
+        self.space.taken
     }
 
     /// Open and opening files.
@@ -160,7 +194,7 @@ impl Files {
         slot.used = used;
         match &mut slot.handle {
             Handle::Opening(waiting) => waiting.push((token, access)),
-            Handle::Open(_) | Handle::Growing(..) => slot.start(disk, ops, key, token, access),
+            Handle::Open(_) | Handle::Growing(..) => slot.start(disk, ops, key, &mut self.space, (token, access)),
         }
         if opening {
             let mode = if create { OpenMode::Create } else { OpenMode::Write };
@@ -184,8 +218,8 @@ impl Files {
             Ok(Done::Opened(file, len)) => {
                 slot.handle = Handle::Open(file);
                 slot.len = len;
-                for (token, access) in waiting {
-                    slot.start(disk, ops, key, token, access);
+                for waiting in waiting {
+                    slot.start(disk, ops, key, &mut self.space, waiting);
                 }
                 return None;
             }

@@ -70,9 +70,10 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Space that appends and the journal's files take, counted from when the engine was opened.
+    /// Space that appends, the journal's files and what segments take ahead need, from when the engine was opened. What
+    /// was taken ahead counts again when it is filled; the next look at the disk puts that right.
     fn taken_bytes(&self) -> u64 {
-        with_chunks(self.stats.appended_bytes) + self.journal.made_bytes()
+        with_chunks(self.stats.appended_bytes) + self.journal.made_bytes() + self.files.taken_ahead()
     }
 
     fn taken_since_look(&self) -> u64 {
@@ -99,6 +100,7 @@ impl<D: Disk> Engine<D> {
         self.house.budget = Some(budget);
         self.house.taken_at_look = self.taken_bytes();
         self.journal.may_make(budget / 2 / self.config.journal_file_bytes);
+        self.files.may_take(budget / 4);
         self.house.flush_blocked = free < reserve / 8;
         let full = if self.house.full { free < reserve + reserve / 4 } else { free < reserve };
         if full != self.house.full {

@@ -116,6 +116,30 @@ fn truncated_records_are_gone_and_offsets_go_on_from_there() {
     assert_eq!(rig.observed(), rig.model());
 }
 
+/// Files grow ahead of their writes; not for a first write, and not into what is kept free.
+#[test]
+fn segments_take_space_ahead_where_there_is_plenty() {
+    let taken_ahead = |capacity: u64, reserve_bytes: u64, logs: u128, batches: u64| {
+        let mut rig = Rig::new(1, EngineConfig { reserve_bytes, ..small() });
+        rig.engine.disk_mut().set_capacity(capacity);
+        rig.until("space is known", |r| r.now.monotonic_ns > 100_000_000);
+        for log in 1..=logs {
+            rig.create(log_id(log));
+        }
+        for n in 0..batches {
+            let ticket = rig.append(log_id(1 + u128::from(n) % logs), &[n], 1, 1500).unwrap();
+            rig.until_durable(ticket);
+        }
+        assert_eq!(rig.observed(), rig.model());
+        assert!(rig.engine.stats().flushes > 0);
+        rig.engine.files.taken_ahead()
+    };
+    let plenty = taken_ahead(1 << 30, 64 << 10, 1, 60);
+    assert_eq!(taken_ahead(1 << 30, 64 << 10, 40, 40), 0, "one write to each log");
+    let scarce = taken_ahead(740 << 10, 384 << 10, 1, 60);
+    assert!(scarce < plenty, "{scarce} bytes where little is free, {plenty} elsewhere");
+}
+
 #[test]
 fn a_retry_is_answered_with_the_original_offset_also_after_a_restart() {
     let mut rig = Rig::new(7, small());
