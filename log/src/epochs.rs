@@ -50,6 +50,13 @@ impl Epochs {
         Some((*epoch, end))
     }
 
+    /// The epoch of the batch that holds this offset, or of the next one where a gap is.
+    #[must_use]
+    pub fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.starts.partition_point(|(_, start)| *start <= offset);
+        self.starts.get(after.saturating_sub(1)).map(|(epoch, _)| *epoch)
+    }
+
     /// Epochs and their starts, ascending.
     #[must_use]
     pub fn entries(&self) -> &[(LeaderEpoch, Offset)] {
@@ -84,6 +91,16 @@ mod tests {
         assert_eq!(end(3), Some((3, 20)));
         assert_eq!(end(5), Some((5, 30)));
         assert_eq!(end(9), Some((5, 30)));
+    }
+
+    #[test]
+    fn an_offset_has_the_epoch_of_its_batch() {
+        let mut e = epochs();
+        let at = |e: &Epochs, offset| e.at(Offset(offset)).map(|epoch| epoch.0);
+        assert_eq!([0, 9, 10, 19, 20, 99].map(|o| at(&e, o)), [1, 1, 3, 3, 5, 5].map(Some));
+        e.advance_start(Offset(15));
+        assert_eq!(at(&e, 15), Some(3));
+        assert_eq!(at(&Epochs::default(), 0), None);
     }
 
     #[test]

@@ -187,6 +187,10 @@ pub struct LogStats {
     pub open_files: Gauge,
     /// Logs now.
     pub logs: Gauge,
+    /// Size of the file system in bytes; 0 before it was first asked.
+    pub disk_total_bytes: Gauge,
+    /// What was free on it when it was last asked, in bytes.
+    pub disk_free_bytes: Gauge,
 }
 
 impl LogStats {
@@ -207,6 +211,8 @@ impl LogStats {
         self.journal_files.set(engine.journal_files);
         self.open_files.set(engine.open_files);
         self.logs.set(engine.logs);
+        self.disk_total_bytes.set(engine.disk_total_bytes);
+        self.disk_free_bytes.set(engine.disk_free_bytes);
     }
 }
 

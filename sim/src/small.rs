@@ -93,6 +93,10 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
         self.inner.epoch_end(id, epoch)
     }
 
+    fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
+        self.inner.epoch_at(id, offset)
+    }
+
     fn logs(&self) -> Vec<LogId> {
         self.inner.logs()
     }

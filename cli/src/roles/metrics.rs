@@ -77,6 +77,8 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("tail_bytes", "Memory of recent batches", &log.tail_bytes),
         ("journal_files", "Journal files in use", &log.journal_files),
         ("segment_files_open", "Segment files open", &log.open_files),
+        ("disk_total_bytes", "Size of the data directory's file system", &log.disk_total_bytes),
+        ("disk_free_bytes", "Free on it when it was last asked", &log.disk_free_bytes),
     ];
     for (name, help, gauge) in gauges {
         text.head(name, "gauge", help);

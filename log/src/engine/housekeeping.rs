@@ -90,7 +90,8 @@ impl<D: Disk> Engine<D> {
 
     pub(super) fn space_known(&mut self, result: &Result<Done, DiskError>) {
         self.house.asking = false;
-        let Ok(Done::Space { free, .. }) = *result else { return };
+        let Ok(Done::Space { free, total }) = *result else { return };
+        (self.stats.disk_free_bytes, self.stats.disk_total_bytes) = (free, total);
         let reserve = self.config.reserve_bytes;
         // What is in memory and the journal only will need room as well, and so does what is left of the journal's files.
         let unwritten = self.logs.iter().map(|(_, log)| log.unwritten_bytes as u64).filter(|bytes| *bytes > 0);

@@ -109,6 +109,10 @@ pub struct EngineStats {
     pub open_files: u64,
     /// Logs.
     pub logs: u64,
+    /// Size of the file system, and what was free when it was last asked, bytes; 0 before the first answer.
+    pub disk_total_bytes: u64,
+    /// See `disk_total_bytes`.
+    pub disk_free_bytes: u64,
 }
 
 /// Memory of one frame, freed when every log's part of it is in segments.
@@ -210,6 +214,12 @@ impl<D: Disk> Engine<D> {
     pub fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let log = self.logs.get(*self.by_id.get(&id)?)?;
         log.epochs.end_of(epoch, log.log_end)
+    }
+
+    /// The leader epoch of the batch at an offset.
+    #[must_use]
+    pub fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
+        self.logs.get(*self.by_id.get(&id)?)?.epochs.at(offset)
     }
 
     /// The logs that exist, sorted: whatever is done with them is done in the same order every time.

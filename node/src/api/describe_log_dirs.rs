@@ -13,10 +13,13 @@ use wherry_wire::types::LogId;
 
 /// Answers for the topics named, or for all.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeLogDirsRequest) -> Outcome {
+    let stats = core.store.stats();
+    // -1 is the protocol's "not known".
+    let bytes = |n: u64| if stats.disk_total_bytes == 0 { -1 } else { i64::try_from(n).unwrap_or(i64::MAX) };
     let mut result = DescribeLogDirsResult::default()
         .with_log_dir(StrBytes::from_string(core.config.data_dir.display().to_string()))
-        .with_total_bytes(-1)
-        .with_usable_bytes(-1);
+        .with_total_bytes(bytes(stats.disk_total_bytes))
+        .with_usable_bytes(bytes(stats.disk_free_bytes));
     result.topics = match &request.topics {
         None => core.meta.topics_from("").map(|topic| describe(core, topic, 0..topic.partitions)).collect(),
         // An answer per partition that is named: it grows no faster than the request.

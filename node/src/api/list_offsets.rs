@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
-use wherry_wire::types::Offset;
+use wherry_wire::types::{LogId, Offset};
 
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
@@ -33,6 +33,7 @@ struct Op {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     op: usize,
+    log: LogId,
     topic: usize,
     partition: usize,
 }
@@ -53,7 +54,7 @@ impl Lookups {
 enum Found {
     Ready(Offset, i64, i32),
     Nothing,
-    Pending(ReadToken),
+    Pending(ReadToken, LogId),
 }
 
 /// Answers, or starts what needs the disk.
@@ -70,7 +71,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListO
             match found {
                 Ok(Found::Ready(offset, timestamp, epoch)) => set(&mut one, ctx, Ok(Some((offset, timestamp, epoch)))),
                 Ok(Found::Nothing) => {}
-                Ok(Found::Pending(token)) => waiting.push((token, t, p)),
+                Ok(Found::Pending(token, log)) => waiting.push((token, log, t, p)),
                 Err(error) => set(&mut one, ctx, Err(error)),
             }
             result.partitions.push(one);
@@ -81,8 +82,8 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListO
         return ctx.reply(&response);
     }
     let op = core.lookups.ops.insert(Op { ctx: ctx.clone(), response, outstanding: waiting.len() });
-    for (token, topic, partition) in waiting {
-        core.lookups.tokens.insert(token, Place { op, topic, partition });
+    for (token, log, topic, partition) in waiting {
+        core.lookups.tokens.insert(token, Place { op, log, topic, partition });
     }
     Outcome::Later
 }
@@ -94,9 +95,10 @@ pub(crate) fn lookup_done<S: LogStore>(
     result: Result<Option<(Offset, i64)>, LogError>,
 ) {
     let Some(place) = core.lookups.tokens.remove(&token) else { return };
+    let found =
+        result.map(|found| found.map(|(offset, timestamp)| (offset, timestamp, epoch_at(core, place.log, offset))));
     let Some(op) = core.lookups.ops.get_mut(place.op) else { return };
     if let Some(one) = op.response.topics.get_mut(place.topic).and_then(|t| t.partitions.get_mut(place.partition)) {
-        let found = result.map(|found| found.map(|(offset, timestamp)| (offset, timestamp, -1)));
         set(one, &op.ctx, found.map_err(|error| ApiError::from(&error)));
     }
     op.outstanding = op.outstanding.saturating_sub(1);
@@ -138,19 +140,32 @@ fn find<S: LogStore>(
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
     match timestamp {
         LATEST => Ok(Found::Ready(info.durable_end, -1, epoch.0)),
-        EARLIEST | EARLIEST_LOCAL => Ok(Found::Ready(info.log_start, -1, -1)),
+        EARLIEST | EARLIEST_LOCAL => Ok(Found::Ready(info.log_start, -1, epoch_at(core, log, info.log_start))),
         LATEST_TIERED => Ok(Found::Nothing),
-        MAX_TIMESTAMP => by_lookup(core.store.find_max_timestamp(log)),
-        0.. => by_lookup(core.store.find_offset_by_time(log, timestamp)),
+        MAX_TIMESTAMP => {
+            let lookup = core.store.find_max_timestamp(log);
+            by_lookup(core, log, lookup)
+        }
+        0.. => {
+            let lookup = core.store.find_offset_by_time(log, timestamp);
+            by_lookup(core, log, lookup)
+        }
         _ => Err(ResponseError::InvalidRequest.into()),
     }
 }
 
-fn by_lookup(lookup: Result<Lookup, LogError>) -> Result<Found, ApiError> {
+/// -1 where the log has no batch at the offset.
+fn epoch_at<S: LogStore>(core: &Core<S>, log: LogId, offset: Offset) -> i32 {
+    core.store.epoch_at(log, offset).map_or(-1, |epoch| epoch.0)
+}
+
+fn by_lookup<S: LogStore>(core: &Core<S>, log: LogId, lookup: Result<Lookup, LogError>) -> Result<Found, ApiError> {
     match lookup {
-        Ok(Lookup::Ready(Some((offset, timestamp)))) => Ok(Found::Ready(offset, timestamp, -1)),
+        Ok(Lookup::Ready(Some((offset, timestamp)))) => {
+            Ok(Found::Ready(offset, timestamp, epoch_at(core, log, offset)))
+        }
         Ok(Lookup::Ready(None)) => Ok(Found::Nothing),
-        Ok(Lookup::Pending(token)) => Ok(Found::Pending(token)),
+        Ok(Lookup::Pending(token)) => Ok(Found::Pending(token, log)),
         Err(error) => Err(ApiError::from(&error)),
     }
 }

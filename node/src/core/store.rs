@@ -87,6 +87,9 @@ pub trait LogStore {
     /// The largest epoch not above `epoch` that has records, and where it ends.
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)>;
 
+    /// The epoch of the batch at an offset.
+    fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch>;
+
     /// All logs that exist.
     fn logs(&self) -> Vec<LogId>;
 
@@ -167,6 +170,10 @@ impl<D: Disk> LogStore for Engine<D> {
 
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         Engine::epoch_end(self, id, epoch)
+    }
+
+    fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
+        Engine::epoch_at(self, id, offset)
     }
 
     fn logs(&self) -> Vec<LogId> {

@@ -279,6 +279,11 @@ impl LogStore for MemStore {
         Some((last.0.leader_epoch, last.0.next_offset()))
     }
 
+    fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
+        let batches = &self.logs.get(&id)?.batches;
+        batches.iter().find(|(h, _)| h.next_offset() > offset).map(|(h, _)| h.leader_epoch)
+    }
+
     fn logs(&self) -> Vec<LogId> {
         self.logs.keys().copied().collect()
     }
@@ -312,7 +317,8 @@ impl LogStore for MemStore {
     }
 
     fn stats(&self) -> EngineStats {
-        EngineStats { batches: self.ticket, ..EngineStats::default() }
+        let space = EngineStats { disk_total_bytes: 1000, disk_free_bytes: 400, ..EngineStats::default() };
+        EngineStats { batches: self.ticket, ..space }
     }
 
     fn close(&mut self, now: Now) -> Result<(), LogError> {

@@ -314,7 +314,10 @@ fn log_dirs() {
     node.produce(conn, "t", batch(&["a"]));
     for version in 1..=4 {
         let response = node.ask(conn, version, &DescribeLogDirsRequest::default().with_topics(None));
-        let partitions = &response.results[0].topics[0].partitions;
+        let directory = &response.results[0];
+        let space = if version >= 4 { (1000, 400) } else { (-1, -1) };
+        assert_eq!((directory.total_bytes, directory.usable_bytes), space, "version {version}");
+        let partitions = &directory.topics[0].partitions;
         assert_eq!(partitions.len(), 2);
         assert_eq!(partitions[0].partition_size, i64::try_from(batch(&["a"]).len()).unwrap());
     }
@@ -343,6 +346,13 @@ fn offsets_at_the_ends_and_by_time() {
         assert_eq!(at(&mut node, 0, version), (0, WALL_MS));
     }
     assert_eq!(at(&mut node, -3, 7), (2, WALL_MS + 20));
+    let epoch = |node: &mut Node, timestamp, version| {
+        node.ask(conn, version, &list_offsets("t", timestamp)).topics[0].partitions[0].leader_epoch
+    };
+    for timestamp in [-1, -2, WALL_MS + 5, -3] {
+        assert_eq!(epoch(&mut node, timestamp, 7), 0, "{timestamp}");
+    }
+    assert_eq!(epoch(&mut node, WALL_MS + 21, 7), -1, "nothing found");
     assert_eq!(at(&mut node, -4, 8), (0, -1));
     assert_eq!(at(&mut node, -5, 9), (-1, -1));
     let wrong = node.ask(conn, 7, &list_offsets("t", -77));
