@@ -108,7 +108,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// Submits an operation on the open file, or keeps it until there is space for it, out of `space`.
+    /// Submits an operation, or keeps it until the file is open and there is space for it, out of `space`.
     fn start<D: Disk>(
         &mut self,
         disk: &mut D,
@@ -192,10 +192,7 @@ impl Files {
         });
         slot.pins += 1;
         slot.used = used;
-        match &mut slot.handle {
-            Handle::Opening(waiting) => waiting.push((token, access)),
-            Handle::Open(_) | Handle::Growing(..) => slot.start(disk, ops, key, &mut self.space, (token, access)),
-        }
+        slot.start(disk, ops, key, &mut self.space, (token, access));
         if opening {
             let mode = if create { OpenMode::Create } else { OpenMode::Write };
             disk.submit(ops.add(Pending::Opened { key }), Op::Open { path: key.path(), mode });

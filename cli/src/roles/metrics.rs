@@ -34,10 +34,7 @@ fn counters(text: &mut Text, stats: &NodeStats) {
         ("fetched_bytes", "Bytes of batches sent to consumers", &stats.bytes_fetched),
         ("produce_stalls", "Produce requests held back because the disk can't keep up", &stats.produce_stalls),
     ];
-    for (name, help, counter) in counters {
-        text.head(name, "counter", help);
-        text.sample(&format!("{name}_total"), "", counter.get());
-    }
+    text.counters(counters.map(|(name, help, counter)| (name, help, counter.get())));
 }
 
 fn gauges(text: &mut Text, stats: &NodeStats) {
@@ -51,10 +48,7 @@ fn gauges(text: &mut Text, stats: &NodeStats) {
         ("disk_full", "1 while the disk is too full to append", &stats.disk_full),
         ("ready", "1 once the node serves", &stats.ready),
     ];
-    for (name, help, gauge) in gauges {
-        text.head(name, "gauge", help);
-        text.sample(name, "", gauge.get());
-    }
+    text.gauges(gauges.map(|(name, help, gauge)| (name, help, gauge.get())));
 }
 
 fn engine(text: &mut Text, log: &LogStats) {
@@ -69,10 +63,7 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("cold_reads", "Reads served from segments", &log.cold_reads),
         ("cold_read_bytes", "Bytes read from segments", &log.cold_bytes),
     ];
-    for (name, help, counter) in counters {
-        text.head(name, "counter", help);
-        text.sample(&format!("{name}_total"), "", counter.get());
-    }
+    text.counters(counters.map(|(name, help, counter)| (name, help, counter.get())));
     let gauges = [
         ("tail_bytes", "Memory of recent batches", &log.tail_bytes),
         ("journal_files", "Journal files in use", &log.journal_files),
@@ -80,10 +71,7 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("disk_total_bytes", "Size of the data directory's file system", &log.disk_total_bytes),
         ("disk_free_bytes", "Free on it when it was last asked", &log.disk_free_bytes),
     ];
-    for (name, help, gauge) in gauges {
-        text.head(name, "gauge", help);
-        text.sample(name, "", gauge.get());
-    }
+    text.gauges(gauges.map(|(name, help, gauge)| (name, help, gauge.get())));
 }
 
 fn apis(text: &mut Text, stats: &NodeStats) {
@@ -117,6 +105,22 @@ impl Text {
 
     fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "wherry_node_{name}{labels} {value}");
+    }
+
+    /// Names, help texts and values.
+    fn counters<const N: usize>(&mut self, counters: [(&str, &str, u64); N]) {
+        for (name, help, value) in counters {
+            self.head(name, "counter", help);
+            self.sample(&format!("{name}_total"), "", value);
+        }
+    }
+
+    /// As `counters`.
+    fn gauges<const N: usize>(&mut self, gauges: [(&str, &str, u64); N]) {
+        for (name, help, value) in gauges {
+            self.head(name, "gauge", help);
+            self.sample(name, "", value);
+        }
     }
 
     fn seconds(&mut self, name: &str, help: &str, histogram: &Histogram) {

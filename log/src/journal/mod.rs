@@ -467,7 +467,7 @@ impl Journal {
         !self.blocked && !self.files.iter().any(|f| matches!(f.state, FileState::Free | FileState::Making))
     }
 
-    /// A checkpoint waits for frames that wait for a file that the checkpoint would free: one file more than there may be.
+    /// A checkpoint waits for frames that wait for a file that the checkpoint would free: a file more than there may be.
     pub(crate) fn break_stall<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops) {
         if self.stalled && self.lacks_spare() {
             self.make_file(disk, ops);
