@@ -4,12 +4,15 @@
  *   wherry-load consume -b HOST:PORT -t PREFIX [-T topics] [-P partitions] -n msgs
  *   wherry-load e2e     -b HOST:PORT -t TOPIC  [-P partitions] -r rate -d secs [-s size]
  *   wherry-load lone    -b HOST:PORT -t TOPIC  -n msgs [-s size]       one message at a time, each awaited
+ *   wherry-load steady  -b HOST:PORT -t TOPIC  [-P partitions] [-S stride] -r rate [-s size]   watches for gaps
  *   wherry-load delete  -b HOST:PORT -t PREFIX [-T topics]                                        deletes topics
- *   wherry-load topics  -b HOST:PORT -t PREFIX [-T topics] [-P partitions] [-X topic.KEY=VALUE]   creates topics
+ *   wherry-load topics  -b HOST:PORT -t PREFIX [-T topics] [-P partitions] [-R replicas] [-X topic.KEY=VALUE]   creates topics
  *
  * Common: [-a acks] [-z codec] [-l linger_ms] [-B batch_bytes] [-F file_of_payload_lines] [-q queue_messages]
  *         [-w warm_up_secs] [-X librdkafka.key=value]...
  * Topics are PREFIX when there is one, else PREFIX-0 .. PREFIX-(T-1); messages go round robin over them.
+ * steady produces, idempotent, to every STRIDE-th partition until its input ends; it answers lines of its input: `age` with the
+ * longest time that a partition has waited for an acknowledgement, `take` with the longest gaps since the last `take`.
  * Prints one line of JSON. With -r the load is open-loop: the latency clock starts at the planned send time, so a
  * stalled broker is charged for the messages that could not be sent.
  */
@@ -35,13 +38,14 @@
 
 static struct {
   const char *brokers, *topic, *acks, *codec, *linger, *batch, *payload_file, *queue;
-  int topics, partitions, size;
+  int topics, partitions, size, replicas, stride;
   long count;
   double seconds, rate, warm_up;
   char *extra_key[MAX_EXTRA], *extra_value[MAX_EXTRA];
   int extras;
 } opt = {.brokers = "127.0.0.1:9092", .topic = "bench", .acks = "all", .codec = "none", .linger = "5",
-         .batch = "131072", .queue = "200000", .topics = 1, .partitions = 1, .size = 1024};
+         .batch = "131072", .queue = "200000", .topics = 1, .partitions = 1, .size = 1024, .replicas = 1,
+         .stride = 1};
 
 /* ---- time, histogram, CPU ---- */
 
@@ -445,6 +449,77 @@ static int e2e(void) {
   return finish(received >= wanted ? 0 : 1);
 }
 
+/* ---- steady: the longest time between two acknowledgements of each partition ---- */
+
+typedef struct { _Atomic uint64_t last, gap; } watched;
+static watched *watch;
+
+static void on_steady_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque) {
+  (void)rk;
+  (void)opaque;
+  if (m->err) {
+    if (atomic_fetch_add(&failed, 1) < 5) fprintf(stderr, "delivery: %s\n", rd_kafka_err2str(m->err));
+    return;
+  }
+  watched *w = &watch[m->partition];
+  uint64_t now = now_ns(), gap = now - w->last;
+  if (gap > w->gap) w->gap = gap;
+  w->last = now;
+  atomic_fetch_add(&acked, 1);
+}
+
+static void *steady_send(void *topic) {
+  int sent = (opt.partitions + opt.stride - 1) / opt.stride;
+  for (long i = 0; !stop; i++) {
+    uint64_t at = started + (uint64_t)((double)i * 1e9 / opt.rate);
+    pace(at);
+    if (send_one(topic, (int)(i % sent) * opt.stride, payload, (size_t)opt.size, at, 0)) break;
+  }
+  return NULL;
+}
+
+static void print_age(void) {
+  uint64_t now = now_ns(), oldest = now;
+  for (int p = 0; p < opt.partitions; p += opt.stride) oldest = watch[p].last < oldest ? watch[p].last : oldest;
+  printf("{\"age_ms\":%.3f}\n", (double)(now - oldest) / 1e6);
+}
+
+static void print_gaps(void) {
+  uint64_t now = now_ns();
+  printf("{\"gaps_ms\":[");
+  for (int p = 0; p < opt.partitions; p += opt.stride) {
+    uint64_t gap = atomic_exchange(&watch[p].gap, 0), last = watch[p].last;
+    if (now > last && now - last > gap) gap = now - last;
+    printf("%s[%d,%.3f]", p ? "," : "", p, (double)gap / 1e6);
+  }
+  printf("],\"acked\":%ld,\"errors\":%ld}\n", atomic_exchange(&acked, 0), atomic_exchange(&failed, 0));
+}
+
+static int steady(void) {
+  load_payloads();
+  watch = calloc((size_t)opt.partitions, sizeof *watch);
+  rd_kafka_conf_t *conf = rd_kafka_conf_new();
+  set(conf, "enable.idempotence", "true");
+  set(conf, "acks", "all");
+  set(conf, "linger.ms", opt.linger);
+  rd_kafka_conf_set_dr_msg_cb(conf, on_steady_delivery);
+  rd_kafka_t *rk = open_handle(RD_KAFKA_PRODUCER, conf);
+  rd_kafka_topic_t *topic = rd_kafka_topic_new(rk, opt.topic, NULL);
+  await_metadata(rk, topic);
+  started = now_ns();
+  for (int p = 0; p < opt.partitions; p++) watch[p].last = started;
+  pthread_t poller, sender;
+  pthread_create(&poller, NULL, poll_loop, rk);
+  pthread_create(&sender, NULL, steady_send, topic);
+  char line[64];
+  while (fgets(line, sizeof line, stdin)) {
+    if (!strncmp(line, "age", 3)) print_age();
+    else print_gaps();
+    fflush(stdout);
+  }
+  return finish(0);
+}
+
 /* ---- topics ---- */
 
 #define TOPICS_PER_REQUEST 500
@@ -467,7 +542,7 @@ static long create_range(rd_kafka_t *rk, rd_kafka_queue_t *queue, int from, int 
   char name[256], error[256];
   for (int i = from; i < to; i++) {
     name_topic(name, sizeof name, i);
-    new[i - from] = rd_kafka_NewTopic_new(name, opt.partitions, 1, error, sizeof error);
+    new[i - from] = rd_kafka_NewTopic_new(name, opt.partitions, opt.replicas, error, sizeof error);
     for (int x = 0; x < opt.extras; x++)
       if (!strncmp(opt.extra_key[x], "topic.", 6))
         rd_kafka_NewTopic_set_config(new[i - from], opt.extra_key[x] + 6, opt.extra_value[x]);
@@ -559,11 +634,13 @@ static void add_extra(char *pair) {
 static void parse(int argc, char **argv) {
   int o;
   optind = 2;
-  while ((o = getopt(argc, argv, "b:t:T:P:s:n:d:r:a:z:l:B:F:q:w:X:")) != -1) switch (o) {
+  while ((o = getopt(argc, argv, "b:t:T:P:R:S:s:n:d:r:a:z:l:B:F:q:w:X:")) != -1) switch (o) {
     case 'b': opt.brokers = optarg; break;
     case 't': opt.topic = optarg; break;
     case 'T': opt.topics = atoi(optarg); break;
     case 'P': opt.partitions = atoi(optarg); break;
+    case 'R': opt.replicas = atoi(optarg); break;
+    case 'S': opt.stride = atoi(optarg); break;
     case 's': opt.size = atoi(optarg); break;
     case 'n': opt.count = atol(optarg); break;
     case 'd': opt.seconds = atof(optarg); break;
@@ -578,18 +655,18 @@ static void parse(int argc, char **argv) {
     case 'X': add_extra(optarg); break;
     default: exit(2);
     }
-  if (opt.topics < 1 || opt.partitions < 1 || opt.size < 8) { fprintf(stderr, "bad -T, -P or -s\n"); exit(2); }
+  if (opt.topics < 1 || opt.partitions < 1 || opt.size < 8 || opt.stride < 1) { fprintf(stderr, "bad -T, -P, -S or -s\n"); exit(2); }
 }
 
 int main(int argc, char **argv) {
   static const struct { const char *name; int (*run)(void); } modes[] = {
-      {"produce", produce}, {"consume", consume}, {"e2e", e2e}, {"lone", lone}, {"topics", topics},
+      {"produce", produce}, {"consume", consume}, {"e2e", e2e}, {"lone", lone}, {"steady", steady}, {"topics", topics},
       {"delete", delete}};
   if (argc >= 2) {
     parse(argc, argv);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
       if (!strcmp(argv[1], modes[i].name)) return modes[i].run();
   }
-  fprintf(stderr, "usage: wherry-load produce|consume|e2e|lone|topics|delete ... (librdkafka %s)\n", rd_kafka_version_str());
+  fprintf(stderr, "usage: wherry-load produce|consume|e2e|lone|steady|topics|delete ... (librdkafka %s)\n", rd_kafka_version_str());
   return 2;
 }

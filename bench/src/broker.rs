@@ -12,10 +12,13 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
+use crate::kafka;
 use crate::setup::Setup;
 
 /// How long a broker may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How a cluster of Wherry's nodes is called.
+const CLUSTER_ID: &str = "bench";
 
 /// What is measured side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -51,6 +54,35 @@ pub struct Usage {
     pub fds: u64,
 }
 
+/// A broker's place among those of its cluster.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its id: where it is in the lists below.
+    pub id: usize,
+    /// Where each listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where each takes part in Kafka's quorum; Wherry's nodes do that where they listen.
+    pub quorum: Vec<SocketAddr>,
+}
+
+impl Place {
+    /// The places of a cluster of so many.
+    pub fn of(brokers: usize) -> Result<Vec<Place>> {
+        let addresses = || (0..brokers).map(|_| free_address()).collect::<Result<Vec<_>>>();
+        let (listen, quorum) = (addresses()?, addresses()?);
+        Ok((0..brokers).map(|id| Place { id, listen: listen.clone(), quorum: quorum.clone() }).collect())
+    }
+
+    fn alone(&self) -> bool {
+        self.listen.len() == 1
+    }
+
+    fn voters(&self) -> String {
+        let voters: Vec<String> = self.listen.iter().enumerate().map(|(i, a)| format!("{i}@{a}")).collect();
+        voters.join(",")
+    }
+}
+
 /// A broker under test; killed when dropped, or when this process ends in any way.
 #[derive(Debug)]
 pub struct Broker {
@@ -58,6 +90,7 @@ pub struct Broker {
     pub kind: Kind,
     /// Where it listens.
     pub addr: SocketAddr,
+    place: Place,
     data: PathBuf,
     log: PathBuf,
     record_bytes: usize,
@@ -65,19 +98,35 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker with an empty data directory, not started. `record_bytes`: what the null node's records carry.
+    /// A broker of its own with an empty data directory, not started. `record_bytes`: what the null node's records carry.
     pub fn new(setup: &Setup, kind: Kind, record_bytes: usize) -> Result<Broker> {
-        let root = setup.data.join(kind.name());
-        match std::fs::remove_dir_all(&root) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(root.display().to_string()),
-            _ => std::fs::create_dir_all(&root)?,
-        }
-        let addr = free_address()?;
-        let broker = Broker { kind, addr, data: root.join("data"), log: root.join("log"), record_bytes, child: None };
+        let place = Place::of(1)?.pop().context("no place")?;
+        let mut broker = Broker::member(setup, kind, place)?;
+        broker.record_bytes = record_bytes;
+        Ok(broker)
+    }
+
+    /// A broker of a cluster with an empty data directory, not started.
+    pub fn member(setup: &Setup, kind: Kind, place: Place) -> Result<Broker> {
+        let name = if place.alone() { kind.name().to_owned() } else { format!("{}-{}", kind.name(), place.id) };
+        let root = setup.data.join(name);
+        remove(&root)?;
+        std::fs::create_dir_all(&root)?;
+        let (addr, data, log) = (place.listen[place.id], root.join("data"), root.join("log"));
+        let broker = Broker { kind, addr, place, data, log, record_bytes: 1024, child: None };
         if kind == Kind::Kafka {
-            broker.format_kafka(setup)?;
+            let place = &broker.place;
+            let text = kafka::properties(place.id, &place.listen, &place.quorum, &broker.data);
+            std::fs::write(broker.properties(), text)?;
+            kafka::format(setup, &broker.properties())?;
         }
         Ok(broker)
+    }
+
+    /// Ends it at once and removes what it wrote.
+    pub fn discard(mut self) -> Result<()> {
+        self.end(Signal::KILL)?;
+        self.data.parent().map_or(Ok(()), remove)
     }
 
     /// Starts it and waits until it answers.
@@ -101,18 +150,14 @@ impl Broker {
 
     fn arguments(&self, setup: &Setup, command: &mut Command) -> Result<()> {
         match self.kind {
-            Kind::Kafka => {
-                let heap = &setup.kafka_heap;
-                command.args(["java", "-server", &format!("-Xmx{heap}"), &format!("-Xms{heap}")]);
-                // What kafka-server-start.sh passes.
-                command.args("-XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35".split(' '));
-                command.args("-XX:+ExplicitGCInvokesConcurrent -XX:MaxInlineLevel=15".split(' '));
-                command.args(["-Djava.awt.headless=true", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
-                command.arg(setup.kafka_jars()).arg("kafka.Kafka").arg(self.properties());
-            }
+            Kind::Kafka => kafka::server(setup, &self.properties(), command),
             Kind::Wherry => {
                 command.arg(setup.wherry()?).args(["node", "--listen", &self.addr.to_string(), "--data"]);
                 command.arg(&self.data).args(&setup.wherry_args);
+                if !self.place.alone() {
+                    command.args(["--node-id", &self.place.id.to_string(), "--cluster-id", CLUSTER_ID]);
+                    command.args(["--voters", &self.place.voters()]);
+                }
             }
             Kind::Null => {
                 command.arg(std::env::current_exe()?).args(["null-node", "--listen", &self.addr.to_string()]);
@@ -124,30 +169,6 @@ impl Broker {
 
     fn properties(&self) -> PathBuf {
         self.log.with_file_name("server.properties")
-    }
-
-    /// Kafka's shipped defaults, but for what a single broker needs, and no waiting when a group begins.
-    fn format_kafka(&self, setup: &Setup) -> Result<()> {
-        let controller = free_address()?;
-        let (addr, data) = (self.addr, self.data.display());
-        let text = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
-             listeners=PLAINTEXT://{addr},CONTROLLER://{controller}\nadvertised.listeners=PLAINTEXT://{addr}\n\
-             controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\nlog.dirs={data}\n\
-             num.partitions=1\nauto.create.topics.enable=false\noffsets.topic.replication.factor=1\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\nlog.segment.delete.delay.ms=1000\n"
-        );
-        std::fs::write(self.properties(), text)?;
-        let format = Command::new("java")
-            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
-            .arg(setup.kafka_jars())
-            .args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
-            .arg(self.properties())
-            .output()?;
-        ensure!(format.status.success(), "StorageTool: {}", String::from_utf8_lossy(&format.stderr));
-        Ok(())
     }
 
     /// Waits until something listens.
@@ -189,6 +210,16 @@ impl Broker {
         usage_of(self.pid()?)
     }
 
+    /// Sends it a signal, and waits for nothing.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    /// Whether it was started and has not been ended by this process.
+    pub fn started(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Ends it with `signal`, and waits until it is gone.
     pub fn end(&mut self, signal: Signal) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
@@ -215,6 +246,13 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.end(Signal::KILL);
+    }
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(dir.display().to_string()),
+        _ => Ok(()),
     }
 }
 

@@ -105,6 +105,17 @@ impl Writer {
     }
 }
 
+/// A request to which its body is still to be added, and then [`Writer::close_frame`] at 0.
+pub fn request(key: i16, version: i16, correlation: i32) -> Writer {
+    let mut w = Writer::default();
+    w.i32(0); // length
+    w.i16(key);
+    w.i16(version);
+    w.i32(correlation);
+    w.string(b"wherry-bench");
+    w
+}
+
 fn varint(out: &mut Vec<u8>, v: i64) {
     let mut v = ((v << 1) ^ (v >> 63)).cast_unsigned();
     while v >= 0x80 {

@@ -5,9 +5,11 @@
 
 pub mod app;
 pub mod broker;
+pub mod cluster;
 pub mod device;
 pub mod figures;
 pub mod frame;
+pub mod kafka;
 pub mod measure;
 pub mod null_node;
 pub mod raw;

@@ -8,7 +8,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wherry_bench::app::{self, AppArgs};
-use wherry_bench::figures::{Run, consume, idle, latency, produce, restart, sidecar, topics};
+use wherry_bench::cluster::pipeline::{self, ClusterPipelineArgs};
+use wherry_bench::cluster::steady::{self, SteadyArgs};
+use wherry_bench::figures::{Run, cluster, consume, failover, idle, latency, produce, restart, sidecar, topics};
 use wherry_bench::measure::{Sample, Samples, say};
 use wherry_bench::null_node::NullNode;
 use wherry_bench::raw::{self, PipelineArgs};
@@ -41,6 +43,10 @@ enum Action {
     App(AppArgs),
     /// Produce with many requests in flight on one plain socket, round robin over topics.
     Pipeline(PipelineArgs),
+    /// The same on a cluster: several connections to each broker, in turn over the partitions that it leads.
+    ClusterPipeline(ClusterPipelineArgs),
+    /// Produce steadily to each partition of a topic and watch for gaps; `age` and `take` on standard input.
+    Steady(SteadyArgs),
     /// Serve as the null node.
     NullNode {
         /// Where to listen.
@@ -65,6 +71,10 @@ enum Figure {
     Restart,
     Idle,
     Sidecar,
+    /// Three nodes: throughput, latency, many partitions.
+    Cluster,
+    /// Three nodes, of which one is killed, paused or stopped.
+    Failover,
 }
 
 impl Figure {
@@ -78,6 +88,8 @@ impl Figure {
             Figure::Restart => restart::run,
             Figure::Idle => idle::run,
             Figure::Sidecar => sidecar::run,
+            Figure::Cluster => cluster::run,
+            Figure::Failover => failover::run,
         }
     }
 }
@@ -114,10 +126,13 @@ fn summarize(setup: &Setup, samples: &[Sample]) -> Result<String> {
     let cases = cases(samples);
     let asked =
         [produce::asked(), consume::asked(), latency::asked(), restart::asked(), idle::asked(), sidecar::asked()]
-            .concat();
+            .into_iter()
+            .chain([cluster::asked(), failover::asked()])
+            .flatten();
     let judged = |(figure, case, ask)| cases.iter().find(|c| c.figure == figure && c.case == case)?.judge(ask);
-    let mut verdicts: Vec<Verdict> = asked.into_iter().filter_map(judged).collect();
+    let mut verdicts: Vec<Verdict> = asked.filter_map(judged).collect();
     verdicts.extend(topics::verdicts(&cases));
+    verdicts.extend(cluster::verdicts(&cases));
     write(setup, &cases, &verdicts)
 }
 
@@ -144,6 +159,11 @@ fn main() -> Result<()> {
             print(&raw::run(&pipeline)?.to_string());
             Ok(())
         }
+        Action::ClusterPipeline(args) => {
+            print(&pipeline::run(&args)?.to_string());
+            Ok(())
+        }
+        Action::Steady(args) => steady::run(&args),
         Action::NullNode { listen, partitions, record_bytes } => NullNode { partitions, record_bytes }.serve(listen),
     }
 }

@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::broker::{Broker, children_cpu_s, machine_cpu_s};
+use crate::broker::{Broker, Usage, children_cpu_s, machine_cpu_s};
 use crate::setup::Setup;
 
 /// Named measurements of one run; names end in their unit.
@@ -102,11 +102,16 @@ pub fn load(command: &mut Command) -> Result<Value> {
 /// Runs `work` (which runs one client process) against a broker, and charges CPU to both sides.
 /// `work` returns the number of messages and its own numbers.
 pub fn charged(broker: &Broker, work: impl FnOnce() -> Result<(f64, Numbers)>) -> Result<Numbers> {
-    let (before, client_before, machine_before) = (broker.usage()?, children_cpu_s()?, machine_cpu_s()?);
+    charged_to(|| broker.usage(), work)
+}
+
+/// The same against anything that can be asked for what it used.
+pub fn charged_to(usage: impl Fn() -> Result<Usage>, work: impl FnOnce() -> Result<(f64, Numbers)>) -> Result<Numbers> {
+    let (before, client_before, machine_before) = (usage()?, children_cpu_s()?, machine_cpu_s()?);
     let begin = Instant::now();
     let (messages, mut numbers) = work()?;
     let wall = begin.elapsed().as_secs_f64();
-    let (after, client_after, machine_after) = (broker.usage()?, children_cpu_s()?, machine_cpu_s()?);
+    let (after, client_after, machine_after) = (usage()?, children_cpu_s()?, machine_cpu_s()?);
     let (broker_s, client_s) = (after.cpu_s - before.cpu_s, client_after - client_before);
     let others = (machine_after - machine_before - broker_s - client_s).max(0.0);
     let mut put = |name: &str, value: f64| numbers.insert(name.into(), value);

@@ -12,11 +12,14 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::frame::{Reader, Writer, batch};
+use crate::frame::{Reader, batch, request};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 1 << 20;
-const PRODUCE_VERSION: i16 = 7;
+/// The key of Produce.
+pub const PRODUCE: i16 = 0;
+/// The version of it that is written here.
+pub const PRODUCE_VERSION: i16 = 7;
 
 /// A connection that appends one batch at a time to partition 0 of a topic.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl Appender {
     /// Connects; each append will carry one record of `size` bytes.
     pub fn connect(addr: SocketAddr, topic: &str, size: usize) -> Result<Appender> {
         let records = batch(1, size, now_ms()?);
-        let mut request = head(topic, records.len());
+        let mut request = head(topic, 0, records.len());
         request.extend(records);
         Ok(Appender { stream: connect(addr)?, request, answer: Vec::new() })
     }
@@ -106,7 +109,7 @@ pub fn run(args: &PipelineArgs) -> Result<Value> {
     let count = (args.batch_bytes / args.size.max(1)).max(1);
     let records = batch(count, args.size, now_ms()?);
     let name = |i: usize| if args.topics == 1 { args.topic.clone() } else { format!("{}-{i}", args.topic) };
-    let heads: Vec<_> = (0..args.topics).map(|i| head(&name(i), records.len())).collect();
+    let heads: Vec<_> = (0..args.topics).map(|i| head(&name(i), 0, records.len())).collect();
     let stream = connect(args.broker)?;
     let answers = BufReader::with_capacity(1 << 16, stream.try_clone()?);
     let begin = Instant::now();
@@ -142,13 +145,19 @@ fn write_requests(
         if now >= end || sent.send(now).is_err() {
             return Ok(());
         }
-        let written = stream.write_vectored(&[IoSlice::new(head), IoSlice::new(records)])?;
-        if let Some(rest) = head.get(written..) {
-            stream.write_all(rest)?;
-        }
-        if let Some(rest) = records.get(written.saturating_sub(head.len())..) {
-            stream.write_all(rest)?;
-        }
+        write_both(&mut stream, head, records)?;
+    }
+    Ok(())
+}
+
+/// Writes both, in one call where the socket takes them at once.
+pub fn write_both(stream: &mut TcpStream, head: &[u8], records: &[u8]) -> Result<()> {
+    let written = stream.write_vectored(&[IoSlice::new(head), IoSlice::new(records)])?;
+    if let Some(rest) = head.get(written..) {
+        stream.write_all(rest)?;
+    }
+    if let Some(rest) = records.get(written.saturating_sub(head.len())..) {
+        stream.write_all(rest)?;
     }
     Ok(())
 }
@@ -163,43 +172,46 @@ fn read_answers(mut stream: impl Read, sent: &Receiver<Instant>) -> Result<Histo
     Ok(histogram)
 }
 
-fn connect(addr: SocketAddr) -> Result<TcpStream> {
+/// A connection that waits [`TIMEOUT`] for an answer, and no longer.
+pub fn connect(addr: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-fn now_ms() -> Result<i64> {
+/// The time of day, for records.
+pub fn now_ms() -> Result<i64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(i64::try_from(now.as_millis())?)
 }
 
-fn read_answer(stream: &mut impl Read, answer: &mut Vec<u8>) -> Result<(i16, i64)> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = usize::try_from(i32::from_be_bytes(length))?;
-    ensure!(length <= MAX_ANSWER, "an answer of {length} bytes");
-    answer.resize(length, 0);
-    stream.read_exact(answer)?;
+/// Reads one answer to a request with one batch: error code and base offset.
+pub fn read_answer(stream: &mut impl Read, answer: &mut Vec<u8>) -> Result<(i16, i64)> {
+    read_frame(stream, answer, MAX_ANSWER)?;
     answered(answer).context("an answer that ends early")
 }
 
+/// Reads one frame of at most `most` bytes, without its length.
+pub fn read_frame(stream: &mut impl Read, frame: &mut Vec<u8>, most: usize) -> Result<()> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = usize::try_from(i32::from_be_bytes(length))?;
+    ensure!(length <= most, "an answer of {length} bytes");
+    frame.resize(length, 0);
+    Ok(stream.read_exact(frame)?)
+}
+
 /// A Produce request for one batch of `records` bytes, without the batch, which is its last field.
-fn head(topic: &str, records: usize) -> Vec<u8> {
-    let mut w = Writer::default();
-    w.i32(0); // length, below
-    w.i16(0); // Produce
-    w.i16(PRODUCE_VERSION);
-    w.i32(1); // correlation id
-    w.string(b"wherry-bench");
+pub fn head(topic: &str, partition: i32, records: usize) -> Vec<u8> {
+    let mut w = request(PRODUCE, PRODUCE_VERSION, 1);
     w.i16(-1); // no transaction
     w.i16(-1); // acks=all
     w.i32(10_000); // timeout
     w.len(1);
     w.string(topic.as_bytes());
     w.len(1);
-    w.i32(0); // partition
+    w.i32(partition);
     w.len(records);
     w.close_frame_before(0, records);
     w.0

@@ -180,7 +180,7 @@ pub fn judge_against(cases: &[Case], figure: &str, case: &str, base: &str, share
     Some(Verdict { of: format!("{figure}: {case}"), want, have, met })
 }
 
-const COLUMNS: [(&str, &str); 18] = [
+const COLUMNS: [(&str, &str); 30] = [
     ("rate", "msg/s"),
     ("broker_us", "broker CPU us/msg"),
     ("client_us", "client CPU us/msg"),
@@ -194,6 +194,18 @@ const COLUMNS: [(&str, &str); 18] = [
     ("start_to_port_ms", "port after ms"),
     ("start_to_ack_ms", "first ack after ms"),
     ("idle_cpu_percent", "idle CPU %"),
+    ("kills", "times"),
+    ("gap_ms", "gap ms"),
+    ("gap_p50_ms", "gap p50 ms"),
+    ("gap_p99_ms", "gap p99 ms"),
+    ("gap_max_ms", "gap max ms"),
+    ("gap_all_max_ms", "of any partition, max ms"),
+    ("gap_all_ms", "of any partition ms"),
+    ("return_gap_ms", "on return ms"),
+    ("return_gap_max_ms", "on return, max ms"),
+    ("whole_s", "in sync after s"),
+    ("errors", "client errors"),
+    ("steady_gap_ms", "gap before ms"),
     ("create_s", "create s"),
     ("rss_mib", "RSS MiB"),
     ("fds", "open files"),

@@ -44,6 +44,21 @@ pub struct Setup {
     /// Seconds to let the machine settle (after a sync) before each run.
     #[arg(long, default_value_t = 1.0, global = true)]
     pub settle: f64,
+    /// How often a node of a cluster is killed (Kafka: see below); it is paused and stopped a fifth as often.
+    #[arg(long, default_value_t = 50, global = true)]
+    pub kills: usize,
+    /// How often a broker of Kafka's cluster is killed, paused, stopped.
+    #[arg(long, default_value_t = 3, global = true)]
+    pub kafka_kills: usize,
+    /// Partitions of the topic that is produced to while a node is killed.
+    #[arg(long, default_value_t = 1000, global = true)]
+    pub failover_partitions: usize,
+    /// Milliseconds between two messages to each of them: gaps are no finer than that.
+    #[arg(long, default_value_t = 100, global = true)]
+    pub steady_ms: u64,
+    /// Partitions of the cases with many of them.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000", global = true)]
+    pub many: Vec<usize>,
 }
 
 impl Setup {

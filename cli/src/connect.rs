@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use wherry_client::{Client, ClientConfig};
+use tokio::time::{Instant, sleep};
+use wherry_client::{Admin, Client, ClientConfig};
 
 use crate::text;
 
@@ -41,5 +42,26 @@ impl ClusterArgs {
                 self.bootstrap.join(", ")
             )
         })
+    }
+}
+
+/// How long nodes may take to find each other: each replays its journal first.
+const FORM_MAX: Duration = Duration::from_secs(60);
+/// How often they are asked.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Waits until so many nodes take part.
+pub(crate) async fn await_nodes(admin: &Admin, count: usize) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let found = admin.cluster().await?.brokers.len();
+        if found >= count {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < FORM_MAX,
+            "only {found} of {count} nodes took part after {FORM_MAX:?}; their logs say why"
+        );
+        sleep(LOOK).await;
     }
 }

@@ -27,6 +27,25 @@ fn the_demo_ends_with_a_good_verdict_and_leaves_nothing() {
         }
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the directory was removed");
+    let killed: Vec<_> = report["outages"].as_array().unwrap().iter().map(|outage| &outage["node"]).collect();
+    assert_ne!(killed[0], killed[1], "another node each time");
+    assert_eq!(report["outages"][0]["ledQuorum"], true);
+}
+
+#[test]
+fn a_lone_node_comes_back_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().display().to_string();
+    let done = alone(&["demo", "--nodes", "1", "--messages", "4000", "--kills", "2", "--json", "--directory", &place]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(json(&done)["outages"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn other_numbers_of_nodes_are_a_wrong_usage() {
+    for nodes in ["0", "2", "4", "x"] {
+        assert_eq!(alone(&["demo", "--nodes", nodes]).code, 2, "{nodes}");
+    }
 }
 
 #[test]
@@ -48,8 +67,8 @@ fn a_second_record_of_one_publish_makes_the_verdict_bad() {
     let mut demo = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines().map_while(Result::ok);
     let mut said = |begins: &str| lines.find(|line| line.starts_with(begins)).unwrap_or_default();
-    let node = said("Node at ");
-    let node = node.trim_start_matches("Node at ").split(',').next().unwrap();
+    let node = said("Nodes at ");
+    let node = node.trim_start_matches("Nodes at ").split(',').next().unwrap();
     said("Every group receives");
     let first =
         alone(&["consume", "demo", "--from", "earliest", "--max", "1", "--output", "json", "--bootstrap", node]);

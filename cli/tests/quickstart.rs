@@ -106,7 +106,7 @@ fn errors_say_what_to_do_and_have_their_exit_codes() {
 fn bad_resources_are_refused_before_anything_starts() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bad.yaml");
-    std::fs::write(&file, "apiVersion: wherry.dev/v1alpha1\nkind: Cluster\nmetadata: {name: c}\nspec: {replicas: 3}\n")
+    std::fs::write(&file, "apiVersion: wherry.dev/v1alpha1\nkind: Cluster\nmetadata: {name: c}\nspec: {replicas: 4}\n")
         .unwrap();
     let data = directory.path().join("data");
     let done = support::alone(&["up", "-f", &file.display().to_string(), "--data", &data.display().to_string()]);

@@ -1,6 +1,6 @@
 //! Errors of the engine; each variant is a decision for the caller.
 
-use wherry_wire::types::{LogId, Offset, ProducerId};
+use wherry_wire::types::{LeaderEpoch, LogId, Offset, ProducerId};
 
 use crate::io::DiskError;
 
@@ -27,7 +27,8 @@ pub enum LogError {
     /// A log with this id exists.
     #[error("log {0} exists already")]
     Exists(LogId),
-    /// The offset is not between the log's start and its durable end.
+    /// The offset is not where this operation may be: between the log's start and its end, or, for a replica's append, at
+    /// the end or above it.
     #[error("log {log}: offset {offset} is outside {start}..={end}")]
     OutOfRange {
         /// The log.
@@ -36,8 +37,18 @@ pub enum LogError {
         offset: Offset,
         /// First offset that exists.
         start: Offset,
-        /// Durable end.
+        /// Where it ends, as far as the operation is concerned.
         end: Offset,
+    },
+    /// A replica was given a batch of an epoch that the log has left behind: it comes from a leader of the past.
+    #[error("log {log}: a batch of leader epoch {got} where epoch {latest} has begun")]
+    StaleEpoch {
+        /// The log.
+        log: LogId,
+        /// Epoch of the batch.
+        got: LeaderEpoch,
+        /// Newest epoch in the log, or of the batch before.
+        latest: LeaderEpoch,
     },
     /// The producer's sequence number is not the next one (KIP-98).
     #[error("log {log}: producer {producer} sent sequence {got} where {expected} comes next")]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use serde::Serialize;
-use wherry_wire::batch::BatchHeader;
+use wherry_wire::batch::{BatchHeader, crc32c};
 use wherry_wire::types::{LogId, Offset};
 
 use crate::checkpoint::{Checkpoint, LogRecord};
@@ -16,7 +16,7 @@ use crate::error::{Corruption, OpenError};
 use crate::io::{BLOCK, Disk, Hold, OpenMode, ThreadDisk, ThreadDiskConfig, round_up};
 use crate::journal::entry::{self, Control, Entry};
 use crate::journal::scan::{self, Chain, Frame, ScanFile};
-use crate::segment::chunk::{self, ChunkRef};
+use crate::segment::chunk::{self, ChunkRef, StoredBatch};
 use crate::segment::{self, SegmentKey};
 
 /// Bytes read at once while segments are verified.
@@ -90,6 +90,9 @@ pub struct LogReport {
     pub producers: usize,
     /// Leader epochs and where they begin.
     pub epochs: Vec<(i32, i64)>,
+    /// Checksum over all batches that the segments hold, in order, if they were verified: replicas of one partition that
+    /// were stopped in good order have the same, however their segments are cut.
+    pub digest: Option<u32>,
     /// Segments.
     pub segments: Vec<SegmentReport>,
 }
@@ -146,9 +149,12 @@ pub fn inspect_disk<D: Disk>(disk: &mut D, verify: bool) -> Result<Report, OpenE
         let Some(log) = logs.get_mut(&record.id) else { continue };
         for extent in record.stable.segments.iter().filter(|s| s.end.0 > log.log_start) {
             let key = SegmentKey { log: record.id, base: extent.base, version: extent.version };
-            let mut walk = SegmentWalk { calls: &mut calls, key, bytes: extent.bytes, verify };
+            let mut walk = SegmentWalk { calls: &mut calls, key, bytes: extent.bytes, verify, seen: Vec::new() };
             let (chunks, batches, problem) = walk.run();
             report.problems.extend(problem.map(|p| p.to_string()));
+            if verify {
+                log.digest = Some(walk.digest(log.digest.unwrap_or(0), log.log_start, extent.end.0));
+            }
             log.segments.push(SegmentReport {
                 file: key.path().display().to_string(),
                 base: extent.base.0,
@@ -263,7 +269,7 @@ fn count_frame(
     for (i, entry) in entries.into_iter().enumerate() {
         let lsn = crate::Lsn::new(frame.header.seq, u32::try_from(i).unwrap_or(u32::MAX));
         let id = match &entry {
-            Entry::Append(id, _) | Entry::Control(id, _) => *id,
+            Entry::Append(id, _) | Entry::AppendAfter(id, ..) | Entry::Control(id, _) => *id,
         };
         let known = checkpoint.and_then(|c| c.logs.iter().find(|l| l.id == id));
         if known.is_none_or(|l| lsn > l.stable.lsn) {
@@ -274,14 +280,14 @@ fn count_frame(
 
 fn count_entry(entry: &Entry, logs: &mut BTreeMap<LogId, LogReport>) {
     match entry {
-        Entry::Append(id, batch) => {
+        Entry::Append(id, batch) | Entry::AppendAfter(id, _, batch) => {
             let Some(log) = logs.get_mut(id) else { return };
             if let Ok(header) = BatchHeader::read(batch, 0) {
                 log.journaled_batches += 1;
                 log.log_end = header.next_offset().0;
             }
         }
-        Entry::Control(id, Control::Create { start }) => {
+        Entry::Control(id, Control::Create { start } | Control::Restart { start }) => {
             let topic_id = id.topic.to_string();
             let start = start.0;
             logs.insert(
@@ -318,6 +324,8 @@ struct SegmentWalk<'c, 'd, D: Disk> {
     key: SegmentKey,
     bytes: u64,
     verify: bool,
+    /// Of each batch that was verified: its first offset, the one after its last, and its checksum.
+    seen: Vec<(i64, i64, u32)>,
 }
 
 impl<D: Disk> SegmentWalk<'_, '_, D> {
@@ -348,11 +356,27 @@ impl<D: Disk> SegmentWalk<'_, '_, D> {
                 let whole = self.bytes_at(file, &mut window, position, found.file_len())?;
                 let (_, list) = chunk::verify(&whole, self.key.log, position).map_err(|(i, w)| (position + i, w))?;
                 *batches += list.len() as u64;
+                self.see(found.base.0, &list);
             }
             *chunks += 1;
             position += found.file_len() as u64;
         }
         Ok(())
+    }
+
+    /// A chunk cuts what lies at and above its base in those before it.
+    fn see(&mut self, base: i64, batches: &[StoredBatch]) {
+        while self.seen.last().is_some_and(|(first, ..)| *first >= base) {
+            self.seen.pop();
+        }
+        let sum = |b: &StoredBatch| (b.header.base_offset.0, b.header.next_offset().0, crc32c(&b.bytes));
+        self.seen.extend(batches.iter().map(sum));
+    }
+
+    /// Goes on from `digest` with the batches that are part of the log from `start` to `end`.
+    fn digest(&self, digest: u32, start: i64, end: i64) -> u32 {
+        let valid = self.seen.iter().filter(|(first, next, _)| *next > start && *first < end);
+        valid.fold(digest, |digest, (.., sum)| crc32c(&(u64::from(digest) << 32 | u64::from(*sum)).to_le_bytes()))
     }
 
     fn bytes_at(

@@ -28,7 +28,7 @@ pub mod segment;
 mod timestamps;
 
 pub use config::{Cleanup, EngineConfig, LogConfig};
-pub use engine::{Appended, Engine, EngineStats, Event, LogInfo, Lookup, Read, ReadToken, Recovery, Served};
+pub use engine::{Appended, Engine, EngineStats, Event, LogInfo, Lookup, Read, ReadToken, ReadUpTo, Recovery, Served};
 pub use error::{Corruption, LogError, OpenError};
 
 /// The time, as the engine is told it. Timeouts run on the monotonic clock; the wall clock is data (rule 16).

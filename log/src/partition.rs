@@ -6,9 +6,10 @@
 //!    segments, checkpointed | segments | tail: journaled and durable | journaled, in flight
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use wherry_wire::batch::BatchHeader;
 use wherry_wire::types::{LogId, Offset};
 
@@ -126,10 +127,18 @@ pub struct Partition {
     /// Place in the journal of its making or newest truncation: work begun before that is void, also work of a deleted
     /// log of the same id.
     pub version: u64,
+    /// Place in the journal of its making or last restart: no other life of a log has it.
+    pub born: Lsn,
+    /// The owner wants to know when its batches are sealed.
+    pub watched: bool,
     /// Found damaged: no more appends.
     pub corrupt: Option<Corruption>,
     /// Truncations whose remaining records are not all in segments yet: (end, place in the journal), ascending.
     truncations: Vec<(Offset, Lsn)>,
+    /// Whose batches the last truncation cut off, until they have been looked for below it.
+    pub cut_producers: HashSet<i64, RandomState>,
+    /// Records from here on may still be truncated: nothing of them is compacted or deleted by retention.
+    pub settled_end: Offset,
 }
 
 impl Partition {
@@ -154,8 +163,12 @@ impl Partition {
             flush: FlushState::Idle,
             dirty: false,
             version: lsn.0,
+            born: lsn,
+            watched: false,
             corrupt: None,
             truncations: Vec::new(),
+            cut_producers: HashSet::default(),
+            settled_end: Offset(i64::MAX),
         }
     }
 
@@ -165,6 +178,12 @@ impl Partition {
     /// [`LogError::Corrupt`].
     pub fn check_writable(&self) -> Result<(), LogError> {
         self.corrupt.as_ref().map_or(Ok(()), |c| Err(LogError::Corrupt(c.clone())))
+    }
+
+    /// All below is in a frame of the journal, durable or on its way.
+    #[must_use]
+    pub fn sealed_end(&self) -> Offset {
+        self.tail.back().map_or(self.durable_end, |b| b.header.next_offset().max(self.durable_end))
     }
 
     /// First offset that the tail serves; the end if it is empty.
@@ -239,15 +258,16 @@ impl Partition {
         (Stable { end: self.written_end, lsn: self.written_lsn, segments }, after)
     }
 
-    /// Drops records at and above `to`. `lsn` is the truncation's place in the journal. A batch that `to` falls into
-    /// goes as a whole while it is in the tail. Returns the segments that hold nothing any more.
-    pub fn truncate(&mut self, to: Offset, lsn: Lsn) -> Vec<Segment> {
+    /// Drops records at and above `end`, which is the log's end from now on; a batch that it falls into goes as a whole.
+    /// `lsn` is the truncation's place in the journal; `unsealed` says that batches of this log are still to come from
+    /// groups that are not sealed. Returns the segments that hold nothing any more.
+    pub fn truncate(&mut self, end: Offset, lsn: Lsn, unsealed: bool) -> Vec<Segment> {
         self.version = lsn.0;
-        let mut end = to;
+        // What was captured of it is void, and the next checkpoint must speak for it anew.
+        self.dirty = true;
         while let Some(last) = self.tail.back()
-            && last.header.next_offset() > to
+            && last.header.next_offset() > end
         {
-            end = end.min(last.header.base_offset);
             if last.header.base_offset >= self.written_end {
                 self.unwritten_bytes = self.unwritten_bytes.saturating_sub(last.bytes.len());
             }
@@ -256,9 +276,10 @@ impl Partition {
         self.log_end = self.log_end.min(end);
         self.durable_end = self.durable_end.min(end);
         self.epochs.truncate(end);
-        self.producers.truncate(end);
+        self.cut_producers.extend(self.producers.truncate(end));
         // What the journal holds of this log up to here is reflected in the segments once nothing else is left of it.
-        if self.written_end >= end {
+        let all_written = !unsealed && self.first_unwritten() == self.tail.len();
+        if self.written_end >= end || all_written {
             self.written_end = end;
             self.written_lsn = lsn;
             self.truncations.clear();

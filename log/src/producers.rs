@@ -1,7 +1,7 @@
 //! What a log remembers of its idempotent producers (KIP-98): enough to answer a retry with the original offset and to
 //! refuse a gap. Bounded per producer and per log, rolled back with truncation, rebuilt by replay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use wherry_wire::batch::BatchHeader;
@@ -36,6 +36,39 @@ pub struct Producer {
     pub batches: Vec<SeqBatch>,
 }
 
+/// In place of a lost producer's epoch: any that it turns out to have is another.
+const LOST: i16 = -1;
+/// The same, of one whose first batch ever was cut off.
+const NEVER_WAS: i16 = -2;
+
+impl Producer {
+    /// Nothing is known of it but that there was something.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.batches.is_empty()
+    }
+}
+
+impl SeqBatch {
+    /// What is remembered of a batch.
+    #[must_use]
+    pub fn of(header: &BatchHeader, frame: u64) -> Self {
+        Self {
+            first_seq: header.base_sequence,
+            last_seq: advance(header.base_sequence, header.last_offset_delta),
+            base: header.base_offset,
+            last: header.last_offset(),
+            frame,
+        }
+    }
+}
+
+/// The producer whose sequence this batch continues; markers of transactions have none.
+#[must_use]
+pub(crate) fn sequenced(header: &BatchHeader) -> Option<ProducerId> {
+    header.producer().filter(|_| !header.is_control() && header.base_sequence >= 0)
+}
+
 /// Outcome of the check before an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -49,6 +82,8 @@ pub enum Verdict {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Producers {
     map: HashMap<i64, Producer, RandomState>,
+    /// How many of them are lost: see [`Producers::truncate`].
+    lost: usize,
 }
 
 /// Sequence numbers wrap from `i32::MAX` to 0.
@@ -63,7 +98,7 @@ impl Producers {
     /// # Errors
     /// [`LogError::ProducerFenced`], [`LogError::OutOfOrderSequence`].
     pub fn check(&self, log: LogId, header: &BatchHeader) -> Result<Verdict, LogError> {
-        let Some(producer) = header.producer() else { return Ok(Verdict::Fresh) };
+        let Some(producer) = sequenced(header) else { return Ok(Verdict::Fresh) };
         let Some(known) = self.map.get(&producer.0) else { return Ok(Verdict::Fresh) };
         if header.producer_epoch < known.epoch {
             return Err(LogError::ProducerFenced { log, producer, got: header.producer_epoch, current: known.epoch });
@@ -83,10 +118,13 @@ impl Producers {
         if header.base_sequence == expected { Ok(Verdict::Fresh) } else { out_of_order(expected) }
     }
 
-    /// Remembers an appended batch. Doing it again for the same batch changes nothing, so replay over a snapshot is safe.
+    /// Remembers an appended batch, which a check has passed here or on the leader; where the leader knew less of the
+    /// producer, it is known no better here. Doing it again for the same batch changes nothing, so replay over a snapshot
+    /// is safe.
     pub fn appended(&mut self, header: &BatchHeader, frame: u64, now_ms: i64) {
-        let Some(ProducerId(id)) = header.producer() else { return };
-        if !self.map.contains_key(&id) && self.map.len() >= MAX_PRODUCERS_PER_LOG {
+        let Some(ProducerId(id)) = sequenced(header) else { return };
+        let known = self.map.contains_key(&id);
+        if !known && self.map.len() >= MAX_PRODUCERS_PER_LOG {
             self.forget_oldest();
         }
         let producer = self.map.entry(id).or_insert_with(|| Producer {
@@ -94,45 +132,102 @@ impl Producers {
             last_ms: now_ms,
             batches: Vec::new(),
         });
-        if header.producer_epoch < producer.epoch {
-            return;
-        }
-        if header.producer_epoch > producer.epoch {
-            producer.epoch = header.producer_epoch;
-            producer.batches.clear();
-        }
         if producer.batches.iter().any(|b| b.base >= header.base_offset) {
             return;
+        }
+        self.lost -= usize::from(known && producer.is_lost());
+        let continues = producer.batches.last().is_none_or(|b| header.base_sequence == advance(b.last_seq, 1));
+        if header.producer_epoch != producer.epoch || !continues {
+            producer.epoch = header.producer_epoch;
+            producer.batches.clear();
         }
         producer.last_ms = now_ms;
         if producer.batches.len() == PRODUCER_BATCHES {
             producer.batches.remove(0);
         }
-        producer.batches.push(SeqBatch {
-            first_seq: header.base_sequence,
-            last_seq: advance(header.base_sequence, header.last_offset_delta),
-            base: header.base_offset,
-            last: header.last_offset(),
-            frame,
-        });
+        producer.batches.push(SeqBatch::of(header, frame));
     }
 
-    /// Forgets what was appended at and above `end`.
-    pub fn truncate(&mut self, end: Offset) {
-        for producer in self.map.values_mut() {
+    /// Forgets what was appended at and above `end`, and tells whose batches went. A producer of which none is left here
+    /// may have older ones in the log: it is *lost* until [`Producers::found`] brings them, or [`Producers::give_up`]
+    /// says that there are none.
+    #[must_use]
+    pub fn truncate(&mut self, end: Offset) -> HashSet<i64, RandomState> {
+        let mut cut = HashSet::default();
+        for (id, producer) in &mut self.map {
+            if producer.batches.last().is_none_or(|b| b.base < end) {
+                continue;
+            }
+            cut.insert(*id);
+            let first = producer.batches.first().is_some_and(|b| b.first_seq == 0) && producer.epoch == 0;
             producer.batches.retain(|b| b.base < end);
+            if producer.is_lost() {
+                producer.epoch = if first { NEVER_WAS } else { LOST };
+            }
         }
-        self.map.retain(|_, p| !p.batches.is_empty());
+        self.retain(|p| !(p.is_lost() && p.epoch == NEVER_WAS));
+        cut.retain(|id| self.map.contains_key(id));
+        cut
+    }
+
+    /// Batches of a producer's newest epoch below those that are known, oldest first.
+    pub fn found(&mut self, id: i64, epoch: i16, mut older: Vec<SeqBatch>) {
+        let Some(producer) = self.map.get_mut(&id).filter(|_| !older.is_empty()) else { return };
+        if producer.is_lost() {
+            self.lost -= 1;
+            producer.epoch = epoch;
+        }
+        if producer.epoch == epoch {
+            older.retain(|b| producer.batches.first().is_none_or(|known| b.base < known.base));
+            older.append(&mut producer.batches);
+            producer.batches = older.split_off(older.len().saturating_sub(PRODUCER_BATCHES));
+        }
+    }
+
+    /// Nothing was found of those that are still lost: the log has nothing of them.
+    pub fn give_up(&mut self) {
+        self.retain(|p| !p.is_lost());
+    }
+
+    /// Whether some producer is lost.
+    #[must_use]
+    pub fn any_lost(&self) -> bool {
+        self.lost > 0
+    }
+
+    /// Whether the producer of this batch is lost: nobody can tell whether it is a retry.
+    #[must_use]
+    pub fn is_lost(&self, header: &BatchHeader) -> bool {
+        self.lost > 0 && sequenced(header).and_then(|id| self.map.get(&id.0)).is_some_and(Producer::is_lost)
+    }
+
+    /// The lost ones.
+    pub fn lost(&self) -> impl Iterator<Item = i64> {
+        self.map.iter().filter(|(_, p)| p.is_lost()).map(|(id, _)| *id)
+    }
+
+    /// Whether older batches of this producer would tell more about it.
+    #[must_use]
+    pub fn wants_older(&self, id: i64) -> bool {
+        self.map.get(&id).is_some_and(|p| {
+            p.batches.len() < PRODUCER_BATCHES && p.batches.first().is_none_or(|oldest| oldest.first_seq != 0)
+        })
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Producer) -> bool) {
+        self.map.retain(|_, p| keep(p));
+        self.lost = self.map.values().filter(|p| p.is_lost()).count();
     }
 
     /// Forgets producers that appended nothing since `before_ms`.
     pub fn expire(&mut self, before_ms: i64) {
-        self.map.retain(|_, p| p.last_ms >= before_ms);
+        self.retain(|p| p.last_ms >= before_ms);
     }
 
     fn forget_oldest(&mut self) {
         if let Some(id) = self.map.iter().min_by_key(|(_, p)| p.last_ms).map(|(id, _)| *id) {
-            self.map.remove(&id);
+            let gone = self.map.remove(&id);
+            self.lost -= usize::from(gone.is_some_and(|p| p.is_lost()));
         }
     }
 
@@ -143,6 +238,7 @@ impl Producers {
 
     /// Puts back what a checkpoint held.
     pub fn restore(&mut self, id: ProducerId, producer: Producer) {
+        self.lost += usize::from(producer.is_lost());
         self.map.insert(id.0, producer);
     }
 
@@ -237,10 +333,37 @@ mod tests {
     #[test]
     fn truncation_rolls_back() {
         let mut p = with(&[(0, 0, 5, 100), (0, 5, 5, 105)]);
-        p.truncate(Offset(105));
+        assert_eq!(p.truncate(Offset(105)).len(), 1);
         assert_eq!(p.check(LOG, &header(0, 5, 5, 0)).unwrap(), Verdict::Fresh);
-        p.truncate(Offset(100));
-        assert!(p.is_empty());
+        assert!(p.truncate(Offset(100)).is_empty());
+        assert!(p.is_empty(), "its first batch is gone: it never was");
+    }
+
+    #[test]
+    fn one_of_which_older_batches_may_be_left_is_lost_until_they_are_found() {
+        let list: Vec<_> = (0..9).map(|i| (3, i, 1, i64::from(i))).collect();
+        let mut p = with(&list);
+        assert_eq!(p.truncate(Offset(4)).len(), 1);
+        assert!(p.any_lost() && p.is_lost(&header(3, 4, 1, 4)));
+        let older = (0..4).map(|i| SeqBatch::of(&header(3, i, 1, i64::from(i)), 0)).collect();
+        p.found(7, 3, older);
+        assert!(!p.any_lost());
+        assert!(matches!(p.check(LOG, &header(3, 3, 1, 0)).unwrap(), Verdict::Duplicate(_)));
+        assert_eq!(p.check(LOG, &header(3, 4, 1, 0)).unwrap(), Verdict::Fresh);
+        assert!(matches!(p.check(LOG, &header(3, 5, 1, 0)), Err(LogError::OutOfOrderSequence { expected: 4, .. })));
+        assert!(!p.wants_older(7), "it begins with sequence 0");
+    }
+
+    #[test]
+    fn what_the_leader_decided_is_remembered_as_it_is() {
+        let mut p = with(&[(3, 0, 5, 100)]);
+        p.appended(&header(3, 9, 1, 110), 1, 0);
+        assert_eq!(p.check(LOG, &header(3, 10, 1, 0)).unwrap(), Verdict::Fresh, "after a gap that the leader let in");
+        p.appended(&header(1, 4, 1, 111), 1, 0);
+        assert_eq!(p.check(LOG, &header(1, 5, 1, 0)).unwrap(), Verdict::Fresh, "an epoch that the leader did not know");
+        let marker = BatchHeader { attributes: 0x30, ..header(9, -1, 1, 112) };
+        p.appended(&marker, 1, 0);
+        assert_eq!(p.check(LOG, &header(1, 5, 1, 0)).unwrap(), Verdict::Fresh, "a marker has no sequence");
     }
 
     #[test]

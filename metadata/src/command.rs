@@ -1,18 +1,18 @@
-//! Commands, and how they are written: one JSON object per record, with a version in front.
+//! Commands and payloads, and how they are written: one JSON object per payload, with a version in front.
 //!
 //! JSON costs about 150 bytes per topic, so 10,000 topics are 1.5 MB: small beside what it saves when someone must read
 //! a log by eye. Unknown fields and versions are refused, never skipped: a state that ignores a command has forked.
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::MetadataError;
-use crate::snapshot::SnapshotRecord;
+use crate::{MetadataError, PartitionId};
 
-/// Version written in front of each record.
-pub const ENCODING_VERSION: u32 = 1;
+/// Version written in front of each payload and snapshot.
+pub const ENCODING_VERSION: u32 = 2;
 
 /// A change that someone asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +24,9 @@ pub enum Command {
         name: String,
         /// Its id, a random UUID chosen by the proposer: the state machine has no randomness.
         id: Uuid,
-        /// Number of partitions, at least 1.
+        /// Number of partitions, at least 1; -1 where the assignment says it.
         partitions: i32,
-        /// Replicas per partition.
+        /// Replicas per partition; -1 for the default, or where the assignment says it.
         replication_factor: i16,
         /// Configuration entries that differ from the defaults, by Kafka's names.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -34,6 +34,9 @@ pub enum Command {
         /// Owned by the system.
         #[serde(default, skip_serializing_if = "is_false")]
         internal: bool,
+        /// Replicas of each partition, the preferred leader first; without it the state machine places them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        assignment: Option<Vec<Vec<i32>>>,
     },
     /// Deletes a topic. → `Change::TopicDeleted`.
     DeleteTopic {
@@ -46,6 +49,9 @@ pub enum Command {
         id: Uuid,
         /// New total, larger than now.
         partitions: i32,
+        /// Replicas of each new partition; without it the state machine places them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        assignment: Option<Vec<Vec<i32>>>,
     },
     /// Sets and removes configuration entries of a topic. → `Change::ConfigsAltered`.
     AlterTopicConfigs {
@@ -66,13 +72,15 @@ pub enum Command {
         /// The id; setting the same again changes nothing.
         cluster_id: String,
     },
-    /// A node starts. A new incarnation raises the leader epoch of what it leads (it never resumes an epoch it led
-    /// before). → `Change::BrokerRegistered`.
+    /// A node starts; it is fenced until `Unfence`. A new incarnation loses what it led (it never resumes an epoch it
+    /// led before), a new directory all that it was in sync with. → `Change::BrokerRegistered`.
     RegisterBroker {
         /// The node.
         node_id: i32,
         /// Random per process start.
         incarnation: Uuid,
+        /// Id of its data directory: another one when the volume was replaced.
+        directory: Uuid,
         /// Host that clients connect to.
         host: String,
         /// Port that clients connect to.
@@ -81,6 +89,77 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rack: Option<String>,
     },
+    /// A node's session ended: others take over what it led. → `Change::BrokerFenced`.
+    Fence {
+        /// The node.
+        node_id: i32,
+        /// Only if it is still this process.
+        incarnation: Uuid,
+    },
+    /// A node has a session: it may lead and be in sync. → `Change::BrokerUnfenced`.
+    Unfence {
+        /// The node.
+        node_id: i32,
+        /// Only if it is still this process.
+        incarnation: Uuid,
+    },
+    /// A node is about to stop: what it leads moves where another can lead. → `Change::BrokerShuttingDown`.
+    BeginShutdown {
+        /// The node.
+        node_id: i32,
+        /// Only if it is still this process.
+        incarnation: Uuid,
+    },
+    /// Forgets a node that has no replicas and is fenced. → `Change::BrokerUnregistered`.
+    UnregisterBroker {
+        /// The node.
+        node_id: i32,
+    },
+    /// A leader asks for other in-sync replicas. → `Change::PartitionsAltered`.
+    AlterPartitions {
+        /// The leader.
+        node_id: i32,
+        /// Only if it is still this process.
+        incarnation: Uuid,
+        /// Each is decided on its own.
+        changes: Vec<PartitionChange>,
+    },
+    /// Elects leaders. → `Change::LeadersElected`.
+    ElectLeaders {
+        /// Which; all that need it without a list.
+        partitions: Option<Vec<PartitionId>>,
+        /// Any running replica where no clean leader is to be had, even if acknowledged messages are lost. Otherwise
+        /// the preferred ones.
+        unclean: bool,
+    },
+    /// Moves partitions to other nodes. → `Change::Reassigned`.
+    Reassign {
+        /// The replicas that a partition is to have, or `None` to cancel. Each is decided on its own.
+        partitions: Vec<(PartitionId, Option<Vec<i32>>)>,
+    },
+    /// A node found its copies damaged: they are not in sync and can't lead. → `Change::ReplicasLost`.
+    LoseReplica {
+        /// The node.
+        node_id: i32,
+        /// Only if it is still this process.
+        incarnation: Uuid,
+        /// Which; each is decided on its own.
+        partitions: Vec<PartitionId>,
+    },
+}
+
+/// Other in-sync replicas of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionChange {
+    /// The partition.
+    pub id: PartitionId,
+    /// Its leader epoch as the asker knows it; must be the current one.
+    pub leader_epoch: i32,
+    /// Its partition epoch as the asker knows it; must be the current one.
+    pub partition_epoch: i32,
+    /// All in-sync replicas from now on, each with the incarnation that was seen in sync.
+    pub isr: Vec<(i32, Uuid)>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
@@ -88,20 +167,34 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// What a command log holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Record {
-    /// A committed command.
-    Command(Command),
-    /// One piece of a snapshot.
-    Snapshot(SnapshotRecord),
+/// Who proposed a payload, so that a retry is applied once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The node.
+    pub node_id: i32,
+    /// Its process.
+    pub incarnation: Uuid,
+    /// 1, 2, 3, ... per process.
+    pub sequence: u64,
 }
 
-#[derive(Serialize)]
-struct EnvelopeRef<'a> {
+/// What one entry of the replicated log holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payload {
+    /// Who proposed it; without, it is applied as often as it is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Applied in order, each on its own: one that is refused does not stop the next.
+    pub commands: Vec<Command>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<T> {
     v: u32,
-    r: &'a Record,
+    r: T,
 }
 
 #[derive(Deserialize)]
@@ -109,31 +202,29 @@ struct VersionOnly {
     v: u32,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    #[serde(rename = "v")]
-    _version: u32,
-    r: Record,
+/// Bytes of a payload.
+#[must_use]
+pub fn encode_payload(payload: &Payload) -> Vec<u8> {
+    encode(payload)
 }
 
-/// Bytes of a record.
-///
-/// # Errors
-/// [`MetadataError::Malformed`] if it can't be written as JSON (no such record exists today).
-pub fn encode(record: &Record) -> Result<Vec<u8>, MetadataError> {
-    serde_json::to_vec(&EnvelopeRef { v: ENCODING_VERSION, r: record })
-        .map_err(|e| MetadataError::Malformed(e.to_string()))
-}
-
-/// The record in these bytes.
+/// The payload in these bytes.
 ///
 /// # Errors
 /// [`MetadataError::UnknownVersion`], [`MetadataError::Malformed`].
-pub fn decode(bytes: &[u8]) -> Result<Record, MetadataError> {
-    match serde_json::from_slice::<Envelope>(bytes) {
-        Ok(envelope) if envelope._version == ENCODING_VERSION => Ok(envelope.r),
-        Ok(envelope) => Err(unknown(envelope._version)),
+pub fn decode_payload(bytes: &[u8]) -> Result<Payload, MetadataError> {
+    decode(bytes)
+}
+
+/// Only a map with keys that are no text could fail here, and there is none; empty bytes would be refused by `decode`.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(&Envelope { v: ENCODING_VERSION, r: value }).unwrap_or_default()
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MetadataError> {
+    match serde_json::from_slice::<Envelope<T>>(bytes) {
+        Ok(envelope) if envelope.v == ENCODING_VERSION => Ok(envelope.r),
+        Ok(envelope) => Err(unknown(envelope.v)),
         // A newer version may not parse at all: its version number decides which error is the honest one.
         Err(error) => match serde_json::from_slice::<VersionOnly>(bytes) {
             Ok(VersionOnly { v }) if v != ENCODING_VERSION => Err(unknown(v)),
@@ -150,39 +241,57 @@ fn unknown(found: u32) -> MetadataError {
 mod tests {
     use super::*;
 
-    fn grow() -> Record {
-        Record::Command(Command::GrowTopic { id: Uuid::from_u128(7), partitions: 3 })
+    fn payload(command: Command) -> Payload {
+        Payload { origin: None, commands: vec![command] }
     }
 
     #[test]
     fn round_trip() {
-        let bytes = encode(&grow()).unwrap();
-        assert_eq!(decode(&bytes).unwrap(), grow());
+        let id = PartitionId { topic: Uuid::from_u128(7), partition: 3 };
+        let isr = vec![(1, Uuid::from_u128(1)), (2, Uuid::from_u128(2))];
+        let change = PartitionChange { id, leader_epoch: 1, partition_epoch: 2, isr };
+        let commands = vec![
+            Command::GrowTopic { id: id.topic, partitions: 3, assignment: Some(vec![vec![1, 2]]) },
+            Command::AlterPartitions { node_id: 1, incarnation: Uuid::from_u128(1), changes: vec![change] },
+            Command::Reassign { partitions: vec![(id, Some(vec![3])), (id, None)] },
+            Command::ElectLeaders { partitions: None, unclean: true },
+        ];
+        let origin = Some(Origin { node_id: 1, incarnation: Uuid::from_u128(9), sequence: 4 });
+        let payload = Payload { origin, commands };
+        assert_eq!(decode_payload(&encode_payload(&payload)).unwrap(), payload);
     }
 
     #[test]
     fn a_plain_topic_is_compact() {
-        let record = Record::Command(Command::CreateTopic {
+        let create = Command::CreateTopic {
             name: "orders-00001".into(),
             id: Uuid::from_u128(1),
             partitions: 1,
             replication_factor: 1,
             configs: BTreeMap::new(),
             internal: false,
-        });
-        assert!(encode(&record).unwrap().len() < 160);
+            assignment: None,
+        };
+        assert!(encode_payload(&payload(create)).len() < 170);
     }
 
     #[test]
     fn unknown_versions_and_fields_are_refused() {
-        let newer = br#"{"v":2,"r":{"teleport_topic":{}}}"#;
-        let error = decode(newer).unwrap_err();
-        assert_eq!(error, MetadataError::UnknownVersion { found: 2, supported: 1 });
-        assert!(error.to_string().contains("newer version"));
-        assert!(matches!(decode(br#"{"v":1,"r":{"teleport_topic":{}}}"#), Err(MetadataError::Malformed(_))));
-        let extra = br#"{"v":1,"r":{"command":{"delete_topic":{"id":"00000000-0000-0000-0000-000000000007","x":1}}}}"#;
-        assert!(matches!(decode(extra), Err(MetadataError::Malformed(_))));
-        assert!(matches!(decode(b""), Err(MetadataError::Malformed(_))));
-        assert!(matches!(decode(&[0xff; 9]), Err(MetadataError::Malformed(_))));
+        for found in [1, 3] {
+            let other = format!(r#"{{"v":{found},"r":{{"teleport_topic":{{}}}}}}"#);
+            let error = decode_payload(other.as_bytes()).unwrap_err();
+            assert_eq!(error, MetadataError::UnknownVersion { found, supported: 2 });
+        }
+        let id = "00000000-0000-0000-0000-000000000007";
+        for malformed in [
+            r#"{"v":2,"r":{"commands":[{"teleport_topic":{}}]}}"#.to_owned(),
+            r#"{"v":2,"r":{"commands":[],"x":1}}"#.to_owned(),
+            r#"{"v":2,"r":{"commands":[]},"x":1}"#.to_owned(),
+            format!(r#"{{"v":2,"r":{{"commands":[{{"delete_topic":{{"id":"{id}","x":1}}}}]}}}}"#),
+            String::new(),
+        ] {
+            assert!(matches!(decode_payload(malformed.as_bytes()), Err(MetadataError::Malformed(_))), "{malformed}");
+        }
+        assert!(matches!(decode_payload(&[0xff; 9]), Err(MetadataError::Malformed(_))));
     }
 }

@@ -1,23 +1,26 @@
-//! The metadata state machine: topics, their configurations, producer id blocks, brokers, the cluster's identity.
+//! The metadata state machine: nodes, topics, partitions and their leaders, configurations, producer id blocks, the
+//! cluster's identity.
 //!
-//! Pure: `Metadata::apply(Command) -> Result<Change, MetadataError>` is deterministic and does no I/O. Whoever owns the
-//! command log (one node's internal log today, a quorum later) decides when a command is committed, applies it then, and
-//! replays snapshot and log at start. A command that is refused changes nothing, so refusals replay as refusals.
+//! Pure: `Metadata::apply(Payload) -> Applied` is deterministic and does no I/O. Whoever owns the replicated log decides
+//! when a payload is committed and applies it then, on every node; placement and elections are decided here, so every
+//! node decides alike. A command that is refused changes nothing, so refusals replay as refusals.
 //!
-//! It must not know: sockets, disks, clocks, the wire protocol.
+//! It must not know: sockets, disks, clocks, the wire protocol, how payloads are replicated.
 
 mod command;
 mod config;
 mod error;
 mod name;
+mod partition;
+pub mod quorum;
 mod snapshot;
 mod state;
 
-pub use command::{Command, ENCODING_VERSION, Record, decode, encode};
+pub use command::{Command, ENCODING_VERSION, Origin, PartitionChange, Payload, decode_payload, encode_payload};
 pub use config::{
     Cleanup, ConfigKey, ConfigKind, DEFAULT_MAX_MESSAGE_BYTES, TimestampType, TopicConfig, config_key, config_keys,
 };
 pub use error::MetadataError;
 pub use name::{MAX_TOPIC_NAME, check_name, collision_key};
-pub use snapshot::SNAPSHOT_PART_TOPICS;
-pub use state::{Broker, Change, Metadata, ProducerIdBlock, Topic, limits};
+pub use partition::{Nodes, Partition, PartitionId};
+pub use state::{Applied, Broker, Change, DataLoss, Elected, Metadata, Outcome, ProducerIdBlock, Topic, limits};

@@ -1,59 +1,128 @@
-//! Snapshots: the state as a few bounded records that are appended to the same log as commands.
+//! Snapshots: the whole state as one byte string. The same state gives the same bytes.
 //!
 //! ```text
-//! ... commands ...  Start  Topics  Topics  ...  End  commands ...
+//! {"v":2,"r":{"cluster_id":...,"next_producer_id":...,"brokers":[...],"origins":[...],"topics":[...]}}
 //! ```
-//! What lies before `Start` may be deleted once `End` is durable. A snapshot without its `End` (a crash between) is
-//! ignored: the commands before it are still there.
+//! Topics come by name, nodes by id. A partition of one replica takes about 45 bytes. What is read back is checked
+//! against the bounds and the invariants of the state, as it may come from another node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::state::{Topic, check_configs};
-use crate::{Broker, Change, Metadata, MetadataError, Record, TopicConfig};
+use crate::command::{decode, encode};
+use crate::state::{LastSequence, check_configs};
+use crate::{Broker, Metadata, MetadataError, Nodes, Partition, Topic, TopicConfig, check_name, limits};
 
-/// Topics per record, so that a record stays around 150 KiB.
-pub const SNAPSHOT_PART_TOPICS: usize = 1_000;
-
-/// A piece of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum SnapshotRecord {
-    /// Everything but the topics.
-    Start {
-        /// The cluster's id.
-        cluster_id: Option<String>,
-        /// First free producer id.
-        next_producer_id: i64,
-        /// Leaderships begun.
-        leaderships: i32,
-        /// Registered nodes.
-        brokers: Vec<Broker>,
-    },
-    /// Some topics.
-    Topics(Vec<TopicRecord>),
-    /// The end.
-    End {
-        /// How many topics the parts must have held.
-        topics: usize,
-    },
+#[derive(Serialize)]
+struct StateRef<'a> {
+    cluster_id: Option<&'a str>,
+    next_producer_id: i64,
+    brokers: Vec<&'a Broker>,
+    origins: Vec<(i32, &'a LastSequence)>,
+    topics: Topics<'a>,
 }
 
-/// A topic in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Written one by one: a list of 100,000 records would double the memory.
+struct Topics<'a>(&'a Metadata);
+
+impl Serialize for Topics<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.topics_from("").map(|topic| TopicRecord::from(topic.as_ref())))
+    }
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TopicRecord {
+struct StateRecord {
+    cluster_id: Option<String>,
+    next_producer_id: i64,
+    brokers: Vec<Broker>,
+    origins: Vec<(i32, LastSequence)>,
+    topics: Vec<TopicRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicRecord {
     name: String,
     id: Uuid,
-    partitions: i32,
-    replication_factor: i16,
+    factor: i16,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     internal: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     configs: BTreeMap<String, String>,
-    leaderships_before: i32,
+    partitions: Vec<PartitionRecord>,
+}
+
+/// Short names, since there are many of them.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartitionRecord {
+    r: Vec<i32>,
+    i: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    elr: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    adding: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    removing: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    blank: Vec<i32>,
+    l: Option<i32>,
+    /// Leader epoch, partition epoch.
+    e: (i32, i32),
+}
+
+impl From<&Partition> for PartitionRecord {
+    fn from(p: &Partition) -> Self {
+        Self {
+            r: p.replicas.to_vec(),
+            i: p.isr.to_vec(),
+            elr: p.elr.to_vec(),
+            adding: p.adding.to_vec(),
+            removing: p.removing.to_vec(),
+            damaged: p.damaged.to_vec(),
+            blank: p.blank.to_vec(),
+            l: p.leader,
+            e: (p.leader_epoch, p.partition_epoch),
+        }
+    }
+}
+
+impl PartitionRecord {
+    fn into_partition(self) -> Result<Partition, MetadataError> {
+        let replicas = &self.r;
+        let within = |nodes: &[i32]| nodes.iter().all(|n| replicas.contains(n)) && is_set(nodes);
+        let bounded = !replicas.is_empty() && replicas.len() <= 2 * limits::MAX_REPLICAS && is_set(replicas);
+        let parts = [&self.i, &self.elr, &self.adding, &self.removing, &self.damaged, &self.blank];
+        let subsets = parts.into_iter().all(|nodes| within(nodes));
+        let led = self.l.is_none_or(|leader| self.i.contains(&leader));
+        if !(bounded && subsets && led) {
+            return Err(malformed("a partition contradicts itself"));
+        }
+        let (leader_epoch, partition_epoch) = self.e;
+        Ok(Partition {
+            replicas: Nodes::from_slice(&self.r),
+            isr: Nodes::from_slice(&self.i),
+            elr: Nodes::from_slice(&self.elr),
+            adding: Nodes::from_slice(&self.adding),
+            removing: Nodes::from_slice(&self.removing),
+            damaged: Nodes::from_slice(&self.damaged),
+            blank: Nodes::from_slice(&self.blank),
+            leader: self.l,
+            leader_epoch,
+            partition_epoch,
+        })
+    }
+}
+
+fn is_set(nodes: &[i32]) -> bool {
+    nodes.iter().enumerate().all(|(at, n)| !nodes.iter().take(at).any(|m| m == n))
 }
 
 impl From<&Topic> for TopicRecord {
@@ -61,99 +130,82 @@ impl From<&Topic> for TopicRecord {
         Self {
             name: topic.name.to_string(),
             id: topic.id,
-            partitions: topic.partitions,
-            replication_factor: topic.replication_factor,
+            factor: topic.replication_factor,
             internal: topic.internal,
             configs: topic.overrides.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
-            leaderships_before: topic.leaderships_before,
+            partitions: topic.partitions.iter().map(PartitionRecord::from).collect(),
         }
     }
 }
 
 impl TopicRecord {
     fn into_topic(self) -> Result<Topic, MetadataError> {
+        check_name(&self.name)?;
+        let most = usize::try_from(limits::MAX_PARTITIONS_PER_TOPIC).unwrap_or(usize::MAX);
+        if self.partitions.is_empty() || self.partitions.len() > most {
+            return Err(malformed("a topic has no partition or too many"));
+        }
         let overrides = check_configs(&self.configs)?;
         Ok(Topic {
-            name: self.name.into(),
+            name: Arc::from(self.name),
             id: self.id,
-            partitions: self.partitions,
-            replication_factor: self.replication_factor,
+            partitions: self.partitions.into_iter().map(PartitionRecord::into_partition).collect::<Result<_, _>>()?,
+            replication_factor: self.factor,
             internal: self.internal,
             config: TopicConfig::from_overrides(&overrides),
             overrides,
-            leaderships_before: self.leaderships_before,
         })
     }
 }
 
-/// A snapshot being read.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Restore {
-    state: Metadata,
-}
-
 impl Metadata {
-    /// The state as records, topics by name: the same state gives the same records.
+    /// The state as bytes, for [`Metadata::restore`].
     #[must_use]
-    pub fn snapshot(&self) -> Vec<Record> {
-        let start = SnapshotRecord::Start {
-            cluster_id: self.cluster_id.clone(),
+    pub fn snapshot(&self) -> Vec<u8> {
+        encode(&StateRef {
+            cluster_id: self.cluster_id(),
             next_producer_id: self.next_producer_id,
-            leaderships: self.leaderships,
-            brokers: self.brokers.values().cloned().collect(),
-        };
-        let topics: Vec<TopicRecord> = self.topics_from("").map(|t| TopicRecord::from(t.as_ref())).collect();
-        let parts = topics.chunks(SNAPSHOT_PART_TOPICS).map(|part| SnapshotRecord::Topics(part.to_vec()));
-        let end = SnapshotRecord::End { topics: topics.len() };
-        std::iter::once(start).chain(parts).chain(std::iter::once(end)).map(Record::Snapshot).collect()
+            brokers: self.brokers.values().collect(),
+            origins: self.origins.iter().map(|(node, last)| (*node, last)).collect(),
+            topics: Topics(self),
+        })
     }
 
-    /// Takes the next record of a log, from its start on. A command that is refused was refused when it was committed,
-    /// and is not an error here.
+    /// The state that these bytes hold.
     ///
     /// # Errors
-    /// [`MetadataError::Malformed`] for a snapshot that contradicts itself.
-    pub fn replay(&mut self, record: Record) -> Result<Option<Change>, MetadataError> {
-        match record {
-            Record::Command(command) => {
-                self.restore = None;
-                Ok(self.apply(command).ok())
+    /// [`MetadataError::UnknownVersion`]; [`MetadataError::Malformed`] for bytes that are no snapshot or one that
+    /// contradicts itself; what a command that sets such a name or configuration would be refused with.
+    pub fn restore(bytes: &[u8]) -> Result<Self, MetadataError> {
+        let record: StateRecord = decode(bytes)?;
+        record.check()?;
+        let mut state = Self::default();
+        state.brokers = record.brokers.into_iter().map(|b| (b.node_id, b)).collect();
+        state.origins = record.origins.into_iter().collect();
+        state.cluster_id = record.cluster_id;
+        state.next_producer_id = record.next_producer_id;
+        for topic in record.topics {
+            if state.topic(&topic.name).is_some() || state.topic_by_id(topic.id).is_some() {
+                return Err(malformed("a topic is there twice"));
             }
-            Record::Snapshot(part) => self.restore_part(part).map(|()| None),
+            state.insert(topic.into_topic()?);
         }
-    }
-
-    fn restore_part(&mut self, part: SnapshotRecord) -> Result<(), MetadataError> {
-        match part {
-            SnapshotRecord::Start { cluster_id, next_producer_id, leaderships, brokers } => {
-                let mut state = Metadata::default();
-                state.cluster_id = cluster_id;
-                state.next_producer_id = next_producer_id;
-                state.leaderships = leaderships;
-                state.brokers = brokers.into_iter().map(|b| (b.node_id, b)).collect();
-                self.restore = Some(Box::new(Restore { state }));
-            }
-            SnapshotRecord::Topics(topics) => {
-                let restore = self.restore.as_mut().ok_or_else(out_of_order)?;
-                for topic in topics {
-                    restore.state.insert(topic.into_topic()?);
-                }
-            }
-            SnapshotRecord::End { topics } => {
-                let restore = self.restore.take().ok_or_else(out_of_order)?;
-                if restore.state.topic_count() != topics {
-                    return Err(MetadataError::Malformed(format!(
-                        "the snapshot says {topics} topics and holds {}",
-                        restore.state.topic_count()
-                    )));
-                }
-                *self = restore.state;
-            }
-        }
-        Ok(())
+        Ok(state)
     }
 }
 
-fn out_of_order() -> MetadataError {
-    MetadataError::Malformed("a piece of a snapshot without its start".into())
+impl StateRecord {
+    fn check(&self) -> Result<(), MetadataError> {
+        let partitions: usize = self.topics.iter().map(|topic| topic.partitions.len()).sum();
+        let fits = self.topics.len() <= limits::MAX_TOPICS
+            && partitions <= limits::MAX_PARTITIONS
+            && self.brokers.len() <= limits::MAX_BROKERS
+            && self.origins.len() <= limits::MAX_ORIGINS
+            && self.origins.iter().all(|(_, last)| last.past.len() <= limits::MAX_PAST_INCARNATIONS);
+        if fits { Ok(()) } else { Err(malformed("it holds more than a cluster may have")) }
+    }
+}
+
+fn malformed(why: &str) -> MetadataError {
+    MetadataError::Malformed(format!("a snapshot is wrong: {why}"))
 }

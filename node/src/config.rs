@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::core::store::{BLOCK, EngineConfig};
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_OFFSETS_TOPIC_PARTITIONS};
 
 /// Which driver owns sockets and disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -82,6 +82,106 @@ impl EngineOptions {
     }
 }
 
+/// A node with a vote on the metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Voter {
+    /// Its id in the cluster.
+    pub node_id: i32,
+    /// Name or address at which the other nodes reach it.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// How a node finds the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The first voters of the metadata quorum, this node among them if it is one.
+    pub voters: Vec<Voter>,
+    /// Addresses, as `host:port`, of any nodes of the cluster.
+    pub seeds: Vec<String>,
+}
+
+/// Numbers of voters that a quorum may have.
+const QUORUM_SIZES: [usize; 3] = [1, 3, 5];
+/// Seed addresses of a node.
+const MAX_SEEDS: usize = 64;
+
+impl ClusterConfig {
+    /// The seeds, taken apart.
+    pub fn seed_addresses(&self) -> impl Iterator<Item = (String, u16)> {
+        self.seeds.iter().filter_map(|seed| host_and_port(seed))
+    }
+
+    fn validate(&self, node_id: i32) -> Result<(), String> {
+        if !self.voters.is_empty() && !QUORUM_SIZES.contains(&self.voters.len()) {
+            return Err(format!("cluster.voters has {} nodes; a quorum has 1, 3 or 5", self.voters.len()));
+        }
+        for (at, voter) in self.voters.iter().enumerate() {
+            voter.validate()?;
+            if self.voters[..at].iter().any(|other| other.node_id == voter.node_id) {
+                return Err(format!("cluster.voters names node {} twice; ids are unique", voter.node_id));
+            }
+        }
+        if self.seeds.len() > MAX_SEEDS {
+            return Err(format!("cluster.seeds has {} addresses; {MAX_SEEDS} are enough", self.seeds.len()));
+        }
+        if let Some(bad) = self.seeds.iter().find(|seed| host_and_port(seed).is_none()) {
+            return Err(format!("cluster.seeds: '{bad}' is not of the form host:port"));
+        }
+        if self.seeds.is_empty() && !self.voters.iter().any(|voter| voter.node_id == node_id) {
+            return Err(format!(
+                "node {node_id} is not among cluster.voters and cluster.seeds is empty: it could not find its cluster; \
+                 add it to the voters or give seeds"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Voter {
+    /// `host:port`, as members of the quorum are named.
+    #[must_use]
+    pub fn addr(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if self.node_id < 0 {
+            return Err(format!("cluster.voters: node_id {} is negative; ids start at 0", self.node_id));
+        }
+        if !is_host(&self.host) || self.port == 0 {
+            return Err(format!(
+                "cluster.voters: '{}:{}' of node {} is not an address that others can reach",
+                self.host, self.port, self.node_id
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    (1..=255).contains(&host.len())
+}
+
+/// Takes `host:port` apart; an IPv6 address is in brackets.
+pub(crate) fn host_and_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']')?,
+        None if host.contains(':') => return None,
+        None => host,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    is_host(host).then(|| (host.to_owned(), port))
+}
+
 /// Settings of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -96,14 +196,30 @@ pub struct NodeConfig {
     pub node_id: i32,
     /// Id of the cluster; a new data directory without one makes its own.
     pub cluster_id: Option<String>,
+    /// The other nodes; a node without is a cluster of its own.
+    pub cluster: Option<ClusterConfig>,
     /// Failure domain that is told to clients.
     pub rack: Option<String>,
     /// Whether asking for an unknown topic makes it.
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say.
     pub default_partitions: i32,
+    /// Replicas of a topic that does not say; -1 for three, or as many as there are nodes.
+    pub default_replication_factor: i16,
+    /// Whether replicas move by themselves when nodes come or go.
+    pub auto_rebalance: bool,
+    /// Whether consumers that say their rack are sent to an in-sync replica in it, where there is one and the leader is in
+    /// another. Nodes without racks send nobody anywhere.
+    pub follower_reads: bool,
+    /// How an in-sync replica that had not everything for so long is no longer one, in milliseconds.
+    pub replica_lag_time_ms: u64,
+    /// Bytes per second that this node sends to each other one for replicas that are not in sync; none: no limit.
+    pub catch_up_bytes_per_s: Option<u64>,
     /// How long an empty consumer group waits for more members before its first assignment, in milliseconds.
     pub group_initial_rebalance_delay_ms: u32,
+    /// Partitions of the topic that keeps the groups' state, each with a coordinator of its own. It is made when the first
+    /// group asks for it and keeps its size.
+    pub offsets_topic_partitions: i32,
     /// Bounds.
     pub limits: Limits,
     /// Sizes of the log engine.
@@ -120,10 +236,17 @@ impl Default for NodeConfig {
             data_dir: PathBuf::from("wherry-data"),
             node_id: 0,
             cluster_id: None,
+            cluster: None,
             rack: None,
             auto_create_topics: false,
             default_partitions: 1,
+            default_replication_factor: -1,
+            auto_rebalance: true,
+            follower_reads: true,
+            replica_lag_time_ms: 10_000,
+            catch_up_bytes_per_s: None,
             group_initial_rebalance_delay_ms: 3_000,
+            offsets_topic_partitions: 16,
             limits: Limits::default(),
             engine: EngineOptions::default(),
             io: IoDriver::Auto,
@@ -147,9 +270,16 @@ impl NodeConfig {
         if !(1..=most).contains(&self.default_partitions) {
             return Err(format!("default_partitions {} must be from 1 to {most}", self.default_partitions));
         }
+        let (partitions, most) = (self.offsets_topic_partitions, MAX_OFFSETS_TOPIC_PARTITIONS);
+        if !(1..=most).contains(&partitions) {
+            return Err(format!("offsets_topic_partitions {partitions} must be from 1 to {most}"));
+        }
         self.validate_addresses()?;
         if self.cluster_id.as_ref().is_some_and(String::is_empty) {
             return Err("cluster_id is empty; leave it out to have one made".into());
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.validate(self.node_id)?;
         }
         if self.engine.journal_bytes < MIN_JOURNAL_BYTES {
             return Err(format!("engine.journal_bytes {} is below {MIN_JOURNAL_BYTES}", self.engine.journal_bytes));
@@ -194,14 +324,24 @@ mod tests {
     #[test]
     fn bad_settings_get_a_sentence() {
         type Spoil = fn(&mut NodeConfig);
-        let every: [(Spoil, &str); 7] = [
+        let every: [(Spoil, &str); 17] = [
             (|c| c.node_id = -1, "node_id"),
             (|c| c.default_partitions = 0, "default_partitions"),
+            (|c| c.offsets_topic_partitions = 1_001, "offsets_topic_partitions"),
             (|c| c.listen = SocketAddr::from(([0, 0, 0, 0], 9092)), "advertised"),
             (|c| c.data_dir = PathBuf::new(), "data_dir"),
             (|c| c.engine.journal_bytes = 4096, "journal_bytes"),
             (|c| c.engine.tail_bytes = 1, "tail_bytes"),
             (|c| c.limits.requests_per_connection = 0, "requests_per_connection"),
+            (|c| c.cluster = Some(ClusterConfig::default()), "seeds"),
+            (|c| c.cluster = Some(cluster(&[1], &[])), "node 0 is not among"),
+            (|c| c.cluster = Some(cluster(&[0, 1], &[])), "1, 3 or 5"),
+            (|c| c.cluster = Some(cluster(&[0, 1, 1], &[])), "twice"),
+            (|c| c.cluster = Some(cluster(&[0, 1, -1], &[])), "negative"),
+            (|c| c.cluster = Some(cluster(&[], &["here"])), "host:port"),
+            (|c| c.cluster = Some(cluster(&[], &["here:0"])), "host:port"),
+            (|c| c.cluster = Some(cluster(&[], &["::1:9092"])), "host:port"),
+            (|c| c.cluster = Some(cluster(&[], &["a:1"; 65])), "enough"),
         ];
         for (spoil, word) in every {
             let mut config = NodeConfig::default();
@@ -209,6 +349,21 @@ mod tests {
             let sentence = config.validate().unwrap_err();
             assert!(sentence.contains(word), "{sentence}");
         }
+    }
+
+    fn cluster(voters: &[i32], seeds: &[&str]) -> ClusterConfig {
+        let voter = |node_id: &i32| Voter { node_id: *node_id, host: "node".into(), port: 9092 };
+        ClusterConfig { voters: voters.iter().map(voter).collect(), seeds: seeds.iter().map(|s| (*s).into()).collect() }
+    }
+
+    #[test]
+    fn voters_and_joiners_are_valid() {
+        for (node_id, cluster) in [(0, cluster(&[0, 1, 2], &[])), (7, cluster(&[], &["a:1", "[::1]:2"]))] {
+            let config = NodeConfig { node_id, cluster: Some(cluster), ..NodeConfig::default() };
+            assert_eq!(config.validate(), Ok(()));
+        }
+        let addresses: Vec<_> = cluster(&[], &["a:1", "[::1]:2"]).seed_addresses().collect();
+        assert_eq!(addresses, [("a".to_owned(), 1), ("::1".to_owned(), 2)]);
     }
 
     #[test]

@@ -45,3 +45,14 @@ pub enum Refused {
     #[error("the node is stopping")]
     Stopping,
 }
+
+/// Why an outgoing connection did not come about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Every address of the peer refused at once: its machine is there, its process is not.
+    #[error("the peer refuses connections")]
+    Refused,
+    /// No answer, no route, or no such name: nothing is known of the peer.
+    #[error("{0}")]
+    Unreachable(String),
+}

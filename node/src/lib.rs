@@ -5,9 +5,10 @@
 //!                 <── effects ───
 //! ```
 //! [`core`] is a state machine without I/O; [`api`] holds one file per kind of request; [`driver`] owns sockets, the
-//! ring and the clock; [`groups`] is the coordinator of consumer groups.
+//! ring and the clock; [`groups`] is the coordinator of consumer groups; [`cluster`] joins the nodes.
 
 pub mod api;
+pub mod cluster;
 pub mod config;
 pub mod core;
 pub mod driver;
@@ -15,7 +16,10 @@ pub mod entropy;
 pub mod error;
 pub mod groups;
 pub mod limits;
+#[doc(hidden)]
+pub mod mutation;
 pub mod net;
+pub mod replication;
 mod run;
 pub mod stats;
 

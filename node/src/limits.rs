@@ -84,6 +84,10 @@ pub const MAX_COORDINATOR_KEYS: usize = 10_000;
 pub const MAX_TOPICS_PER_CHANGE: usize = 10_000;
 /// Partitions that one request may make.
 pub const MAX_NEW_PARTITIONS_PER_REQUEST: usize = 20_000;
+/// Partitions whose leaders or replicas one request may change.
+pub const MAX_PARTITIONS_PER_CHANGE: usize = 20_000;
+/// Partitions in one command of such a change: a payload holds one in any case.
+pub const PARTITIONS_PER_COMMAND: usize = 2_000;
 /// Configuration entries in one resource of a request.
 pub const MAX_CONFIGS_PER_RESOURCE: usize = 1_000;
 /// Partitions in all fetches that wait, of all connections; beyond it a fetch is refused (each takes some 200 bytes).
@@ -102,7 +106,30 @@ pub const SNAPSHOT_AFTER_COMMANDS: usize = 10_000;
 pub const METADATA_BATCH_BYTES: usize = 512 << 10;
 /// Bytes of one read while the node's own logs are replayed.
 pub const REPLAY_READ_BYTES: usize = 4 << 20;
+/// Partitions of the topic that keeps the groups' state.
+pub const MAX_OFFSETS_TOPIC_PARTITIONS: i32 = 1_000;
+/// Groups of a whole cluster; each coordinator takes its share, so that a node can't be made to hold more by ids that
+/// fall into one partition.
+pub const MAX_GROUPS: usize = 200_000;
+/// Coordinators that read their log at once; the others wait their turn.
+pub const MAX_GROUP_LOADS: usize = 4;
+/// Bytes that one of them reads in one turn.
+pub const GROUP_LOAD_BYTES: usize = 1 << 20;
+/// How long it waits when the store has too many reads waiting, in milliseconds.
+pub const GROUP_LOAD_RETRY_MS: u64 = 10;
+/// Coordinators whose deadlines are served in one turn; the others follow in the next.
+pub const MAX_GROUP_TICKS_PER_TURN: usize = 32;
 /// How long an idle fetch session is kept from eviction, in milliseconds.
 pub const FETCH_SESSION_MIN_IDLE_MS: u64 = 120_000;
+/// Nodes that may have opened a link of one class or another to this one, and nodes that are remembered.
+pub const MAX_LINKS: usize = 1_024;
+/// Addresses that links are kept to.
+pub const MAX_LINK_TARGETS: usize = 1_024;
+/// Bytes that may wait on one link, unless a single message is longer.
+pub const LINK_QUEUE_BYTES: usize = 64 << 20;
+/// Bytes that a message may be longer than the longest request: what is said about its batches.
+pub const LINK_MESSAGE_OVERHEAD: usize = 1 << 20;
+/// Bytes of one frame between nodes; longer messages are cut into several.
+pub const MAX_LINK_FRAME_BYTES: usize = 4 << 20;
 /// Bytes of a client's text that an error message repeats.
 pub const SHOWN_TEXT: usize = 200;

@@ -179,7 +179,7 @@ fn run_uring(
         UringDisk::open(&config.data_dir, &UringDiskConfig::default(), Rc::clone(&ring)).map_err(OpenError::Disk)?;
     let net = net_config(&config);
     let core = open(config, &listener, disk, "io_uring", on_ready)?;
-    let (core, outcome) = UringDriver::new(core, ring, listener, stop, &net).run();
+    let (core, outcome) = UringDriver::new(core, ring, listener, stop, &net).map_err(stopped)?.run();
     close(core, outcome)
 }
 

@@ -108,6 +108,22 @@ pub struct NodeStats {
     pub bytes_out: Counter,
     /// Connections open now.
     pub connections: Gauge,
+    /// Links with other nodes, up now, in both directions.
+    pub links: Gauge,
+    /// Partitions that this node leads.
+    pub partitions_led: Gauge,
+    /// Those of them that have a replica out of sync.
+    pub under_replicated: Gauge,
+    /// Those of them that have fewer in-sync replicas than they must have to be written to.
+    pub under_min_insync: Gauge,
+    /// Partitions of the cluster that nobody leads.
+    pub leaderless: Gauge,
+    /// Nodes of the cluster that run, as far as the metadata know.
+    pub nodes_running: Gauge,
+    /// 1 while this node leads the metadata quorum.
+    pub quorum_leader: Gauge,
+    /// 1 while this node's session lets it acknowledge.
+    pub may_acknowledge: Gauge,
     /// Connections ever accepted.
     pub connections_accepted: Counter,
     /// Connections refused at the bound.
@@ -223,6 +239,14 @@ impl Default for NodeStats {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             connections: Gauge::default(),
+            links: Gauge::default(),
+            partitions_led: Gauge::default(),
+            under_replicated: Gauge::default(),
+            under_min_insync: Gauge::default(),
+            leaderless: Gauge::default(),
+            nodes_running: Gauge::default(),
+            quorum_leader: Gauge::default(),
+            may_acknowledge: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
             connections_closed: Counter::default(),

@@ -9,13 +9,13 @@ use wherry_log::io::{
 };
 use wherry_log::{Engine, EngineConfig, Now};
 use wherry_node::NodeConfig;
-use wherry_node::config::Advertised;
+use wherry_node::config::{Advertised, ClusterConfig, Voter};
 use wherry_node::core::Core;
 use wherry_node::entropy::Entropy;
 
+use crate::Sabotage;
 use crate::rng::Rng;
 use crate::small::SmallSegments;
-use crate::world::Sabotage;
 
 /// The disk as the node holds it: once its fuse has burned, every operation fails, as in a machine that loses power while
 /// the node is starting.
@@ -72,15 +72,38 @@ pub(crate) enum End {
     PowerCut,
 }
 
-pub(crate) type Node = Core<SmallSegments<Engine<Fused>>>;
+pub(crate) type Store = SmallSegments<Engine<Fused>>;
+pub(crate) type Node = Core<Store>;
+
+/// Where every node listens.
+const PORT: u16 = 9092;
+/// Size of a disk that is not full.
+const CAPACITY: u64 = 1 << 30;
+
+/// What the engine keeps free.
+const RESERVE: u64 = 16 << 20;
+
+/// The name of a node's machine.
+pub(crate) fn host_name(node: usize) -> String {
+    format!("node-{node}.sim")
+}
+
+/// The node at an address.
+pub(crate) fn node_of(host: &str, port: u16) -> Option<usize> {
+    let number = host.strip_prefix("node-")?.strip_suffix(".sim")?;
+    if port == PORT { number.parse().ok() } else { None }
+}
 
 /// See the module.
 pub(crate) struct Host {
     disk: Rc<RefCell<SimDisk>>,
     engine: EngineConfig,
     config: NodeConfig,
+    node: usize,
     starts: u64,
     sabotage: Sabotage,
+    /// Its disk was made to fail, once.
+    failed: bool,
     rng: Rng,
 }
 
@@ -94,24 +117,31 @@ pub(crate) enum Started {
 }
 
 impl Host {
-    pub(crate) fn new(mut rng: Rng, sabotage: Sabotage) -> Self {
+    pub(crate) fn new(mut rng: Rng, sabotage: Sabotage, node: usize, nodes: usize) -> Self {
         let max_delay = [0, 3, 10, 40][rng.below(4)];
-        let disk = SimDisk::new(SimConfig { seed: rng.next(), capacity: 1 << 30, min_delay: 0, max_delay });
+        let disk = SimDisk::new(SimConfig { seed: rng.next(), capacity: CAPACITY, min_delay: 0, max_delay });
         let config = NodeConfig {
+            node_id: i32::try_from(node).unwrap_or(0),
             cluster_id: Some("simulated".into()),
             group_initial_rebalance_delay_ms: [0, 0, 300][rng.below(3)],
-            ..NodeConfig::default()
+            ..cluster_config(nodes)
         };
-        Self { disk: Rc::new(RefCell::new(disk)), engine: engine_config(&mut rng), config, starts: 0, sabotage, rng }
+        Self {
+            disk: Rc::new(RefCell::new(disk)),
+            engine: engine_config(&mut rng),
+            config,
+            node,
+            starts: 0,
+            sabotage,
+            failed: false,
+            rng,
+        }
     }
 
     /// Recovers what is on the disk.
     pub(crate) fn start(&mut self, now: Now, interrupt: bool) -> Started {
         self.starts += 1;
-        if self.sabotage == Sabotage::LyingDisk {
-            let lie = Fault::always(FaultOn::Write, "journal/", FaultAction::LoseAtPowerCut);
-            self.disk.borrow_mut().inject(lie);
-        }
+        self.lie();
         let fuse = Rc::new(Cell::new(interrupt.then(|| self.rng.between(0, 60))));
         let disk = Fused { disk: Rc::clone(&self.disk), fuse: Rc::clone(&fuse), refused: Vec::new() };
         let seed = self.rng.next();
@@ -132,7 +162,7 @@ impl Host {
     fn open(&self, disk: Fused, now: Now, seed: u64) -> Result<Node, String> {
         let fresh = Uuid::from_u128(u128::from(seed));
         let (engine, _) = Engine::open(disk, self.engine.clone(), now, fresh).map_err(|e| e.to_string())?;
-        let advertised = Advertised { host: "node.sim".into(), port: 9092 };
+        let advertised = Advertised { host: host_name(self.node), port: PORT };
         let entropy = Entropy::seeded(seed ^ self.starts);
         Core::with_entropy(
             self.config.clone(),
@@ -152,11 +182,73 @@ impl Host {
             End::PowerCut => self.disk.borrow().crash(survive),
         };
         self.disk = Rc::new(RefCell::new(after));
+        self.failed = false;
+    }
+
+    fn lie(&self) {
+        if self.sabotage == Sabotage::LyingDisk {
+            let lie = Fault::always(FaultOn::Write, "journal/", FaultAction::LoseAtPowerCut);
+            self.disk.borrow_mut().inject(lie);
+        }
+    }
+
+    /// Every write and sync takes this many more steps.
+    pub(crate) fn slow(&mut self, steps: u64) {
+        for on in [FaultOn::Write, FaultOn::Sync] {
+            self.disk.borrow_mut().inject(Fault::always(on, "", FaultAction::Slow { steps }));
+        }
+    }
+
+    /// A write or a sync fails, soon.
+    pub(crate) fn fail(&mut self) {
+        let on = if self.rng.chance(50) { FaultOn::Write } else { FaultOn::Sync };
+        let action = [FaultAction::Fail, FaultAction::FailAfterCache, FaultAction::TornThenFail][self.rng.below(3)];
+        let nth = self.rng.between(1, 20);
+        self.disk.borrow_mut().inject(Fault::nth(on, "", nth, action));
+        self.failed = true;
+    }
+
+    /// Others have filled the disk into the engine's reserve, which is there for what must go on nevertheless (rule 6).
+    pub(crate) fn fill(&mut self) {
+        let mut disk = self.disk.borrow_mut();
+        let used = CAPACITY.saturating_sub(disk.free());
+        disk.set_capacity(used + RESERVE / 2);
+    }
+
+    /// Inverts a bit of some segment file.
+    pub(crate) fn rot(&mut self) {
+        let mut disk = self.disk.borrow_mut();
+        let paths: Vec<_> =
+            disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+        let Some(path) = paths.get(self.rng.below(paths.len())) else { return };
+        let len = disk.contents(path).map_or(0, |bytes| bytes.len());
+        let (at, bit) = (self.rng.below(len), self.rng.below(8));
+        // A file that went away meanwhile rots no more.
+        let _flipped = disk.flip_bit(path, at as u64, u8::try_from(bit).unwrap_or(0));
+    }
+
+    /// The disk is whole again; what went wrong before stays wrong.
+    pub(crate) fn repair(&mut self) {
+        self.disk.borrow_mut().clear_faults();
+        self.disk.borrow_mut().set_capacity(CAPACITY);
+        self.lie();
+    }
+
+    /// Whether a failure of the disk may have stopped this process.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     pub(crate) fn disk_is_busy(&self) -> bool {
         self.disk.borrow().in_flight() > 0
     }
+}
+
+/// What all nodes of a cluster are told alike: each of them votes.
+fn cluster_config(nodes: usize) -> NodeConfig {
+    let voter = |node| Voter { node_id: i32::try_from(node).unwrap_or(0), host: host_name(node), port: PORT };
+    let cluster = ClusterConfig { voters: (0..nodes).map(voter).collect(), seeds: Vec::new() };
+    NodeConfig { cluster: (nodes > 1).then_some(cluster), ..NodeConfig::default() }
 }
 
 /// Everything small, so that journals wrap, tails fill and segments roll within seconds.
@@ -173,7 +265,7 @@ fn engine_config(rng: &mut Rng) -> EngineConfig {
         read_cache_bytes: 64 << 10,
         read_bytes: 16 << 10,
         open_files: 8,
-        reserve_bytes: 0,
+        reserve_bytes: RESERVE,
         housekeeping_ms: 200,
         ..EngineConfig::default()
     }

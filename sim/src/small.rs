@@ -1,7 +1,7 @@
 //! The engine with segments far smaller than a topic may ask for, so that they roll while the simulation looks; and, if
 //! asked, with a lie about what is durable.
 
-use wherry_log::{Appended, EngineStats, LogConfig, LogError, LogInfo, Lookup, Now, Read, Ticket};
+use wherry_log::{Appended, EngineStats, LogConfig, LogError, LogInfo, Lookup, Now, Read, ReadUpTo, Ticket};
 use wherry_node::core::store::{Event, LogStore};
 use wherry_wire::batch::CheckedBatch;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
@@ -36,8 +36,37 @@ fn shrunk(mut config: LogConfig) -> LogConfig {
 }
 
 impl<S: LogStore> LogStore for SmallSegments<S> {
+    fn directory(&self) -> uuid::Uuid {
+        self.inner.directory()
+    }
+
     fn create_log(&mut self, id: LogId, config: LogConfig) -> Result<Ticket, LogError> {
         self.inner.create_log(id, shrunk(config))
+    }
+
+    fn create_log_at(&mut self, id: LogId, config: LogConfig, start: Offset) -> Result<Ticket, LogError> {
+        self.inner.create_log_at(id, shrunk(config), start)
+    }
+
+    fn restart_log_at(&mut self, id: LogId, start: Offset) -> Result<Ticket, LogError> {
+        self.inner.restart_log_at(id, start)
+    }
+
+    fn append_replica(&mut self, id: LogId, batches: &[CheckedBatch], now_ms: i64) -> Result<Appended, LogError> {
+        let outcome = self.inner.append_replica(id, batches, now_ms);
+        self.appended(outcome)
+    }
+
+    fn truncate(&mut self, id: LogId, to: Offset) -> Result<(Ticket, Offset), LogError> {
+        self.inner.truncate(id, to)
+    }
+
+    fn watch_sealed(&mut self, id: LogId, watch: bool) -> Result<(), LogError> {
+        self.inner.watch_sealed(id, watch)
+    }
+
+    fn set_settled_end(&mut self, id: LogId, end: Offset) -> Result<(), LogError> {
+        self.inner.set_settled_end(id, end)
     }
 
     fn delete_log(&mut self, id: LogId) -> Result<Ticket, LogError> {
@@ -77,16 +106,23 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
         self.inner.info(id)
     }
 
-    fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError> {
-        self.inner.read(id, from, max_bytes, min_one)
+    fn read(
+        &mut self,
+        id: LogId,
+        from: Offset,
+        upto: ReadUpTo,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Read, LogError> {
+        self.inner.read(id, from, upto, max_bytes, min_one)
     }
 
-    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError> {
-        self.inner.find_offset_by_time(id, timestamp_ms)
+    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64, upto: Offset) -> Result<Lookup, LogError> {
+        self.inner.find_offset_by_time(id, timestamp_ms, upto)
     }
 
-    fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError> {
-        self.inner.find_max_timestamp(id)
+    fn find_max_timestamp(&mut self, id: LogId, upto: Offset) -> Result<Lookup, LogError> {
+        self.inner.find_max_timestamp(id, upto)
     }
 
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

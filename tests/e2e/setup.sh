@@ -58,7 +58,7 @@ part_kafka() {
   stamp kafka "$KAFKA_VERSION $OLD_KAFKA_VERSION"
 }
 
-PACKAGES=(kcat strace e2fsprogs iproute2 util-linux gcc make python3 python3-venv zlib1g-dev liblz4-dev libzstd-dev)
+PACKAGES=(kcat strace e2fsprogs iproute2 nftables util-linux gcc make python3 python3-venv zlib1g-dev liblz4-dev libzstd-dev)
 part_packages() {
   local missing=() package
   for package in "${PACKAGES[@]}"; do

@@ -17,7 +17,8 @@ Usage: cargo xtask COMMAND
 
   test           set-up and all tests: what CI runs
   test --quick   the same without stock clients, Kafka and faults from outside: needs nothing but Rust and a C compiler
-  soak [ROUNDS]  long runs: many seeds, ROUNDS (default 50) kills and power cuts with real processes
+  soak [ROUNDS]  long runs: many seeds, ROUNDS (default 50) kills and power cuts with real processes, twice as many faults
+                 of nodes in a cluster
   gen            write generated files anew
   gen --check    fail if a generated file is not what its source says
   bench [ARGS]   figures side by side with Kafka; `cargo xtask bench --help` lists them";
@@ -89,7 +90,10 @@ fn test_steps() -> Vec<Step> {
     let mut steps = vec![set_up];
     steps.extend(house_steps());
     steps.push(cargo("tests", &["test", "--workspace", "--exclude", "wherry-e2e", "--no-fail-fast", "--quiet"]));
-    steps.push(cargo("stock clients, crashes, power cuts", &["test", "-p", "wherry-e2e", "--no-fail-fast", "--quiet"]));
+    steps.push(cargo(
+        "stock clients, crashes, power cuts, clusters",
+        &["test", "-p", "wherry-e2e", "--no-fail-fast", "--quiet"],
+    ));
     steps
 }
 
@@ -105,6 +109,7 @@ fn quick_steps() -> Vec<Step> {
 
 fn soak_steps(rounds: u32) -> Vec<Step> {
     let rounds_text = rounds.to_string();
+    let faults = (u64::from(rounds) * 2).to_string();
     // A simulated life has several kills and power cuts, and costs little.
     let many = (u64::from(rounds) * 200).to_string();
     let rounds = rounds_text.as_str();
@@ -119,6 +124,12 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
         release("kill -9 of real processes", &["-p", "wherry-e2e", "--test", "crash", "--", "--nocapture"])
             .with("WHERRY_BIN", &wherry)
             .with("WHERRY_CRASH_ROUNDS", rounds),
+        release(
+            "three nodes: kills, pauses, network cuts, damage",
+            &["-p", "wherry-e2e", "--test", "cluster", "--", "--nocapture"],
+        )
+        .with("WHERRY_BIN", &wherry)
+        .with("WHERRY_CLUSTER_ROUNDS", &faults),
         release("power cuts", &["-p", "wherry-e2e", "--test", "power", "--", "--nocapture"])
             .with("WHERRY_BIN", &wherry)
             .with("WHERRY_POWER_ROUNDS", rounds),
@@ -126,6 +137,7 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
             .with("WHERRY_BIN", &wherry)
             .with("WHERRY_HOSTILE_ROUNDS", &many),
         Step::new("demo with 20 kills", &wherry, &demo).within(&root()),
+        Step::new("demo of one node", &wherry, &[&demo[..], &["--nodes", "1"]].concat()).within(&root()),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! One file per figure: which cases, against whom, how one run is made, and what is asked of the result.
 
+pub mod cluster;
 pub mod consume;
+pub mod failover;
 pub mod idle;
 pub mod latency;
 pub mod produce;

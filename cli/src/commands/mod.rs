@@ -1,5 +1,6 @@
 //! The command line: what there is, and who runs it.
 
+mod cluster;
 mod completions;
 mod consume;
 mod group;
@@ -71,6 +72,9 @@ enum Command {
     /// Topics: list, create, describe, alter, grow, delete
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// The cluster: its state, where replicas are, who leads
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Consumer groups: list, describe with lag, reset, delete
     #[command(subcommand)]
     Group(group::GroupCommand),
@@ -95,6 +99,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         | Command::Consume(_)
         | Command::Topic(_)
         | Command::Group(_)
+        | Command::Cluster(_)
         | Command::Log(_)
         | Command::Completions(_) => ("wherry-cli", "error"),
     };
@@ -114,6 +119,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<ExitCode> {
         Command::Produce(args) => Box::pin(produce::run(args, common.output)).await,
         Command::Consume(args) => Box::pin(consume::run(args, common.output)).await,
         Command::Topic(command) => Box::pin(topic::run(command, common.output)).await,
+        Command::Cluster(command) => Box::pin(cluster::run(command, common.output)).await,
         Command::Group(command) => Box::pin(group::run(command, common.output)).await,
         Command::Completions(args) => completions::run(&args),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use wherry_node::NodeConfig;
-use wherry_node::config::{Advertised, EngineOptions};
+use wherry_node::config::{Advertised, ClusterConfig, EngineOptions, Voter};
 
 use crate::output::Output;
 use crate::roles::node::RunningNode;
@@ -21,6 +21,8 @@ Examples:
   wherry node --data /var/lib/wherry
   wherry node --listen 0.0.0.0:9092 --advertise node-0.example.org:9092 --data /var/lib/wherry
   wherry node --listen 127.0.0.1:0 --output json          (takes a free port and says which)
+  wherry node --node-id 1 --cluster-id boats --listen 127.0.0.1:9093 --data /var/lib/wherry-1 \\
+      --voters 0@127.0.0.1:9092,1@127.0.0.1:9093,2@127.0.0.1:9094   (one of three)
 
 It serves the Kafka protocol, without encryption or authentication: listen only on networks that you trust.
 SIGTERM or Ctrl-C stops it in good order; after kill -9 it recovers from its journal.")]
@@ -40,7 +42,13 @@ pub(crate) struct NodeArgs {
     /// Id of the cluster; a new data directory makes its own
     #[arg(long)]
     cluster_id: Option<String>,
-    /// Failure domain that is told to clients
+    /// All first voters of the cluster, this node among them, as ID@HOST:PORT; 1, 3 or 5 of them
+    #[arg(long, value_name = "ID@HOST:PORT", value_delimiter = ',', value_parser = voter, requires = "cluster_id")]
+    voters: Vec<Voter>,
+    /// Nodes of a cluster to join, without a vote at first
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "cluster_id")]
+    seeds: Vec<String>,
+    /// Failure domain: replicas are spread over racks, and told to clients
     #[arg(long)]
     rack: Option<String>,
     /// Make a topic when somebody asks for an unknown one
@@ -49,6 +57,21 @@ pub(crate) struct NodeArgs {
     /// Partitions of a topic that does not say
     #[arg(long, default_value_t = 1)]
     default_partitions: i32,
+    /// Replicas of a topic that does not say; -1 for three, or as many as there are nodes
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    default_replication_factor: i16,
+    /// Don't move replicas by itself when nodes come or go
+    #[arg(long)]
+    no_rebalance: bool,
+    /// Don't send consumers to the replica in their rack, but let them read from the leader
+    #[arg(long)]
+    no_follower_reads: bool,
+    /// A replica that lacks something for so long counts as in sync no more
+    #[arg(long, value_parser = text::duration, default_value = "10s", value_name = "DURATION")]
+    replica_lag_time: Duration,
+    /// At most so many bytes per second to each node whose replicas catch up
+    #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
+    catch_up_rate: Option<u64>,
     /// How long an empty group waits for more members before its first assignment
     #[arg(long, value_parser = text::duration, default_value = "3s", value_name = "DURATION")]
     group_initial_rebalance_delay: Duration,
@@ -83,6 +106,14 @@ fn advertised(text: &str) -> Result<Advertised, String> {
     }
 }
 
+fn voter(text: &str) -> Result<Voter, String> {
+    let parsed = text.split_once('@').and_then(|(id, at)| Some((id.parse().ok()?, at)));
+    let Some((node_id, at)) = parsed else {
+        return Err("write ID@HOST:PORT, for example 0@node-0.example.org:9092".into());
+    };
+    advertised(at).map(|at| Voter { node_id, host: at.host, port: at.port })
+}
+
 impl NodeArgs {
     fn config(self) -> Result<NodeConfig> {
         let engine = EngineOptions::default();
@@ -93,9 +124,16 @@ impl NodeArgs {
             data_dir: self.data,
             node_id: self.node_id,
             cluster_id: self.cluster_id,
+            cluster: (!self.voters.is_empty() || !self.seeds.is_empty())
+                .then_some(ClusterConfig { voters: self.voters, seeds: self.seeds }),
             rack: self.rack,
             auto_create_topics: self.auto_create_topics,
             default_partitions: self.default_partitions,
+            default_replication_factor: self.default_replication_factor,
+            auto_rebalance: !self.no_rebalance,
+            catch_up_bytes_per_s: self.catch_up_rate,
+            follower_reads: !self.no_follower_reads,
+            replica_lag_time_ms: u64::try_from(self.replica_lag_time.as_millis())?,
             group_initial_rebalance_delay_ms: u32::try_from(self.group_initial_rebalance_delay.as_millis())?,
             io: self.io.into(),
             engine: EngineOptions {

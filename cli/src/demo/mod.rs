@@ -1,17 +1,21 @@
-//! `wherry demo`: the mesh as separate processes, real input, a `kill -9` in mid-run, and a verdict.
+//! `wherry demo`: the mesh as separate processes, real input, nodes killed with `kill -9` in mid-run, and a verdict.
 //!
 //! ```text
-//!  producers ── gRPC ──> sidecar 0 ─┐            ┌─> sidecar 0 ── gRPC ──> group ordered (member 0)
-//!            ── gRPC ──> sidecar 1 ─┴─> node ────┼─> sidecar 1 ── gRPC ──> group ordered (member 1)
-//!                                        X -9    └─> sidecar 1 ── gRPC ──> group independent
+//!  producers ── gRPC ──> sidecar 0 ─┐    node 0    ┌─> sidecar 0 ── gRPC ──> group ordered (member 0)
+//!            ── gRPC ──> sidecar 1 ─┴─>  node 1 ───┼─> sidecar 1 ── gRPC ──> group ordered (member 1)
+//!                                        node 2    └─> sidecar 1 ── gRPC ──> group independent
+//!                                        X -9
 //! ```
-//! Producers and subscribers are tasks of this process and write down all they send and receive ([`ledger`]); [`mod@verdict`] judges
-//! the books. This room must not know how node and sidecar work: it sees what an application sees.
+//! Producers and subscribers are tasks of this process and write down all they send and receive ([`ledger`]); [`mod@conduct`] kills;
+//! [`mod@verdict`] judges the books. This room must not know how node and sidecar work: it sees what an application sees.
 
 mod books;
+mod cluster;
+mod conduct;
 mod input;
 mod ledger;
 mod mesh;
+mod outage;
 mod progress;
 mod publisher;
 mod report;
@@ -21,41 +25,45 @@ mod verdict;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use wherry_client::admin::{NewTopic, OffsetSpec};
-use wherry_client::{Client, ClientConfig, TopicPartition};
+use wherry_client::admin::OffsetSpec;
+use wherry_client::{Client, TopicPartition};
 
 use crate::commands::Common;
-use crate::commands::topic::{self, describe};
+use crate::commands::topic::describe;
 use crate::exit;
 use crate::output::{self, Output};
 use crate::roles::IoArg;
 use crate::text::{duration, shown_count};
 use books::Books;
+use cluster::View;
+use conduct::Conductor;
 use input::Input;
-use ledger::Micros;
 use mesh::Mesh;
+use outage::{Outage, outages};
 use progress::Progress;
-use report::{Figures, Outage, Report};
+use report::{Figures, Report};
 use verdict::{Run, judge};
 
-/// Start a mesh, stream real log lines through it, kill the node in mid-run, and judge the result
+/// Start a mesh, stream real log lines through it, kill its nodes in mid-run, and judge the result
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   wherry demo
   wherry demo --input /var/log/syslog --messages 1000000
   wherry demo --kills 3 --json > verdict.json
+  wherry demo --nodes 1
 
-It starts one node and two sidecars as processes of their own in a temporary directory. Producers publish lines through the
-sidecars; two groups receive and acknowledge them. The node is killed with SIGKILL in mid-run and started again. At the end
-every message must have been received by each group: none lost, none duplicated, none out of order per key.
+It starts three nodes and two sidecars as processes of their own in a temporary directory. Producers publish lines through the
+sidecars; two groups receive and acknowledge them. The node that leads is killed with SIGKILL in mid-run; the others go on
+without it until it is started again. When it is in sync, the next one is killed. At the end every message must have been
+received by each group: none lost, none duplicated, none out of order per key.
 
 The exit code is 0 if the verdict is good, 1 if not.")]
 pub(crate) struct DemoArgs {
@@ -71,13 +79,16 @@ pub(crate) struct DemoArgs {
     /// Partitions of the topic
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(i32).range(1..=1000))]
     partitions: i32,
-    /// Times that the node is killed
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
-    kills: u32,
+    /// Nodes: 1, 3 or 5
+    #[arg(long, default_value_t = 3, value_parser = nodes)]
+    nodes: usize,
+    /// Times that a node is killed; 2 if absent, 1 where there is one node
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=100))]
+    kills: Option<u32>,
     /// Messages of one producer that have no acknowledgement yet
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     in_flight: u32,
-    /// How the node does its I/O
+    /// How nodes do their I/O
     #[arg(long, value_enum, default_value_t = IoArg::Auto)]
     io: IoArg,
     /// Give up when nothing has moved for this long
@@ -100,10 +111,16 @@ const SIDECARS: usize = 2;
 /// Ordered: one member behind each sidecar. Independent: one member alone.
 const ORDERED: &str = "ordered";
 const INDEPENDENT: &str = "independent";
-/// How long subscribers still listen when everything has been received: for what should not come.
-const LISTEN_ON: Duration = Duration::from_secs(1);
-/// How often the end of the run is looked for.
-const LOOK: Duration = Duration::from_millis(20);
+
+fn nodes(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|nodes| [1, 3, 5].contains(nodes)).ok_or_else(|| "write 1, 3 or 5".into())
+}
+
+impl DemoArgs {
+    fn kills(&self) -> u32 {
+        self.kills.unwrap_or(if self.nodes == 1 { 1 } else { 2 })
+    }
+}
 
 pub(crate) async fn run(args: DemoArgs, common: &Common) -> Result<ExitCode> {
     let output = if args.json { Output::Json } else { common.output };
@@ -155,33 +172,43 @@ async fn perform(args: &DemoArgs, directory: &Path) -> Result<Report> {
     let input = Input::open(args.input.as_deref()).map_err(|error| exit::usage(format!("{error:#}")))?;
     let progress = Progress::new();
     progress.event(&format!("Input: {}, {} lines.", input.origin, shown_count(input.len() as u64)));
-    let mut mesh = Mesh::start(directory, SIDECARS, args.io.name()).await?;
-    let sidecars = mesh.sidecar_addresses();
-    progress.event(&format!("Node at {}, sidecars at {}.", mesh.node_address(), sidecars.join(" and ")));
-    let client = Client::connect(ClientConfig::new([mesh.node_address()])).await?;
+    let mut mesh = Mesh::start(directory, args.nodes, SIDECARS, args.io.name()).await?;
+    let (nodes, sidecars) = (mesh.node_addresses(), mesh.sidecar_addresses());
+    progress.event(&format!("{}, sidecars at {}.", nodes_at(&nodes), listed(&sidecars)));
     let (origin, lines) = (input.origin.clone(), input.len());
-    let books = Arc::new(Books::new(input, args.messages, args.producers, &[ORDERED, INDEPENDENT]));
-    let created = client.admin().create_topics(&[NewTopic::new(&*books.topic, args.partitions)], false).await?;
-    topic::only(created, &books.topic)?;
+    let stages = args.kills() + 1;
+    let books = Arc::new(Books::new(input, args.messages, args.producers, stages, &[ORDERED, INDEPENDENT]));
+    let view = View::open(&nodes, &books.topic).await?;
+    view.create_topic(args.partitions).await?;
 
     let stop = CancellationToken::new();
     let mut subscribers = subscribers(&books, &sidecars, &stop);
-    let mut publishers = publishers(&books, &sidecars, in_flight(args));
+    let publishers = publishers(&books, &sidecars, in_flight(args));
     let shown = tokio::spawn(progress.clone().show(books.clone(), stop.clone()));
-    let kills = conduct(args, &mut mesh, &books, &progress, &mut publishers).await;
+    let conductor = Conductor {
+        mesh: &mut mesh,
+        view: &view,
+        books: &books,
+        progress: &progress,
+        publishers,
+        patience: args.patience,
+    };
+    let kills = conductor.run(args.kills()).await;
     stop.cancel();
     shown.await?;
     while let Some(subscriber) = subscribers.join_next().await {
         subscriber??;
     }
-    let outages = outages(&kills?, &books);
-    let records_in_log = records_in_log(&client, &books.topic, args.partitions).await?;
+    let outages = outages(&kills?, &books.published(), view.is_alone());
+    let records_in_log = records_in_log(&view.client, &books.topic, args.partitions).await?;
     let report = Report {
         verdict: verdict(args, &books, records_in_log, &outages),
         input: origin,
         lines_of_input: lines,
         producers: books.planned.len(),
-        processes: std::iter::once(format!("node {}", mesh.node_address()))
+        processes: nodes
+            .iter()
+            .map(|at| format!("node {at}"))
             .chain(sidecars.iter().map(|at| format!("sidecar {at}")))
             .collect(),
         figures: Figures::from(&books)?,
@@ -190,6 +217,18 @@ async fn perform(args: &DemoArgs, directory: &Path) -> Result<Report> {
     };
     mesh.stop().await;
     Ok(report)
+}
+
+fn nodes_at(addresses: &[String]) -> String {
+    format!("{} at {}", if addresses.len() == 1 { "Node" } else { "Nodes" }, listed(addresses))
+}
+
+/// As in "a, b and c".
+fn listed(words: &[String]) -> String {
+    match words {
+        [most @ .., last] if !most.is_empty() => format!("{} and {last}", most.join(", ")),
+        few => few.concat(),
+    }
 }
 
 fn subscribers(books: &Arc<Books>, sidecars: &[String], stop: &CancellationToken) -> JoinSet<Result<()>> {
@@ -203,9 +242,9 @@ fn subscribers(books: &Arc<Books>, sidecars: &[String], stop: &CancellationToken
     tasks
 }
 
-/// At most half of what is sent between two kills: a kill must hit while there is more to come.
+/// At most an eighth of a stage: what is done while a node is down must be more than what was on its way when it was killed.
 fn in_flight(args: &DemoArgs) -> usize {
-    let most = args.messages / (2 * (args.kills + 1) * args.producers);
+    let most = args.messages / (8 * (args.kills() + 1) * args.producers);
     args.in_flight.min(most).max(1) as usize
 }
 
@@ -217,125 +256,6 @@ fn publishers(books: &Arc<Books>, sidecars: &[String], in_flight: usize) -> Join
     tasks
 }
 
-/// A kill, and when it was.
-struct Kill {
-    at: Micros,
-    served_again: Micros,
-    acknowledged_before: u64,
-    restart_ms: u64,
-}
-
-/// Kills and restarts at their times, and waits for the end: everything received and acknowledged, or nothing moves any more.
-async fn conduct(
-    args: &DemoArgs,
-    mesh: &mut Mesh,
-    books: &Books,
-    progress: &Progress,
-    publishers: &mut JoinSet<Result<()>>,
-) -> Result<Vec<Kill>> {
-    let mut kills = Vec::new();
-    let mut watch = Watch::new(args.patience);
-    while !groups_receive(books) && !watch.is_stuck(books) {
-        tokio::time::sleep(LOOK).await;
-    }
-    books.open_gate();
-    progress.event("Every group receives; now at full speed.");
-    for kill in 1..=args.kills {
-        let due = u64::from(args.messages) * u64::from(kill) / (u64::from(args.kills) + 1);
-        while acknowledged(books) < due && !watch.is_stuck(books) {
-            // Bounded: a notice may come between the look and the wait.
-            let _ = tokio::time::timeout(LOOK, books.acknowledged.notified()).await;
-            tell_failures(publishers, progress);
-        }
-        if acknowledged(books) >= due {
-            kills.push(kill_and_restart(mesh, books, progress).await?);
-            watch = Watch::new(args.patience);
-        }
-    }
-    while !is_done(books, publishers) && !watch.is_stuck(books) {
-        tell_failures(publishers, progress);
-        if let Some(dead) = mesh.dead()? {
-            return Err(anyhow!(dead));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    tokio::time::sleep(LISTEN_ON).await;
-    Ok(kills)
-}
-
-async fn kill_and_restart(mesh: &mut Mesh, books: &Books, progress: &Progress) -> Result<Kill> {
-    mesh.kill_node().await?;
-    let (at, acknowledged_before) = (books.now(), acknowledged(books));
-    progress.event(&format!("Killed the node (SIGKILL) after {} acknowledgements.", shown_count(acknowledged_before)));
-    mesh.restart_node().await?;
-    let served_again = books.now();
-    let restart_ms = (served_again - at) / 1000;
-    progress.event(&format!("The node serves again, {restart_ms} ms later."));
-    Ok(Kill { at, served_again, acknowledged_before, restart_ms })
-}
-
-/// Says which producers gave up, and why.
-fn tell_failures(publishers: &mut JoinSet<Result<()>>, progress: &Progress) {
-    while let Some(ended) = publishers.try_join_next() {
-        let outcome = ended.unwrap_or_else(|error| Err(error.into()));
-        if let Err(error) = outcome {
-            progress.event(&format!("A producer failed: {error:#}"));
-        }
-    }
-}
-
-/// Every group has acknowledged what was sent before the gate.
-fn groups_receive(books: &Books) -> bool {
-    let first: u64 = (0..).zip(&books.planned).map(|(producer, _)| u64::from(books.before_gate(producer))).sum();
-    books.groups.iter().all(|group| group.received().counts().confirmed >= first)
-}
-
-fn acknowledged(books: &Books) -> u64 {
-    books.published().acknowledgements()
-}
-
-/// No producer works any more, and every group has acknowledged all there is.
-fn is_done(books: &Books, publishers: &JoinSet<Result<()>>) -> bool {
-    let all = acknowledged(books);
-    publishers.is_empty() && books.groups.iter().all(|group| group.received().counts().confirmed >= all)
-}
-
-/// Notices when nothing moves any more.
-struct Watch {
-    patience: Duration,
-    seen: u64,
-    since: Instant,
-}
-
-impl Watch {
-    fn new(patience: Duration) -> Self {
-        Self { patience, seen: 0, since: Instant::now() }
-    }
-
-    fn is_stuck(&mut self, books: &Books) -> bool {
-        let received = books.groups.iter().map(|group| group.received().counts());
-        let moved: u64 = received.map(|counts| counts.received + counts.confirmed + counts.repeated).sum();
-        let now = acknowledged(books) + moved;
-        if now != self.seen {
-            (self.seen, self.since) = (now, Instant::now());
-        }
-        self.since.elapsed() > self.patience
-    }
-}
-
-fn outages(kills: &[Kill], books: &Books) -> Vec<Outage> {
-    let published = books.published();
-    let next_after =
-        |at: Micros| published.all().filter_map(|(_, sent)| sent.ack).map(|(_, ack)| ack).filter(|ack| *ack > at).min();
-    let outage = |kill: &Kill| Outage {
-        acknowledged_before: kill.acknowledged_before,
-        restart_ms: kill.restart_ms,
-        // Answers that were on their way when it was killed prove nothing: only those of the restarted node count.
-        until_next_acknowledgement_ms: next_after(kill.served_again).map(|next| (next - kill.at) / 1000),
-    };
-    kills.iter().map(outage).collect()
-}
-
 /// By the node's own offsets, whatever the groups received.
 async fn records_in_log(client: &Client, topic: &str, partitions: i32) -> Result<u64> {
     let places: Vec<_> = (0..partitions).map(|partition| TopicPartition::new(topic, partition)).collect();
@@ -345,11 +265,12 @@ async fn records_in_log(client: &Client, topic: &str, partitions: i32) -> Result
 }
 
 fn verdict(args: &DemoArgs, books: &Books, records_in_log: u64, outages: &[Outage]) -> verdict::Verdict {
-    let survived = outages.iter().filter(|outage| outage.until_next_acknowledgement_ms.is_some()).count();
+    let survived = |outage: &&Outage| outage.until_next_acknowledgement_ms.is_some() && outage.in_sync_ms.is_some();
+    let survived = outages.iter().filter(survived).count();
     let run = Run {
         planned: u64::from(args.messages),
         records_in_log,
-        kills_planned: args.kills,
+        kills_planned: args.kills(),
         kills_survived: u32::try_from(survived).unwrap_or(u32::MAX),
     };
     let received: Vec<_> = books.groups.iter().map(|group| (group.name, group.received())).collect();

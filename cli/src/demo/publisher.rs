@@ -50,9 +50,10 @@ async fn send(
     room: Arc<Semaphore>,
 ) {
     let planned = books.planned.get(producer as usize).copied().unwrap_or(0);
+    let mut allowed = 0;
     for sequence in 0..planned {
-        if sequence == books.before_gate(producer) {
-            books.through_gate().await;
+        if sequence == allowed {
+            allowed = books.may_send(producer, sequence).await;
         }
         let Ok(permit) = room.acquire().await else { return };
         // Given back when the result is there.

@@ -5,6 +5,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::books::Books;
+use super::outage::Outage;
 use super::verdict::Verdict;
 use crate::output;
 use crate::text::{shown_bytes, shown_count};
@@ -23,18 +24,6 @@ pub(crate) struct Report {
     pub(crate) outages: Vec<Outage>,
     /// Where data and logs of the processes are, if they were kept.
     pub(crate) kept: Option<String>,
-}
-
-/// What a kill cost.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Outage {
-    /// Publishes that had been acknowledged when the node was killed.
-    pub(crate) acknowledged_before: u64,
-    /// From the kill until the node served again.
-    pub(crate) restart_ms: u64,
-    /// From the kill to the next acknowledgement.
-    pub(crate) until_next_acknowledgement_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,15 +152,34 @@ fn print_figures(report: &Report) -> Result<()> {
         shown_bytes(figures.payload_bytes_per_second as u64),
         figures.publishing_seconds
     ))?;
-    for outage in &report.outages {
-        let next = outage.until_next_acknowledgement_ms.map_or_else(|| "none".into(), |ms| format!("after {ms} ms"));
-        output::line(format!(
-            "kill -9 of the node after {} acknowledgements: it served again after {} ms; the next acknowledgement came {next}.",
-            shown_count(outage.acknowledged_before),
-            outage.restart_ms,
-        ))?;
+    report.outages.iter().try_for_each(|outage| output::line(told(outage, report.is_alone())))
+}
+
+fn told(outage: &Outage, alone: bool) -> String {
+    let shown = |ms: Option<u64>| ms.map_or_else(|| "never".into(), |ms| format!("after {ms} ms"));
+    let (after, next) = (shown_count(outage.acknowledged_before), shown(outage.until_next_acknowledgement_ms));
+    if alone {
+        let restart = outage.restart_ms;
+        return format!(
+            "kill -9 of the node after {after} acknowledgements: it served again after {restart} ms; the next acknowledgement came {next}."
+        );
     }
-    Ok(())
+    let quorum = if outage.led_quorum { "the quorum and " } else { "" };
+    let led = format!("which led {quorum}{} of {} partitions", outage.led_partitions, outage.partitions);
+    format!(
+        "kill -9 of node {}, {led}, after {after} acknowledgements: those partitions went on {next}, the others {}.\n  \
+         It was away for {:.1} s; started again, it was in sync {}.",
+        outage.node,
+        shown(outage.others_silent_ms),
+        outage.away_ms as f64 / 1e3,
+        shown(outage.in_sync_ms),
+    )
+}
+
+impl Report {
+    fn is_alone(&self) -> bool {
+        self.processes.iter().filter(|process| process.starts_with("node ")).count() == 1
+    }
 }
 
 fn shown_time(micros: u64) -> String {

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn books() -> Books {
-        Books::new(Input::open(None).expect("input"), 10, 1, &["g"])
+        Books::new(Input::open(None).expect("input"), 10, 1, 1, &["g"])
     }
 
     fn message(books: &Books, id: MessageId) -> v1::Message {

@@ -40,6 +40,14 @@ fn counters(text: &mut Text, stats: &NodeStats) {
 fn gauges(text: &mut Text, stats: &NodeStats) {
     let gauges = [
         ("connections", "Connections open", &stats.connections),
+        ("links", "Links with other nodes, in both directions", &stats.links),
+        ("running_nodes", "Nodes of the cluster that run", &stats.nodes_running),
+        ("leads_quorum", "1 while this node leads the metadata quorum", &stats.quorum_leader),
+        ("may_acknowledge", "1 while this node's session lets it acknowledge", &stats.may_acknowledge),
+        ("led_partitions", "Partitions that this node leads", &stats.partitions_led),
+        ("under_replicated_partitions", "Led partitions with a replica out of sync", &stats.under_replicated),
+        ("under_min_insync_partitions", "Led partitions that acks=all is refused for", &stats.under_min_insync),
+        ("leaderless_partitions", "Partitions of the cluster that nobody leads", &stats.leaderless),
         ("waiting_fetches", "Fetches that wait for data", &stats.fetches_waiting),
         ("fetch_sessions", "Fetch sessions", &stats.fetch_sessions),
         ("in_flight_request_bytes", "Bytes of unanswered requests", &stats.request_bytes_in_flight),

@@ -2,6 +2,7 @@
 
 pub(crate) mod metrics;
 pub(crate) mod node;
+mod ports;
 
 use std::net::SocketAddr;
 
@@ -10,6 +11,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use wherry_node::config::IoDriver;
+
+pub(crate) use ports::{free_ports, ports_from};
 
 use crate::output::{self, Output};
 

@@ -55,6 +55,16 @@ impl RunningNode {
         }
     }
 
+    /// Whether it has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// Tells it to stop, without waiting.
+    pub(crate) fn ask_to_stop(&self) {
+        self.handle.stop();
+    }
+
     /// Stops it in good order: answers what it has, writes out everything.
     pub(crate) async fn stop(self) -> Result<()> {
         let handle = self.handle;

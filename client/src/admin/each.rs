@@ -87,6 +87,14 @@ fn close<T>(state: State<T>, what: &str, config: &ClientConfig) -> Result<T> {
     }
 }
 
+/// What the only attempt at an item comes to.
+pub(super) fn once<T>(result: Result<T, Attempt>, what: &str, config: &ClientConfig) -> Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(attempt) => close(State::Open(attempt), what, config),
+    }
+}
+
 /// An item that an answer does not mention.
 pub(super) fn unmentioned<T>() -> Result<T, Attempt> {
     Err(Attempt::Unknown("the broker left it out of its answer".into()))

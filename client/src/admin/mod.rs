@@ -1,5 +1,6 @@
 //! Admin calls: topics, configuration, offsets, groups. One call is one operation with its own deadline and retries.
 
+mod cluster;
 mod configs;
 mod each;
 mod groups;
@@ -8,9 +9,9 @@ mod topics;
 mod types;
 
 pub use types::{
-    BrokerDescription, ClusterDescription, CommittedOffset, ConfigChange, ConfigEntry, ConfigResource, Each,
-    GroupDescription, GroupListing, MemberDescription, NewTopic, OffsetAt, OffsetSpec, PartitionDescription,
-    TopicDescription, TopicListing,
+    BrokerDescription, ClusterDescription, CommittedOffset, ConfigChange, ConfigEntry, ConfigResource, Each, Election,
+    GroupDescription, GroupListing, MemberDescription, NewTopic, NodeDescription, OffsetAt, OffsetSpec,
+    PartitionDescription, QuorumDescription, QuorumMember, Reassignment, TopicDescription, TopicListing,
 };
 
 use std::sync::Arc;

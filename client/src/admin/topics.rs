@@ -6,12 +6,14 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, MetadataRequest,
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, MetadataRequest,
     MetadataResponse,
 };
 
@@ -49,15 +51,20 @@ fn creatable(topic: &NewTopic) -> CreatableTopic {
     let config = |(name, value): &(String, String)| {
         CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
     };
+    let assignment = |(index, nodes): (i32, &Vec<i32>)| {
+        let nodes = nodes.iter().copied().map(BrokerId).collect();
+        CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(nodes)
+    };
     CreatableTopic::default()
         .with_name(topic_name(&topic.name))
+        .with_assignments((0..).zip(&topic.assignment).map(assignment).collect())
         .with_num_partitions(topic.partitions.unwrap_or(-1))
         .with_replication_factor(topic.replication.unwrap_or(-1))
         .with_configs(topic.configs.iter().map(config).collect())
 }
 
 impl Admin {
-    fn timeout_ms(&self) -> i32 {
+    pub(super) fn timeout_ms(&self) -> i32 {
         i32::try_from(self.cluster.config.request_timeout.as_millis()).unwrap_or(i32::MAX)
     }
 
@@ -85,7 +92,7 @@ impl Admin {
         let topics = topics.map(|t| t.iter().map(one).collect());
         let request = MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
         let config = &self.cluster.config;
-        retry::retry(config, WHAT, config.call_timeout, || self.cluster.ask(&Target::Any, WHAT, &request)).await
+        retry::retry(config, WHAT, config.call_timeout, || self.cluster.ask_for_metadata(&request)).await
     }
 
     /// Creates topics; `validate_only` just says what would happen.

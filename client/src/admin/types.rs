@@ -19,6 +19,8 @@ pub struct NewTopic {
     pub partitions: Option<i32>,
     /// Replicas of each; `None` is the broker's default.
     pub replication: Option<i16>,
+    /// The nodes of each partition, preferred leader first, instead of the two numbers above; empty: the cluster chooses.
+    pub assignment: Vec<Vec<i32>>,
     /// Topic configuration, by Kafka's names.
     pub configs: Vec<(String, String)>,
 }
@@ -26,7 +28,18 @@ pub struct NewTopic {
 impl NewTopic {
     /// A topic with this many partitions and the broker's defaults for the rest.
     pub fn new(name: impl Into<Arc<str>>, partitions: i32) -> Self {
-        Self { name: name.into(), partitions: Some(partitions), replication: None, configs: Vec::new() }
+        Self {
+            name: name.into(),
+            partitions: Some(partitions),
+            replication: None,
+            assignment: Vec::new(),
+            configs: Vec::new(),
+        }
+    }
+
+    /// A topic whose partitions have these nodes, the preferred leader of each first.
+    pub fn placed(name: impl Into<Arc<str>>, assignment: Vec<Vec<i32>>) -> Self {
+        Self { partitions: None, assignment, ..Self::new(name, 1) }
     }
 
     /// With this configuration besides.
@@ -221,4 +234,67 @@ pub struct CommittedOffset {
     pub leader_epoch: i32,
     /// What the committer wrote beside it.
     pub metadata: Option<Arc<str>>,
+}
+
+/// A node that the cluster knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeDescription {
+    /// Its id.
+    pub id: i32,
+    /// Advertised host.
+    pub host: Arc<str>,
+    /// Advertised port.
+    pub port: u16,
+    /// Its rack, if configured.
+    pub rack: Option<Arc<str>>,
+    /// It does not run, as far as the cluster knows.
+    pub fenced: bool,
+}
+
+/// The quorum that decides on metadata. Offsets are those of its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumDescription {
+    /// Who leads it.
+    pub leader: i32,
+    /// Rises with each leader.
+    pub term: i32,
+    /// Everything before it is decided.
+    pub committed: i64,
+    /// Who votes.
+    pub voters: Vec<QuorumMember>,
+    /// Who only follows.
+    pub observers: Vec<QuorumMember>,
+}
+
+/// A member of the metadata quorum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumMember {
+    /// Its node id.
+    pub id: i32,
+    /// Its data directory; nil where the broker is too old to say.
+    pub directory: Uuid,
+    /// The end of its log, as far as the leader knows.
+    pub log_end: Option<i64>,
+}
+
+/// Which kind of leader is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Election {
+    /// The first of the replicas, if it is in sync.
+    Preferred,
+    /// Any replica that runs, where none that has everything is left: messages that were acknowledged may be lost.
+    Unclean,
+}
+
+/// A reassignment that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reassignment {
+    /// The partition.
+    pub at: TopicPartition,
+    /// All replicas at this moment.
+    pub replicas: Vec<i32>,
+    /// Those that it brings.
+    pub adding: Vec<i32>,
+    /// Those that it takes away at its end.
+    pub removing: Vec<i32>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::{Request, StrBytes};
 
 use super::{Cluster, codes};
@@ -68,17 +68,20 @@ impl Cluster {
         Ok((answer, version))
     }
 
-    /// As [`Cluster::ask`] of any broker, without asking for new metadata when it fails: metadata itself comes this way.
-    pub(super) async fn ask_anyone<R: Request>(&self, what: &'static str, request: &R) -> Result<R::Response, Attempt> {
+    /// As [`Cluster::ask`] of any broker, without asking for new metadata when it fails: metadata itself comes this way. A broker
+    /// that names none has just started and knows nothing yet: the next one is asked.
+    pub(crate) async fn ask_for_metadata(&self, request: &MetadataRequest) -> Result<MetadataResponse, Attempt> {
+        const WHAT: &str = "metadata";
         let mut last = Attempt::again("no broker is known");
         for address in self.anywhere() {
             let answer = match self.connection(&address).await {
-                Ok(connection) => connection.call(what, request, Duration::ZERO).await,
+                Ok(connection) => connection.call(WHAT, request, Duration::ZERO).await,
                 Err(error) => Err(error),
             };
             match answer {
+                Ok(answer) if answer.brokers.is_empty() => last = Attempt::again("the broker knows no others yet"),
                 Ok(answer) => return Ok(answer),
-                Err(error) => last = Attempt::net(what, error),
+                Err(error) => last = Attempt::net(WHAT, error),
             }
         }
         Err(last)

@@ -114,7 +114,7 @@ impl Cluster {
     ) -> Result<MetadataResponse, Attempt> {
         let topics: Vec<_> = topics.map(|t| named(&t)).collect();
         let request = MetadataRequest::default().with_topics(Some(topics)).with_allow_auto_topic_creation(create);
-        self.ask_anyone("metadata", &request).await
+        self.ask_for_metadata(&request).await
     }
 
     fn learn(&self, answer: &MetadataResponse) {

@@ -1,6 +1,6 @@
 //! Appends and the other journaled changes of a log: checked, given a place in the journal, acknowledged by ticket.
 
-use wherry_wire::batch::CheckedBatch;
+use wherry_wire::batch::{BatchHeader, CheckedBatch};
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 use super::{Engine, FrameMemory};
@@ -28,6 +28,14 @@ pub struct Appended {
     pub log_start: Offset,
 }
 
+/// A log can't begin below 0.
+pub(super) fn check_start(log: LogId, start: Offset) -> Result<(), LogError> {
+    if start >= Offset::ZERO {
+        return Ok(());
+    }
+    Err(LogError::OutOfRange { log, offset: start, start: Offset::ZERO, end: Offset(i64::MAX) })
+}
+
 impl<D: Disk> Engine<D> {
     /// Appends batches at the end of a log, in this order. They are acknowledged when the ticket is durable.
     ///
@@ -40,6 +48,12 @@ impl<D: Disk> Engine<D> {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, LogError> {
+        self.check_room()?;
+        self.append_reserved(id, batches, epoch, now_ms)
+    }
+
+    /// Whether there is room on disk for data.
+    pub(super) fn check_room(&mut self) -> Result<(), LogError> {
         self.check_journal()?;
         if self.house.full {
             return Err(LogError::Full { reserve: self.config.reserve_bytes });
@@ -49,7 +63,20 @@ impl<D: Disk> Engine<D> {
             self.busy = true;
             return Err(LogError::Busy { waiting: self.waiting_bytes() });
         }
-        self.append_reserved(id, batches, epoch, now_ms)
+        Ok(())
+    }
+
+    /// The log's slot, if it takes appends and there is memory for one.
+    pub(super) fn writable(&mut self, id: LogId) -> Result<usize, LogError> {
+        self.check_journal()?;
+        let waiting = self.waiting_bytes();
+        if waiting > self.config.tail_bytes {
+            self.busy = true;
+            return Err(LogError::Busy { waiting });
+        }
+        let index = self.index_of(id)?;
+        self.logs.get(index).ok_or(LogError::NoSuchLog(id))?.check_writable()?;
+        Ok(index)
     }
 
     /// As [`Engine::append`], but into the space kept in reserve as well: for the owner's own logs, which must take
@@ -64,15 +91,12 @@ impl<D: Disk> Engine<D> {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, LogError> {
-        self.check_journal()?;
-        let waiting = self.waiting_bytes();
-        if waiting > self.config.tail_bytes {
-            self.busy = true;
-            return Err(LogError::Busy { waiting });
-        }
-        let index = self.index_of(id)?;
+        let index = self.writable(id)?;
         let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
-        log.check_writable()?;
+        if log.producers.any_lost() && batches.iter().any(|b| log.producers.is_lost(b.header())) {
+            self.rollbacks.refused = true;
+            return Err(LogError::Busy { waiting: self.waiting_bytes() });
+        }
         if let Some(duplicate) = self.check_batches(log, batches)? {
             return Ok(duplicate);
         }
@@ -87,10 +111,7 @@ impl<D: Disk> Engine<D> {
         }
         let mut next = log.log_end;
         for batch in batches {
-            let limit = self.journal.max_batch().min(MAX_BATCH_BYTES);
-            if batch.len() > limit {
-                return reject(format!("a batch of {} bytes is larger than the journal takes ({limit})", batch.len()));
-            }
+            self.check_size(log.id, batch)?;
             let Some(after) = next.checked_add(i64::from(batch.header().last_offset_delta) + 1) else {
                 return reject("offsets are used up".into());
             };
@@ -111,6 +132,15 @@ impl<D: Disk> Engine<D> {
         Ok(None)
     }
 
+    pub(super) fn check_size(&self, log: LogId, batch: &CheckedBatch) -> Result<(), LogError> {
+        let limit = self.journal.max_batch().min(MAX_BATCH_BYTES);
+        if batch.len() <= limit {
+            return Ok(());
+        }
+        let what = format!("a batch of {} bytes is larger than the journal takes ({limit})", batch.len());
+        Err(LogError::Rejected { log, what })
+    }
+
     fn append_checked(
         &mut self,
         index: usize,
@@ -122,7 +152,7 @@ impl<D: Disk> Engine<D> {
         let base_offset = log.log_end;
         let mut frame = 0;
         for batch in batches {
-            let Some((lsn, header)) = self.journal.append(index, log.id, batch, log.log_end, epoch) else {
+            let Some((lsn, header)) = self.journal.append(index, log.id, batch, log.log_end, epoch, None) else {
                 return Err(LogError::Rejected { log: log.id, what: "the batch does not fit a frame".into() });
             };
             log.log_end = header.next_offset();
@@ -141,7 +171,7 @@ impl<D: Disk> Engine<D> {
         })
     }
 
-    fn check_journal(&self) -> Result<(), LogError> {
+    pub(super) fn check_journal(&self) -> Result<(), LogError> {
         self.journal.failed().map_or(Ok(()), |why| Err(LogError::ReadOnly(why.to_owned())))
     }
 
@@ -172,12 +202,21 @@ impl<D: Disk> Engine<D> {
     /// # Errors
     /// [`LogError::Exists`], [`LogError::ReadOnly`].
     pub fn create_log(&mut self, id: LogId, config: LogConfig) -> Result<Ticket, LogError> {
+        self.create_log_at(id, config, Offset::ZERO)
+    }
+
+    /// Makes an empty log that begins at `start`: a replica of one whose earlier records are gone.
+    ///
+    /// # Errors
+    /// As [`Engine::create_log`]; [`LogError::OutOfRange`] for a negative start.
+    pub fn create_log_at(&mut self, id: LogId, config: LogConfig, start: Offset) -> Result<Ticket, LogError> {
         self.check_journal()?;
+        check_start(id, start)?;
         if self.by_id.contains_key(&id) {
             return Err(LogError::Exists(id));
         }
-        let lsn = self.journal_control(id, Control::Create { start: Offset::ZERO })?;
-        let index = self.logs.insert(Partition::new(id, config, Offset::ZERO, lsn));
+        let lsn = self.journal_control(id, Control::Create { start })?;
+        let index = self.logs.insert(Partition::new(id, config, start, lsn));
         self.by_id.insert(id, index);
         self.sync.changed = true;
         Ok(Ticket(lsn.frame()))
@@ -210,12 +249,19 @@ impl<D: Disk> Engine<D> {
     pub(super) fn drop_log(&mut self, index: usize, lsn: Lsn) {
         let Some(log) = self.logs.try_remove(index) else { return };
         self.by_id.remove(&log.id);
+        self.watched -= usize::from(log.watched);
+        self.abandon(index, &log, lsn, &LogError::NoSuchLog(log.id));
+    }
+
+    /// All that is under way for a log that is gone, or begins anew, ends here; reads end with `error`.
+    pub(super) fn abandon(&mut self, index: usize, log: &Partition, lsn: Lsn, error: &LogError) {
         self.journal.void(index, Offset(i64::MIN));
         self.flushes.forget(index);
+        self.rollbacks.forget(index);
         for frame in &mut self.frames {
             frame.logs.retain(|i| *i as usize != index);
         }
-        self.reads.log_gone(index, log.id, &mut self.events);
+        self.reads.log_gone(index, log.id, error, &mut self.events);
         self.remove_segments(log.id, &log.segments, lsn);
         self.sync.forget(index);
         self.sync.changed = true;
@@ -227,40 +273,45 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Drops the records at and above `to`; a batch that `to` falls into goes as a whole.
+    /// Drops the records at and above `to`, and gives the log's new end: `to`, or the end of the last batch that is left
+    /// where `to` falls into a batch (which goes as a whole) or a gap. In segments only the caller knows where batches
+    /// begin: there `to` must be such a place, as the start of an epoch is.
+    ///
+    /// What is appended from now on comes after the truncation, also on disk; what idempotent producers are told rolls
+    /// back with it. Where a producer's last batches must be looked up in segments first, its appends are busy meanwhile.
     ///
     /// # Errors
     /// [`LogError::OutOfRange`] beyond the end or below the start.
-    pub fn truncate(&mut self, id: LogId, to: Offset) -> Result<Ticket, LogError> {
+    pub fn truncate(&mut self, id: LogId, to: Offset) -> Result<(Ticket, Offset), LogError> {
         self.check_journal()?;
         let index = self.index_of(id)?;
         let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
         if to < log.log_start || to > log.log_end {
             return Err(LogError::OutOfRange { log: id, offset: to, start: log.log_start, end: log.log_end });
         }
-        let to = self.unsealed_boundary(index, to);
+        let to = self.end_of_batch(index, to);
         let lsn = self.journal_control(id, Control::Truncate { to })?;
         self.truncate_at(index, to, lsn);
-        Ok(Ticket(lsn.frame()))
+        Ok((Ticket(lsn.frame()), to))
     }
 
-    /// Rounds down to the batch that `to` falls into, if that batch is still in memory.
-    fn unsealed_boundary(&self, index: usize, to: Offset) -> Offset {
+    /// Rounds down to where the last batch that stays ends, as far as memory tells.
+    fn end_of_batch(&self, index: usize, to: Offset) -> Offset {
         let Some(log) = self.logs.get(index) else { return to };
-        let inside = |base: Offset, next: Offset| base < to && to < next;
-        let tail = log.tail.iter().map(|b| &b.header);
-        tail.chain(self.journal.unsealed(index))
-            .find(|h| inside(h.base_offset, h.next_offset()))
-            .map_or(to, |h| h.base_offset)
+        let unsealed = self.journal.unsealed(index).rev().map(|i| &i.header);
+        let last = unsealed.chain(log.tail.iter().rev().map(|b| &b.header)).find(|h| h.next_offset() <= to);
+        last.map_or(to.min(log.written_end), BatchHeader::next_offset)
     }
 
     pub(super) fn truncate_at(&mut self, index: usize, to: Offset, lsn: Lsn) {
         self.journal.void(index, to);
+        let unsealed = self.journal.unsealed(index).next().is_some();
         let Some(log) = self.logs.get_mut(index) else { return };
         let id = log.id;
-        let gone = log.truncate(to, lsn);
+        let gone = log.truncate(to, lsn, unsealed);
         self.remove_segments(id, &gone, lsn);
         self.reads.forget_log(id);
+        self.roll_producers_back(index);
         self.sync.forget(index);
         self.sync.changed = true;
     }
@@ -293,7 +344,7 @@ impl<D: Disk> Engine<D> {
         self.events.push(super::Event::StartMoved(id, start));
     }
 
-    fn journal_control(&mut self, id: LogId, control: Control) -> Result<Lsn, LogError> {
+    pub(super) fn journal_control(&mut self, id: LogId, control: Control) -> Result<Lsn, LogError> {
         let lsn = self.journal.control(id, control);
         lsn.ok_or_else(|| LogError::Rejected { log: id, what: "the entry does not fit a frame".into() })
     }
@@ -313,6 +364,7 @@ impl<D: Disk> Engine<D> {
             }
         }
         self.keep_frame(sealed.seq, sealed.bytes.len(), logs);
+        self.tell_sealed(sealed.seq);
     }
 
     /// Counts a frame whose batches are in the tails of these logs.

@@ -123,7 +123,7 @@ impl<D: Disk> Engine<D> {
             return;
         }
         let Some(job) = &self.compactions.job else { return };
-        if self.logs.get(job.log).is_none_or(|l| l.id != job.id || l.version != job.version || l.corrupt.is_some()) {
+        if !self.is_current(job) {
             return self.abandon_compaction();
         }
         let Some(source) = job.current() else { return self.end_phase() };
@@ -143,6 +143,10 @@ impl<D: Disk> Engine<D> {
             self.compactions.job = Some(job);
             return self.abandon_compaction();
         };
+        if !self.is_current(&job) {
+            self.compactions.job = Some(job);
+            return self.abandon_compaction();
+        }
         match self.take_window(&mut job, &data) {
             Ok(()) => {
                 self.compactions.job = Some(job);
@@ -156,6 +160,10 @@ impl<D: Disk> Engine<D> {
                 self.mark_corrupt(log, &Corruption { log: Some(id), path, position, what });
             }
         }
+    }
+
+    fn is_current(&self, job: &Job) -> bool {
+        self.logs.get(job.log).is_some_and(|l| l.id == job.id && l.version == job.version && l.corrupt.is_none())
     }
 
     /// Works through the whole chunks of a window.
@@ -267,9 +275,10 @@ impl<D: Disk> Engine<D> {
         }
         let len = chunk::space_for(job.pending_bytes);
         let mut buf = AlignedBuf::zeroed(len);
+        let Some(base) = job.pending.first().map(|b| b.header.base_offset) else { return };
         let batches = job.pending.iter().map(|b| (&b.header, &b.bytes));
         let (Some(output), Some((_, mut reference))) =
-            (job.outputs.last_mut(), chunk::write(&mut buf, 0, job.id, batches))
+            (job.outputs.last_mut(), chunk::write(&mut buf, 0, job.id, base, batches))
         else {
             return;
         };
@@ -356,7 +365,8 @@ fn sources(log: &Partition, now_ms: i64) -> Option<Vec<Source>> {
     let closed = log.segments.len().checked_sub(1)?;
     let lag = log.config.min_compaction_lag_ms;
     let old = |s: &&Segment| lag <= 0 || now_ms.saturating_sub(s.max_timestamp) >= lag;
-    let ready: Vec<&Segment> = log.segments.iter().take(closed).take_while(old).collect();
+    let ready: Vec<&Segment> =
+        log.segments.iter().take(closed).take_while(|s| s.end <= log.settled_end).take_while(old).collect();
     let total: u64 = ready.iter().map(|s| s.bytes).sum();
     let fresh: u64 = ready.iter().filter(|s| !s.compacted).map(|s| s.bytes).sum();
     let share = u64::from(log.config.min_cleanable_permille);

@@ -172,6 +172,7 @@ impl<D: Disk> Engine<D> {
         let Some(last) = log.flushable().nth(plan.batches - 1) else { return };
         let job = FlushJob {
             log: index,
+            born: log.born,
             version: log.version,
             key,
             end: last.header.next_offset(),
@@ -193,7 +194,7 @@ impl<D: Disk> Engine<D> {
         self.flushes.in_flight -= 1;
         self.flushes.in_flight_bytes -= job.file_bytes;
         self.files.released(&mut self.disk, &mut self.ops, job.key);
-        let current = self.logs.get_mut(job.log).filter(|l| l.id == job.key.log);
+        let current = self.logs.get_mut(job.log).filter(|l| l.id == job.key.log && l.born == job.born);
         let Some(log) = current else { return };
         log.flush = FlushState::Idle;
         match result {
@@ -281,12 +282,15 @@ fn write_chunks(buf: &mut AlignedBuf, log: &Partition, plan: &Plan, offset: u64)
     let mut refs = Vec::with_capacity(plan.chunks.len());
     let mut batches = log.flushable();
     let mut at = 0;
+    // A chunk begins where the segment ends, also where a gap follows: it must cut all that a truncation left behind.
+    let mut base = log.written_end;
     for count in &plan.chunks {
         let part: Vec<&TailBatch> = batches.by_ref().take(*count).collect();
-        let (next, mut reference) = chunk::write(buf, at, log.id, part.iter().map(|b| (&b.header, &b.bytes)))?;
+        let (next, mut reference) = chunk::write(buf, at, log.id, base, part.iter().map(|b| (&b.header, &b.bytes)))?;
         reference.position += offset;
         refs.push(reference);
         at = next;
+        base = reference.next;
     }
     Some(refs)
 }

@@ -136,6 +136,7 @@ impl<D: Disk> Engine<D> {
                 log.producers.expire(before);
             }
         }
+        self.resume_rollbacks();
     }
 }
 
@@ -154,7 +155,7 @@ fn retained_from(log: &mut Partition, now_ms: i64, next_version: &mut u32) -> Op
     let mut start = None;
     for segment in log.segments.iter().take(log.segments.len() - 1) {
         let too_large = u64::try_from(log.config.retention_bytes).is_ok_and(|max| size - segment.bytes >= max);
-        if !(too_large || expired(log, segment, now_ms)) {
+        if !(too_large || expired(log, segment, now_ms)) || segment.end > log.settled_end {
             break;
         }
         size -= segment.bytes;

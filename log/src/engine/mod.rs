@@ -12,6 +12,8 @@ pub(crate) mod ops;
 mod read;
 mod read_ahead;
 mod recover;
+mod replica;
+mod rollback;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ use crate::partition::Partition;
 use crate::{Now, Ticket};
 pub use append::Appended;
 use ops::{Ops, Pending};
-pub use read::{Lookup, Read, ReadToken, Served};
+pub use read::{Lookup, Read, ReadToken, ReadUpTo, Served};
 pub use recover::Recovery;
 pub(crate) use recover::{Calls, open_checkpoints};
 
@@ -43,6 +45,8 @@ pub enum Event {
     Durable(Ticket),
     /// The durable end of a log moved.
     Advanced(LogId),
+    /// Batches of a log that [`Engine::watch_sealed`] was called for may be read with [`ReadUpTo::Sealed`].
+    Sealed(LogId),
     /// The answer to a [`Read::Pending`].
     ReadDone(ReadToken, Result<Served, LogError>),
     /// The answer to a [`Lookup::Pending`].
@@ -66,6 +70,8 @@ pub struct LogInfo {
     pub log_start: Offset,
     /// All below is on disk; on a single node, the high watermark.
     pub durable_end: Offset,
+    /// All below can be read with [`ReadUpTo::Sealed`]: it is on its way to the disk.
+    pub sealed_end: Offset,
     /// Offset that the next record gets.
     pub log_end: Offset,
     /// Bytes in segments and in memory beyond them.
@@ -74,6 +80,8 @@ pub struct LogInfo {
     pub leader_epoch: Option<LeaderEpoch>,
     /// Segment files.
     pub segments: usize,
+    /// Damage was found: nothing more is appended, until [`Engine::restart_log_at`].
+    pub damaged: bool,
 }
 
 /// Counters and gauges, for metrics.
@@ -146,6 +154,9 @@ pub struct Engine<D: Disk> {
     reads: read::Reads,
     house: housekeeping::House,
     compactions: compact::Compactions,
+    rollbacks: rollback::Rollbacks,
+    /// Logs whose owner wants to know what is sealed.
+    watched: usize,
     /// Files to remove once this frame is durable.
     removals: VecDeque<(u64, crate::segment::SegmentKey)>,
     /// Version of the next segment file.
@@ -178,6 +189,7 @@ impl<D: Disk> Engine<D> {
         self.start_flushes();
         self.maybe_sync();
         self.start_reads();
+        self.look_up_producers();
         self.housekeeping();
         self.compact();
         self.tell_room();
@@ -202,14 +214,18 @@ impl<D: Disk> Engine<D> {
         Some(LogInfo {
             log_start: log.log_start,
             durable_end: log.durable_end,
+            sealed_end: log.sealed_end(),
             log_end: log.log_end,
             size_bytes: log.size_bytes(),
             leader_epoch: log.epochs.latest(),
             segments: log.segments.len(),
+            damaged: log.corrupt.is_some(),
         })
     }
 
-    /// Where the largest epoch at or below `epoch` ends (KIP-101).
+    /// The largest epoch at or below `epoch` that has records, and where it ends: at the start of the next one that has
+    /// (KIP-101), or at the log's end. `None` where nothing that old is known. A leader whose own epoch has no records
+    /// yet answers for it with the epoch before and the log's end, which is where its own epoch will begin.
     #[must_use]
     pub fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let log = self.logs.get(*self.by_id.get(&id)?)?;

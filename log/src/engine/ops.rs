@@ -51,6 +51,7 @@ pub(crate) enum Pending {
 #[derive(Debug)]
 pub(crate) struct FlushJob {
     pub(crate) log: usize,
+    pub(crate) born: Lsn,
     pub(crate) version: u64,
     pub(crate) key: SegmentKey,
     pub(crate) end: Offset,

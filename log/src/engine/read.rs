@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use slab::Slab;
+use wherry_wire::batch::BatchHeader;
 use wherry_wire::types::{LogId, Offset};
 
 use super::ops::Pending;
@@ -35,7 +36,26 @@ const INDEX: u64 = u64::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReadToken(pub u64);
 
-/// Whole batches, verified, all below the durable end. The first may begin before the offset asked for.
+/// How far a read goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadUpTo {
+    /// What lies wholly below an offset, and is sealed: for consumers, the high watermark.
+    Offset(Offset),
+    /// All that is in a frame of the journal, durable or on its way: what a leader may send to its followers while its own
+    /// write is under way (rule 8).
+    Sealed,
+}
+
+impl ReadUpTo {
+    fn bound(self, log: &Partition) -> Offset {
+        match self {
+            Self::Offset(upto) => upto.min(log.sealed_end()),
+            Self::Sealed => log.sealed_end(),
+        }
+    }
+}
+
+/// Whole batches, verified, all below the bound. The first may begin before the offset asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Served {
     /// The batches as they were produced.
@@ -63,12 +83,27 @@ pub enum Lookup {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Want {
+pub(super) enum Want {
     /// Batches from an offset on.
-    Batches { from: Offset, max_bytes: usize, min_one: bool },
-    /// The first record at or after a time.
-    Time(Target),
+    Batches { from: Offset, upto: ReadUpTo, max_bytes: usize, min_one: bool },
+    /// The first record at or after a time, below an offset.
+    Time(Target, Offset),
+    /// The first record with the largest timestamp below an offset.
+    Newest(Newest),
 }
+
+/// How far the search for the largest timestamp has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newest {
+    upto: Offset,
+    best: Option<i64>,
+    /// All chunks from this rank on have been looked at.
+    done: Option<Rank>,
+}
+
+/// Chunks are looked at in this order, the largest first: what the segment's header says, its version, what the chunk's
+/// header says, its position. A header may say too much, where records were cut off.
+type Rank = (i64, u32, i64, u64);
 
 /// A read that needs the disk.
 #[derive(Debug)]
@@ -79,6 +114,8 @@ struct Cold {
     serial: u64,
     /// See [`Streams::begin`].
     earned: Option<usize>,
+    /// The engine itself wants to know.
+    own: bool,
 }
 
 type ChunkKey = (SegmentKey, u64);
@@ -171,16 +208,18 @@ impl Reads {
     }
 
     /// Reads of a deleted log end now.
-    pub(super) fn log_gone(&mut self, log: usize, id: LogId, events: &mut Vec<Event>) {
+    pub(super) fn log_gone(&mut self, log: usize, id: LogId, error: &LogError, events: &mut Vec<Event>) {
         let gone: Vec<usize> = self.cold.iter().filter(|(_, c)| c.log == log && c.id == id).map(|(i, _)| i).collect();
         for index in gone {
             let token = self.token(index);
-            let want = self.cold.remove(index).want;
+            let Cold { want, own, .. } = self.cold.remove(index);
             self.ready.retain(|i| *i != index);
             for list in self.waiting.values_mut() {
                 list.retain(|i| *i != index);
             }
-            events.push(failed(token, want, LogError::NoSuchLog(id)));
+            if !own {
+                events.push(failed(token, want, error.clone()));
+            }
         }
         self.forget_log(id);
     }
@@ -189,7 +228,7 @@ impl Reads {
 fn failed(token: ReadToken, want: Want, error: LogError) -> Event {
     match want {
         Want::Batches { .. } => Event::ReadDone(token, Err(error)),
-        Want::Time(_) => Event::LookupDone(token, Err(error)),
+        Want::Time(..) | Want::Newest(_) => Event::LookupDone(token, Err(error)),
     }
 }
 
@@ -211,56 +250,73 @@ pub(super) enum Step {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Reads whole batches from the one that holds `from` on, up to `max_bytes`; with `min_one` the first is given even if
-    /// it is larger.
+    /// Reads whole batches from the one that holds `from` on (or, where a gap is, the next), up to `max_bytes`; with
+    /// `min_one` the first is given even if it is larger. A batch that crosses `upto` is left out. Nothing from there to
+    /// the log's end is an answer, not an error.
     ///
     /// # Errors
     /// [`LogError::OutOfRange`], [`LogError::NoSuchLog`], [`LogError::Busy`].
-    pub fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError> {
+    pub fn read(
+        &mut self,
+        id: LogId,
+        from: Offset,
+        upto: ReadUpTo,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Read, LogError> {
         let index = self.index_of(id)?;
         let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
-        if from < log.log_start || from > log.durable_end {
-            return Err(LogError::OutOfRange { log: id, offset: from, start: log.log_start, end: log.durable_end });
-        }
-        if from >= log.tail_start() || from == log.durable_end {
+        check_range(log, from)?;
+        let bound = upto.bound(log);
+        if from >= log.tail_start() || from >= bound {
             self.stats.hot_reads += 1;
-            return Ok(Read::Ready(from_tail(log, from, max_bytes, min_one)));
+            return Ok(Read::Ready(from_tail(log, from, bound, max_bytes, min_one)));
         }
         self.stats.cold_reads += 1;
-        self.begin_cold(index, id, Want::Batches { from, max_bytes, min_one }).map(Read::Pending)
+        self.begin_cold(index, id, Want::Batches { from, upto, max_bytes, min_one }).map(Read::Pending)
     }
 
-    /// Finds the first record whose timestamp is at or after `timestamp_ms`.
+    /// Finds the first record whose timestamp is at or after `timestamp_ms`, in the batches wholly below `upto`.
     ///
     /// # Errors
     /// [`LogError::NoSuchLog`], [`LogError::Busy`].
-    pub fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError> {
-        self.lookup(id, Target::AtOrAfter(timestamp_ms))
+    pub fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64, upto: Offset) -> Result<Lookup, LogError> {
+        self.lookup(id, Target::AtOrAfter(timestamp_ms), upto)
     }
 
-    /// Finds the record with the largest timestamp.
+    /// Finds the record with the largest timestamp, in the batches wholly below `upto`.
     ///
     /// # Errors
     /// [`LogError::NoSuchLog`], [`LogError::Busy`].
-    pub fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError> {
+    pub fn find_max_timestamp(&mut self, id: LogId, upto: Offset) -> Result<Lookup, LogError> {
         let index = self.index_of(id)?;
         let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
-        let stored = log.segments.iter().filter(|s| s.end > log.log_start).map(|s| s.max_timestamp);
-        let durable = log.tail.iter().filter(|b| b.header.next_offset() <= log.durable_end);
-        let newest = stored.chain(durable.map(|b| b.header.max_timestamp)).max().filter(|t| *t != i64::MIN);
-        newest.map_or(Ok(Lookup::Ready(None)), |t| self.lookup(id, Target::AtOrAfter(t)))
+        let mut search = Newest { upto, best: None, done: None };
+        match self.newest(log, &mut search) {
+            Ok(None) => Ok(Lookup::Ready(None)),
+            Ok(Some(at)) => self.lookup(id, Target::AtOrAfter(at), upto),
+            Err(_) => self.begin_cold(index, id, Want::Newest(search)).map(Lookup::Pending),
+        }
     }
 
-    fn lookup(&mut self, id: LogId, target: Target) -> Result<Lookup, LogError> {
+    fn lookup(&mut self, id: LogId, target: Target, upto: Offset) -> Result<Lookup, LogError> {
         let index = self.index_of(id)?;
         let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
         let Target::AtOrAfter(at) = target;
-        let cold =
-            log.segments.iter().any(|s| s.end > log.log_start && s.base < log.tail_start() && s.max_timestamp >= at);
+        let before = log.tail_start().min(upto);
+        let cold = log.segments.iter().any(|s| s.end > log.log_start && s.base < before && s.max_timestamp >= at);
         if !cold {
-            return in_tail(log, target).map(Lookup::Ready);
+            return in_tail(log, target, upto).map(Lookup::Ready);
         }
-        self.begin_cold(index, id, Want::Time(target)).map(Lookup::Pending)
+        self.begin_cold(index, id, Want::Time(target, upto)).map(Lookup::Pending)
+    }
+
+    /// A read of the engine's own, which no bound refuses; there is one at a time.
+    pub(super) fn begin_own_read(&mut self, log: usize, id: LogId, want: Want) {
+        self.reads.serial += 1;
+        let serial = self.reads.serial;
+        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned: None, own: true });
+        self.reads.ready.push_back(index);
     }
 
     fn begin_cold(&mut self, log: usize, id: LogId, want: Want) -> Result<ReadToken, LogError> {
@@ -271,9 +327,9 @@ impl<D: Disk> Engine<D> {
         let serial = self.reads.serial;
         let earned = match want {
             Want::Batches { from, .. } => self.reads.streams.begin(log, from),
-            Want::Time(_) => None,
+            Want::Time(..) | Want::Newest(_) => None,
         };
-        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned });
+        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned, own: false });
         // Taken first: chunks in the cache may answer it at once.
         let token = self.reads.token(index);
         self.reads.ready.push_back(index);
@@ -290,13 +346,27 @@ impl<D: Disk> Engine<D> {
 
     fn step_read(&mut self, index: usize) {
         let Some(cold) = self.reads.cold.get(index) else { return };
-        let (id, want) = (cold.id, cold.want);
+        let (id, mut want) = (cold.id, cold.want);
         let Some(log) = self.logs.get(cold.log).filter(|l| l.id == id) else { return };
         let (log_index, earned) = (cold.log, cold.earned);
-        let step = match want {
-            Want::Batches { from, max_bytes, min_one } => self.step_batches(log, from, max_bytes, min_one),
-            Want::Time(target) => self.step_time(log, target),
+        let step = match &mut want {
+            Want::Batches { from, upto, max_bytes, min_one } => {
+                self.step_batches(log, from, *upto, *max_bytes, *min_one)
+            }
+            Want::Time(target, upto) => self.step_time(log, *target, *upto),
+            Want::Newest(search) => match self.newest(log, search) {
+                Ok(None) => Step::Found(None),
+                Ok(Some(at)) => {
+                    let (target, upto) = (Target::AtOrAfter(at), search.upto);
+                    want = Want::Time(target, upto);
+                    self.step_time(log, target, upto)
+                }
+                Err(step) => step,
+            },
         };
+        if let Some(cold) = self.reads.cold.get_mut(index) {
+            cold.want = want;
+        }
         match step {
             Step::Serve(served) => {
                 let next = served.next;
@@ -318,22 +388,32 @@ impl<D: Disk> Engine<D> {
 
     fn end_read(&mut self, index: usize, event: impl FnOnce(ReadToken) -> Event) {
         let token = self.reads.token(index);
-        self.reads.cold.remove(index);
-        self.events.push(event(token));
+        let cold = self.reads.cold.remove(index);
+        match event(token) {
+            Event::ReadDone(_, result) if cold.own => self.producers_read(result),
+            event => self.events.push(event),
+        }
     }
 
-    fn step_batches(&self, log: &Partition, from: Offset, max_bytes: usize, min_one: bool) -> Step {
-        if from < log.log_start || from > log.durable_end {
-            return Step::Fail(LogError::OutOfRange {
-                log: log.id,
-                offset: from,
-                start: log.log_start,
-                end: log.durable_end,
-            });
+    /// Chunks that have nothing (any more) from `from` on move it up: they need not be in memory with the one that has.
+    fn step_batches(
+        &self,
+        log: &Partition,
+        from: &mut Offset,
+        upto: ReadUpTo,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Step {
+        if let Err(error) = check_range(log, *from) {
+            return Step::Fail(error);
         }
-        let mut served = Served { batches: Vec::new(), next: from };
+        let bound = upto.bound(log);
+        let mut served = Served { batches: Vec::new(), next: *from };
         let mut bytes = 0;
-        while served.next < log.tail_start() {
+        while served.next < log.tail_start().min(bound) {
+            if served.batches.is_empty() {
+                *from = served.next;
+            }
             let (segment, at) = match self.locate(log, served.next) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
@@ -356,6 +436,9 @@ impl<D: Disk> Engine<D> {
                 if batch.header.next_offset() <= served.next {
                     continue;
                 }
+                if batch.header.next_offset() > bound {
+                    return Step::Serve(served);
+                }
                 let first = served.batches.is_empty() && min_one;
                 if bytes + batch.bytes.len() > max_bytes && !first {
                     return Step::Serve(served);
@@ -365,9 +448,10 @@ impl<D: Disk> Engine<D> {
                 served.batches.push(batch.bytes.clone());
             }
             // A chunk whose last records are gone (cut or compacted) still ends where it ends.
-            served.next = served.next.max(chunk.next);
+            served.next = served.next.max(chunk.next.min(bound));
         }
-        let rest = from_tail(log, served.next, max_bytes.saturating_sub(bytes), min_one && served.batches.is_empty());
+        let min_one = min_one && served.batches.is_empty();
+        let rest = from_tail(log, served.next, bound, max_bytes.saturating_sub(bytes), min_one);
         served.next = rest.next;
         served.batches.extend(rest.batches);
         Step::Serve(served)
@@ -455,7 +539,9 @@ impl<D: Disk> Engine<D> {
                         position: chunk.position + inside,
                         what,
                     };
-                    if let Some(index) = self.by_id.get(&key.log).copied() {
+                    // Not if the log has begun anew since: what was damaged is gone.
+                    let index = self.by_id.get(&key.log).copied();
+                    if let Some(index) = index.filter(|index| self.segment_bytes(*index, key).is_some()) {
                         self.mark_corrupt(index, &corruption);
                     }
                     self.fail_reads(&waiting, &LogError::Corrupt(corruption));
@@ -587,52 +673,101 @@ impl<D: Disk> Engine<D> {
         self.fail_reads(&waiting, error);
     }
 
-    fn step_time(&self, log: &Partition, target: Target) -> Step {
+    fn step_time(&self, log: &Partition, target: Target, upto: Offset) -> Step {
         let Target::AtOrAfter(at) = target;
+        let end = ReadUpTo::Offset(upto).bound(log);
         for (index, segment) in log.segments.iter().enumerate() {
-            if segment.end <= log.log_start || segment.max_timestamp < at {
+            if segment.end <= log.log_start || segment.max_timestamp < at || segment.base >= end {
                 continue;
             }
             let Some(chunks) = &segment.chunks else { return Step::LoadIndex { segment: index } };
             let key = segment.key(log.id);
             for (i, chunk) in chunks.iter().enumerate() {
-                if chunk.next <= log.log_start || chunk.max_timestamp < at {
+                if chunk.next <= log.log_start || chunk.max_timestamp < at || chunk.base >= end {
                     continue;
                 }
                 let Some((batches, _)) = self.reads.cache.get(&(key, chunk.position)) else {
                     return self.load_step(key, chunks, i);
                 };
-                let live = batches.iter().filter(|b| b.header.next_offset() <= chunk.next);
-                match timestamps::find(live.map(|b| (&b.header, &b.bytes)), target, log.log_start, log.durable_end) {
+                let live = batches.iter().filter(|b| b.header.next_offset() <= chunk.next.min(end));
+                match timestamps::find(live.map(|b| (&b.header, &b.bytes)), target, log.log_start, end) {
                     Ok(None) => {}
                     Ok(found) => return Step::Found(found),
                     Err(what) => return Step::Fail(LogError::Rejected { log: log.id, what }),
                 }
             }
         }
-        in_tail(log, target).map_or_else(Step::Fail, Step::Found)
+        in_tail(log, target, upto).map_or_else(Step::Fail, Step::Found)
+    }
+
+    /// The largest timestamp in the batches wholly below the search's bound; or the step that must come first.
+    fn newest(&self, log: &Partition, search: &mut Newest) -> Result<Option<i64>, Step> {
+        let end = ReadUpTo::Offset(search.upto).bound(log);
+        let inside = |h: &BatchHeader| h.next_offset() <= end && h.next_offset() > log.log_start;
+        let tail = log.tail.iter().filter(|b| inside(&b.header)).map(|b| b.header.max_timestamp).max();
+        search.best = search.best.max(tail);
+        let before = log.tail_start().min(end);
+        let within = |base: Offset, next: Offset| base < before && next > log.log_start;
+        let mut segments: Vec<usize> = (0..log.segments.len()).collect();
+        segments.sort_by_key(|i| log.segments.get(*i).map(|s| std::cmp::Reverse((s.max_timestamp, s.version))));
+        for (index, segment) in segments.into_iter().filter_map(|i| Some((i, log.segments.get(i)?))) {
+            if search.best >= Some(segment.max_timestamp) {
+                break;
+            }
+            if !within(segment.base, segment.end) {
+                continue;
+            }
+            let Some(chunks) = &segment.chunks else { return Err(Step::LoadIndex { segment: index }) };
+            let key = segment.key(log.id);
+            let rank = |c: &ChunkRef| (segment.max_timestamp, segment.version, c.max_timestamp, c.position);
+            let mut ranked: Vec<usize> = (0..chunks.len()).collect();
+            ranked.sort_by_key(|i| chunks.get(*i).map(|c| std::cmp::Reverse(rank(c))));
+            for (at, chunk) in ranked.into_iter().filter_map(|i| Some((i, chunks.get(i)?))) {
+                let looked_at = search.done.is_some_and(|done| rank(chunk) >= done);
+                if looked_at || !within(chunk.base, chunk.next) || search.best >= Some(chunk.max_timestamp) {
+                    continue;
+                }
+                let Some((batches, _)) = self.reads.cache.get(&(key, chunk.position)) else {
+                    return Err(self.load_step(key, chunks, at));
+                };
+                let live = batches.iter().filter(|b| inside(&b.header) && b.header.next_offset() <= chunk.next);
+                search.best = search.best.max(live.map(|b| b.header.max_timestamp).max());
+                search.done = Some(rank(chunk));
+            }
+        }
+        Ok(search.best)
     }
 }
 
-fn in_tail(log: &Partition, target: Target) -> Result<Option<(Offset, i64)>, LogError> {
-    let live = log.tail.iter().take_while(|b| b.header.next_offset() <= log.durable_end);
-    timestamps::find(live.map(|b| (&b.header, &b.bytes)), target, log.log_start, log.durable_end)
+fn check_range(log: &Partition, from: Offset) -> Result<(), LogError> {
+    if (log.log_start..=log.log_end).contains(&from) {
+        return Ok(());
+    }
+    Err(LogError::OutOfRange { log: log.id, offset: from, start: log.log_start, end: log.log_end })
+}
+
+fn in_tail(log: &Partition, target: Target, upto: Offset) -> Result<Option<(Offset, i64)>, LogError> {
+    let end = ReadUpTo::Offset(upto).bound(log);
+    let live = log.tail.iter().take_while(|b| b.header.next_offset() <= end);
+    timestamps::find(live.map(|b| (&b.header, &b.bytes)), target, log.log_start, end)
         .map_err(|what| LogError::Rejected { log: log.id, what })
 }
 
-fn from_tail(log: &Partition, from: Offset, max_bytes: usize, min_one: bool) -> Served {
+fn from_tail(log: &Partition, from: Offset, bound: Offset, max_bytes: usize, min_one: bool) -> Served {
     let mut served = Served { batches: Vec::new(), next: from };
     let first = log.tail.partition_point(|b| b.header.next_offset() <= from);
     let mut bytes = 0;
     for batch in log.tail.iter().skip(first) {
         let next = batch.header.next_offset();
         let too_much = bytes + batch.bytes.len() > max_bytes && !(served.batches.is_empty() && min_one);
-        if next > log.durable_end || too_much {
-            break;
+        if next > bound || too_much {
+            return served;
         }
         bytes += batch.bytes.len();
         served.next = next;
         served.batches.push(batch.bytes.clone());
     }
+    // Where a gap ends the log, a reader is through with it all the same.
+    served.next = served.next.max(bound);
     served
 }

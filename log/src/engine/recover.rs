@@ -12,7 +12,7 @@ use bytes::Bytes;
 use slab::Slab;
 use uuid::Uuid;
 use wherry_wire::batch::BatchHeader;
-use wherry_wire::types::LogId;
+use wherry_wire::types::{LogId, Offset};
 
 use super::ops::Ops;
 use super::sync::SyncState;
@@ -137,6 +137,8 @@ impl<D: Disk> Engine<D> {
             reads: read::Reads::new(cache),
             house: housekeeping::House::default(),
             compactions: super::compact::Compactions::default(),
+            rollbacks: super::rollback::Rollbacks::default(),
+            watched: 0,
             removals: VecDeque::new(),
             next_version: 0,
             events: Vec::new(),
@@ -153,6 +155,7 @@ impl<D: Disk> Engine<D> {
         }
         engine.note_versions(&present);
         engine.replay(scan, capture_seq, &mut report)?;
+        engine.resume_rollbacks();
         report.orphans = engine.remove_orphans(&present)?;
         report.logs = engine.logs.len();
         engine.settle_journal();
@@ -190,7 +193,8 @@ impl<D: Disk> Engine<D> {
         }
         // Entries beyond the segments come again from the journal.
         log.epochs.truncate(log.written_end);
-        log.producers.truncate(log.written_end);
+        // What a truncation does to those that are not told of again is found out when replay has ended.
+        let _ = log.producers.truncate(log.written_end);
         let index = self.logs.insert(log);
         if let Some(log) = self.logs.get(index) {
             self.by_id.insert(log.id, index);
@@ -253,9 +257,15 @@ impl<D: Disk> Engine<D> {
             let lsn = Lsn::new(frame.header.seq, u32::try_from(i).unwrap_or(u32::MAX));
             match entry {
                 Entry::Control(id, control) => self.replay_control(id, control, lsn),
-                Entry::Append(id, batch) => {
+                Entry::Append(id, ref batch) | Entry::AppendAfter(id, _, ref batch) => {
                     let known = frame.header.seq <= capture_seq;
-                    let index = self.replay_append(id, batch, lsn, known).map_err(|w| damaged(Some(id), 0, w))?;
+                    let gap_after = match entry {
+                        Entry::AppendAfter(_, end, _) => Some(end),
+                        Entry::Append(..) | Entry::Control(..) => None,
+                    };
+                    let index = self
+                        .replay_append(id, batch.clone(), gap_after, lsn, known)
+                        .map_err(|w| damaged(Some(id), 0, w))?;
                     if let Some(index) = index {
                         report.batches += 1;
                         logs.push(u32::try_from(index).unwrap_or(u32::MAX));
@@ -270,8 +280,16 @@ impl<D: Disk> Engine<D> {
         Ok(())
     }
 
-    /// Rule 18: an append is applied only at the log's end. One below it is skipped only if the checkpoint has it.
-    fn replay_append(&mut self, id: LogId, bytes: Bytes, lsn: Lsn, known: bool) -> Result<Option<usize>, String> {
+    /// Rule 18: an append is applied only at the log's end, or beyond it where it says itself where the log ended when
+    /// it was made. One below it is skipped only if the checkpoint has it.
+    fn replay_append(
+        &mut self,
+        id: LogId,
+        bytes: Bytes,
+        gap_after: Option<Offset>,
+        lsn: Lsn,
+        known: bool,
+    ) -> Result<Option<usize>, String> {
         let Some(index) = self.by_id.get(&id).copied() else {
             // Deleted since; the deletion may be older than where replay began.
             return if known { Ok(None) } else { Err("an append to a log that does not exist".into()) };
@@ -281,8 +299,10 @@ impl<D: Disk> Engine<D> {
             return Ok(None);
         }
         let header = BatchHeader::read(&bytes, 0).map_err(|e| e.to_string())?;
-        if header.base_offset != log.log_end {
-            return Err(format!("an append at offset {} where the log ends at {}", header.base_offset, log.log_end));
+        let after = gap_after.unwrap_or(header.base_offset);
+        if after != log.log_end || header.base_offset < after {
+            let at = header.base_offset;
+            return Err(format!("an append at offset {at}, after {after}, where the log ends at {}", log.log_end));
         }
         log.epochs.appended(header.leader_epoch, header.base_offset);
         log.producers.appended(&header, lsn.frame(), self.now.wall_ms);
@@ -303,6 +323,7 @@ impl<D: Disk> Engine<D> {
             (Control::Delete, Some(index)) if !reflected(self) => self.drop_log(index, lsn),
             (Control::Truncate { to }, Some(index)) if !reflected(self) => self.truncate_at(index, to, lsn),
             (Control::LogStart { start }, Some(index)) if !reflected(self) => self.advance_start_at(index, start, lsn),
+            (Control::Restart { start }, Some(index)) if !reflected(self) => self.restart_at(index, start, lsn),
             (_, Some(_) | None) => {}
         }
         self.sync.changed = true;

@@ -147,12 +147,24 @@ impl SimDisk {
         self.fs.set_capacity(bytes);
     }
 
+    /// Free bytes of the file system.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.fs.space().0
+    }
+
     /// Inverts a bit on the medium and in the cache.
     ///
     /// # Errors
     /// No such file. `Ok(false)` if the file is shorter than that.
     pub fn flip_bit(&mut self, path: &Path, offset: u64, bit: u8) -> Result<bool, DiskError> {
         self.fs.flip(path, offset, bit)
+    }
+
+    /// Every file and directory, in the order in which they were made.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.fs.names().into_iter().map(PathBuf::from).collect()
     }
 
     /// The whole content of a file as reads see it, for tests that look at bytes.

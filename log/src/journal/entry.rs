@@ -16,6 +16,11 @@ const CREATE: u8 = 2;
 const DELETE: u8 = 3;
 const TRUNCATE: u8 = 4;
 const LOG_START: u8 = 5;
+const APPEND_AFTER: u8 = 6;
+const RESTART: u8 = 7;
+
+/// Bytes before the batch in the body of an append that leaves a gap.
+pub const GAP_PREFIX: usize = 8;
 
 /// A change to a log other than an append: journaled like appends and replayed in order with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,11 @@ pub enum Control {
         /// New start.
         start: Offset,
     },
+    /// All records go, and what the log knew of epochs and producers; it goes on here.
+    Restart {
+        /// First offset.
+        start: Offset,
+    },
 }
 
 /// One decoded entry.
@@ -44,6 +54,8 @@ pub enum Control {
 pub enum Entry {
     /// A batch, with base offset and epoch as assigned; its CRC is not checked here (the frame's was).
     Append(LogId, Bytes),
+    /// A batch that leaves a gap on purpose (the leader compacted what was there), and where the log ended before it.
+    AppendAfter(LogId, Offset, Bytes),
     /// Any other change.
     Control(LogId, Control),
 }
@@ -51,6 +63,12 @@ pub enum Entry {
 /// Writes the header of an append entry whose batch of `batch_len` bytes follows.
 pub fn put_append_header(out: &mut [u8], log: LogId, batch_len: usize) {
     put_header(out, APPEND, log, batch_len);
+}
+
+/// Writes what precedes a batch of `batch_len` bytes that is to follow `end` with a gap: header and [`GAP_PREFIX`].
+pub fn put_gap_header(out: &mut [u8], log: LogId, end: Offset, batch_len: usize) {
+    put_header(out, APPEND_AFTER, log, GAP_PREFIX + batch_len);
+    crate::bytes_at::put(out, ENTRY_HEADER, &end.0.to_le_bytes());
 }
 
 fn put_header(out: &mut [u8], kind: u8, log: LogId, body: usize) {
@@ -68,6 +86,7 @@ pub fn encode_control(log: LogId, control: Control) -> Vec<u8> {
         Control::Delete => (DELETE, None),
         Control::Truncate { to } => (TRUNCATE, Some(to)),
         Control::LogStart { start } => (LOG_START, Some(start)),
+        Control::Restart { start } => (RESTART, Some(start)),
     };
     let body = body.map(|o| o.0.to_le_bytes().to_vec()).unwrap_or_default();
     let mut out = vec![0; ENTRY_HEADER];
@@ -107,6 +126,8 @@ fn decode_one(payload: &Bytes, at: usize) -> Option<(Entry, usize)> {
         CREATE => Entry::Control(log, Control::Create { start: offset()? }),
         DELETE => Entry::Control(log, Control::Delete),
         TRUNCATE => Entry::Control(log, Control::Truncate { to: offset()? }),
+        APPEND_AFTER => Entry::AppendAfter(log, offset()?, payload.slice(body_at + GAP_PREFIX..body_at + body_len)),
+        RESTART => Entry::Control(log, Control::Restart { start: offset()? }),
         LOG_START => Entry::Control(log, Control::LogStart { start: offset()? }),
         _ => return None,
     };

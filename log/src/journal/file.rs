@@ -10,8 +10,11 @@ use crate::bytes_at::{array, put, u32_at, u64_at};
 use crate::io::AlignedBuf;
 
 const MAGIC: [u8; 8] = *b"WHRYJRNL";
-/// Format of the journal that this version writes.
-pub const FORMAT: u32 = 1;
+/// Format of the journal that this version writes. 2 added appends that leave a gap, and restarts of a log; a version
+/// that does not know them must not take such a file for an older one.
+pub const FORMAT: u32 = 2;
+/// The oldest format that this version reads.
+const OLDEST_FORMAT: u32 = 1;
 const CRC_END: usize = 96;
 
 /// Header of a journal file.
@@ -55,7 +58,7 @@ impl FileHeader {
         if array::<8>(block, 0)? != MAGIC || u32_at(block, 8)? != crc32c(block.get(12..CRC_END)?) {
             return None;
         }
-        if u32_at(block, 12)? != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&u32_at(block, 12)?) {
             return None;
         }
         Some(Self {
@@ -66,5 +69,29 @@ impl FileHeader {
             first_seq: u64_at(block, 56)?,
             prev_crc: u32_at(block, 64)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_before_is_read_and_one_to_come_is_not() {
+        let header = FileHeader {
+            directory: Uuid::from_u128(1),
+            shard: 0,
+            generation: 2,
+            incarnation: 3,
+            first_seq: 4,
+            prev_crc: 5,
+        };
+        for (format, known) in [(0, false), (1, true), (2, true), (3, false)] {
+            let mut block = header.encode()[..].to_vec();
+            put(&mut block, 12, &u32::to_le_bytes(format));
+            let crc = crc32c(&block[12..CRC_END]);
+            put(&mut block, 8, &crc.to_le_bytes());
+            assert_eq!(FileHeader::decode(&block), known.then_some(header), "format {format}");
+        }
     }
 }

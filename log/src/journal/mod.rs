@@ -24,7 +24,7 @@ use crate::Lsn;
 use crate::config::{EngineConfig, MAX_FRAME_ENTRIES};
 use crate::engine::ops::{Ops, Pending};
 use crate::io::{AlignedBuf, BLOCK, BufPools, Disk, DiskError, Done, FileId, Op, OpenMode, round_up};
-use entry::{Control, ENTRY_HEADER};
+use entry::{Control, ENTRY_HEADER, GAP_PREFIX};
 use file::FileHeader;
 use frame::{FRAME_HEADER, FrameHeader};
 
@@ -303,6 +303,7 @@ impl Journal {
     }
 
     /// Copies a batch into the current group under its offset and epoch. The only copy between socket and disk.
+    /// `gap_after`: where the log ends, if that is not `base`.
     pub(crate) fn append(
         &mut self,
         log: usize,
@@ -310,14 +311,19 @@ impl Journal {
         batch: &CheckedBatch,
         base: Offset,
         epoch: LeaderEpoch,
+        gap_after: Option<Offset>,
     ) -> Option<(Lsn, BatchHeader)> {
-        let len = ENTRY_HEADER + batch.len();
+        let before = ENTRY_HEADER + if gap_after.is_some() { GAP_PREFIX } else { 0 };
+        let len = before + batch.len();
         let group = self.group_for(len)?;
         let lsn = Lsn::new(group.seq, group.entries);
-        let at = group.used + ENTRY_HEADER;
+        let at = group.used + before;
         let space = group.buf.get_mut(group.used..group.used + len)?;
-        entry::put_append_header(space, id, batch.len());
-        let header = batch.write_at(base, epoch, space.get_mut(ENTRY_HEADER..)?)?;
+        match gap_after {
+            None => entry::put_append_header(space, id, batch.len()),
+            Some(end) => entry::put_gap_header(space, id, end, batch.len()),
+        }
+        let header = batch.write_at(base, epoch, space.get_mut(before..)?)?;
         group.items.push(GroupItem { log, header, lsn, at, void: false });
         group.used += len;
         group.entries += 1;
@@ -345,9 +351,9 @@ impl Journal {
         }
     }
 
-    /// Headers of this log's batches that are not sealed yet.
-    pub(crate) fn unsealed(&self, log: usize) -> impl Iterator<Item = &BatchHeader> {
-        self.queue.iter().flat_map(|g| &g.items).filter(move |i| i.log == log && !i.void).map(|i| &i.header)
+    /// This log's batches that are not sealed yet, in order.
+    pub(crate) fn unsealed(&self, log: usize) -> impl DoubleEndedIterator<Item = &GroupItem> {
+        self.queue.iter().flat_map(|g| &g.items).filter(move |i| i.log == log && !i.void)
     }
 
     /// Starts the next frame if none is in flight. Gives the group that it holds.

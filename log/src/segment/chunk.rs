@@ -23,7 +23,7 @@ const MAGIC: [u8; 4] = *b"WCHK";
 /// Where a chunk lies and what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkRef {
-    /// First offset.
+    /// First offset that it may hold: nothing that earlier chunks hold from here on counts.
     pub base: Offset,
     /// Offset after the last, or where a later chunk cuts it.
     pub next: Offset,
@@ -52,31 +52,31 @@ pub struct StoredBatch {
     pub bytes: Bytes,
 }
 
-/// Writes one chunk at `at` in `buf`; returns where the next one may begin, and the reference (its position relative to
+/// Writes one chunk at `at` in `buf` that takes the place of all that earlier chunks hold at and above `base`, which is
+/// the first batch's offset or, where the log has a gap before it, one below; returns where the next one may begin, and the reference (its position relative to
 /// the buffer). The caller sized the buffer with [`space_for`].
 pub fn write<'a>(
     buf: &mut AlignedBuf,
     at: usize,
     log: LogId,
+    base: Offset,
     batches: impl Iterator<Item = (&'a BatchHeader, &'a Bytes)>,
 ) -> Option<(usize, ChunkRef)> {
     let mut data_at = at + CHUNK_HEADER;
     let mut heads: Vec<u8> = Vec::new();
     let mut count = 0u32;
-    let (mut base, mut next, mut max_timestamp) = (None, Offset::ZERO, i64::MIN);
+    let (mut next, mut max_timestamp) = (base, i64::MIN);
     for (header, bytes) in batches {
         buf.get_mut(data_at..data_at + bytes.len())?.copy_from_slice(bytes);
         heads.extend_from_slice(bytes.get(..CRC_START)?);
         data_at += bytes.len();
         count += 1;
-        base.get_or_insert(header.base_offset);
         next = header.next_offset();
         max_timestamp = max_timestamp.max(header.max_timestamp);
     }
     let data_len = u32::try_from(data_at - at - CHUNK_HEADER).ok()?;
     let end = at + round_up(CHUNK_HEADER + data_len as usize);
     buf.get_mut(data_at..end)?.fill(0);
-    let base = base?;
     let head = buf.get_mut(at..at + CHUNK_HEADER)?;
     head.fill(0);
     put(head, 0, &MAGIC);

@@ -22,6 +22,7 @@ const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
+const CLEANUP: &str = "cleanup.policy";
 
 /// A request whose commands are on their way to the disk.
 #[derive(Debug)]
@@ -45,7 +46,11 @@ type Wishes = BTreeMap<String, Option<String>>;
 /// IncrementalAlterConfigs.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &IncrementalAlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
-        let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r));
+        let wish = if only_resets_node(r) {
+            Ok(None)
+        } else {
+            topic(core, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r)).map(Some)
+        };
         (r.resource_type, r.resource_name.clone(), wish)
     });
     let wishes = wishes.collect();
@@ -63,7 +68,7 @@ pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request:
             // Whatever is set now and not named goes back to its default.
             let mut wish: Wishes = topic.overrides.keys().map(|key| ((*key).to_owned(), None)).collect();
             wish.extend(entries);
-            Ok((topic.id, wish))
+            Ok(Some((topic.id, wish)))
         });
         (r.resource_type, r.resource_name.clone(), wish)
     });
@@ -87,6 +92,11 @@ fn topic<S: LogStore>(core: &Core<S>, resource_type: i8, name: &str) -> Result<s
             format!("resources of type {other} have no configuration here"),
         )),
     }
+}
+
+/// Nothing is set on a node in this way, so there is nothing to reset: tools do that to clean up after themselves.
+fn only_resets_node(resource: &AlterConfigsResource) -> bool {
+    resource.resource_type == configs::BROKER && resource.configs.iter().all(|c| c.config_operation == DELETE)
 }
 
 fn incremental(topic: &Topic, resource: &AlterConfigsResource) -> Result<(uuid::Uuid, Wishes), ApiError> {
@@ -137,22 +147,36 @@ fn edited(topic: &Topic, name: &str, words: &str, add: bool) -> Result<String, A
     Ok(list.join(","))
 }
 
-type Wish = (i8, StrBytes, Result<(uuid::Uuid, Wishes), ApiError>);
+/// What the system keeps is kept for as long as it is the last of its key.
+fn check_cleanup<S: LogStore>(core: &Core<S>, id: uuid::Uuid, wishes: &Wishes) -> Result<(), ApiError> {
+    match core.meta.topic_by_id(id) {
+        Some(topic) if wishes.contains_key(CLEANUP) => {
+            topics::check_not_internal(topic, "changing the cleanup.policy of")
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What is wanted of a resource; nothing at all is granted at once.
+type Wish = (i8, StrBytes, Result<Option<(uuid::Uuid, Wishes)>, ApiError>);
 
 fn change<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, legacy: bool, dry: bool, wishes: Vec<Wish>) -> Outcome {
     let (mut commands, mut places, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for (resource_type, resource_name, wish) in wishes {
-        let checked = wish.and_then(|(id, set)| {
+        let checked = wish.and_then(|wish| {
+            let Some((id, set)) = wish else { return Ok(None) };
             if !seen.insert(id) || seen.len() > MAX_TOPICS_PER_CHANGE {
                 return Err(ApiError::new(ResponseError::InvalidRequest, "named twice, or too many resources"));
             }
+            check_cleanup(core, id, &set)?;
             let command = Command::AlterTopicConfigs { id, set };
             core.meta.check(&command).map_err(|error| ApiError::from(&error))?;
-            Ok(command)
+            Ok(Some(command))
         });
         let error = match checked {
-            Ok(command) => {
+            Ok(None) => None,
+            Ok(Some(command)) => {
                 places.push(answers.len());
                 commands.push(command);
                 None

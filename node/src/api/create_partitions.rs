@@ -57,16 +57,15 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Creat
 
 fn command<S: LogStore>(core: &Core<S>, asked: &CreatePartitionsTopic, room: &mut i32) -> Result<Command, ApiError> {
     let topic = topics::by_name(&core.meta, &asked.name)?;
-    let command = Command::GrowTopic { id: topic.id, partitions: asked.count };
+    // A group's partition is told by their number: groups would lose what others know of them.
+    topics::check_not_internal(topic, "changing the partitions of")?;
+    let assignment = asked.assignments.as_ref().map(|assignments| {
+        let nodes = assignments.iter().map(|a| a.broker_ids.iter().map(|broker| broker.0).collect());
+        nodes.collect::<Vec<Vec<i32>>>()
+    });
+    let command = Command::GrowTopic { id: topic.id, partitions: asked.count, assignment };
     core.meta.check(&command).map_err(|error| ApiError::from(&error))?;
-    let more = asked.count.saturating_sub(topic.partitions);
-    if let Some(assignments) = &asked.assignments {
-        let here = |a: &wherry_wire::codec::messages::create_partitions_request::CreatePartitionsAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
-        if i32::try_from(assignments.len()).ok() != Some(more) || !assignments.iter().all(here) {
-            let text = format!("{more} assignments are needed, each to node {} alone", core.config.node_id);
-            return Err(ApiError::new(ResponseError::InvalidReplicaAssignment, text));
-        }
-    }
+    let more = asked.count.saturating_sub(topic.partition_count());
     *room = room.saturating_sub(more);
     if *room < 0 {
         let text = format!("at most {MAX_NEW_PARTITIONS_PER_REQUEST} new partitions in one request");

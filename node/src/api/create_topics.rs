@@ -7,6 +7,7 @@ use wherry_metadata::{Change, Command, MetadataError};
 
 use super::errors::{ApiError, shown};
 use super::{Ctx, Outcome, configs};
+use crate::core::coordinators::OFFSETS_TOPIC;
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::{MAX_CONFIGS_PER_RESOURCE, MAX_NEW_PARTITIONS_PER_REQUEST, MAX_TOPICS_PER_CHANGE};
@@ -16,7 +17,7 @@ use wherry_wire::codec::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// Names that other systems give to topics of their own; clients look them up and must not find a user's topic there.
-const RESERVED: [&str; 4] = ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
+const RESERVED: [&str; 4] = [OFFSETS_TOPIC, "__transaction_state", "__share_group_state", "__cluster_metadata"];
 
 /// A request whose commands are on their way to the disk.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ fn command<S: LogStore>(core: &Core<S>, topic: &CreatableTopic, room: &mut usize
         let text = format!("at most {MAX_CONFIGS_PER_RESOURCE} configuration entries for one topic");
         return Err(ApiError::new(ResponseError::InvalidConfig, text));
     }
-    let (partitions, replication_factor) = size(core, topic)?;
+    let (partitions, replication_factor, assignment) = size(core, topic)?;
     let command = Command::CreateTopic {
         name: topic.name.to_string(),
         id: core.entropy.uuid(),
@@ -136,20 +137,28 @@ fn command<S: LogStore>(core: &Core<S>, topic: &CreatableTopic, room: &mut usize
         replication_factor,
         configs: entries(topic)?,
         internal: false,
+        assignment,
     };
     check(core, &command)?;
-    *room = room.checked_sub(usize::try_from(partitions).unwrap_or(usize::MAX)).ok_or_else(|| {
+    let wanted = topic.assignments.len().max(usize::try_from(partitions).unwrap_or(0));
+    *room = room.checked_sub(wanted).ok_or_else(|| {
         let text = format!("at most {MAX_NEW_PARTITIONS_PER_REQUEST} new partitions in one request");
         ApiError::new(ResponseError::PolicyViolation, text)
     })?;
     Ok(command)
 }
 
-fn size<S: LogStore>(core: &Core<S>, topic: &CreatableTopic) -> Result<(i32, i16), ApiError> {
+/// Partitions, replicas of each, and who has them, if the request says.
+type Size = (i32, i16, Option<Vec<Vec<i32>>>);
+
+fn size<S: LogStore>(core: &Core<S>, topic: &CreatableTopic) -> Result<Size, ApiError> {
     if topic.assignments.is_empty() {
         let partitions = if topic.num_partitions == -1 { core.config.default_partitions } else { topic.num_partitions };
-        let replicas = if topic.replication_factor == -1 { 1 } else { topic.replication_factor };
-        return Ok((partitions, replicas));
+        let replicas = match topic.replication_factor {
+            -1 => core.config.default_replication_factor,
+            asked => asked,
+        };
+        return Ok((partitions, replicas, None));
     }
     if topic.num_partitions != -1 || topic.replication_factor != -1 {
         return Err(ApiError::new(
@@ -157,22 +166,19 @@ fn size<S: LogStore>(core: &Core<S>, topic: &CreatableTopic) -> Result<(i32, i16
             "give either assignments, or a number of partitions and a replication factor",
         ));
     }
-    let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
-    indexes.sort_unstable();
-    let here = |a: &wherry_wire::codec::messages::create_topics_request::CreatableReplicaAssignment| matches!(a.broker_ids.as_slice(), [one] if one.0 == core.config.node_id);
-    if !indexes.iter().copied().eq(0..i32::try_from(indexes.len()).unwrap_or(i32::MAX)) {
+    let mut assigned: Vec<(i32, Vec<i32>)> = topic
+        .assignments
+        .iter()
+        .map(|a| (a.partition_index, a.broker_ids.iter().map(|broker| broker.0).collect()))
+        .collect();
+    assigned.sort_unstable();
+    if !assigned.iter().map(|(index, _)| *index).eq(0..i32::try_from(assigned.len()).unwrap_or(i32::MAX)) {
         return Err(ApiError::new(
             ResponseError::InvalidReplicaAssignment,
             "assignments must be for partitions 0, 1, 2 and so on",
         ));
     }
-    if !topic.assignments.iter().all(here) {
-        return Err(ApiError::new(
-            ResponseError::InvalidReplicaAssignment,
-            format!("every partition must be assigned to node {} and to no other", core.config.node_id),
-        ));
-    }
-    Ok((i32::try_from(indexes.len()).unwrap_or(i32::MAX), 1))
+    Ok((-1, -1, Some(assigned.into_iter().map(|(_, nodes)| nodes).collect())))
 }
 
 fn entries(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, ApiError> {
@@ -190,9 +196,11 @@ fn entries(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, ApiError>
 }
 
 fn describe_planned(result: &mut CreatableTopicResult, command: &Command) {
-    if let Command::CreateTopic { partitions, replication_factor, configs, .. } = command {
-        result.num_partitions = *partitions;
-        result.replication_factor = *replication_factor;
+    if let Command::CreateTopic { partitions, replication_factor, configs, assignment, .. } = command {
+        let assigned = assignment.as_ref();
+        result.num_partitions = assigned.map_or(*partitions, |a| i32::try_from(a.len()).unwrap_or(i32::MAX));
+        let replicas = assigned.and_then(|a| i16::try_from(a.first()?.len()).ok());
+        result.replication_factor = replicas.unwrap_or(*replication_factor);
         result.configs = Some(described(|key| configs.get(key).cloned()));
     }
 }
@@ -200,7 +208,7 @@ fn describe_planned(result: &mut CreatableTopicResult, command: &Command) {
 fn describe_made<S: LogStore>(core: &Core<S>, result: &mut CreatableTopicResult, id: Uuid) {
     let Some(topic) = core.meta.topic_by_id(id) else { return };
     result.topic_id = id;
-    result.num_partitions = topic.partitions;
+    result.num_partitions = topic.partition_count();
     result.replication_factor = topic.replication_factor;
     result.configs = Some(described(|key| topic.overrides.get(key).cloned()));
 }

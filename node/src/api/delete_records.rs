@@ -60,9 +60,11 @@ fn delete<S: LogStore>(
     if topic.config.cleanup == Cleanup::Compact {
         return Err(ApiError::new(ResponseError::PolicyViolation, "the topic is compacted, not deleted"));
     }
+    core.leads(log)?;
+    let committed = core.committed_end(log).ok_or(ResponseError::OffsetNotAvailable)?;
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let before = if offset == HIGH_WATERMARK { info.durable_end } else { Offset(offset) };
-    if before.0 < 0 || before > info.durable_end {
+    let before = if offset == HIGH_WATERMARK { committed } else { Offset(offset) };
+    if before.0 < 0 || before > committed {
         return Err(ResponseError::OffsetOutOfRange.into());
     }
     if before <= info.log_start {

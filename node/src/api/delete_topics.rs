@@ -74,6 +74,7 @@ fn find<S: LogStore>(
         Some(name) => topics::by_name(&core.meta, name)?,
         None => topics::by_id(&core.meta, id)?,
     };
+    topics::check_not_internal(topic, "deleting")?;
     Ok((TopicName(topics::name_of(topic)), topic.id))
 }
 

@@ -1,16 +1,17 @@
 //! DescribeCluster: the nodes.
 
-use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
+use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, controller};
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_metadata::Broker;
 use wherry_wire::codec::messages::describe_cluster_response::DescribeClusterBroker;
 use wherry_wire::codec::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
 const BROKERS: i8 = 1;
 
-/// Answers with this node; controllers can't be asked for, since there are none apart.
+/// Answers with the running nodes; controllers can't be asked for, since there are none apart.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &DescribeClusterRequest) -> Outcome {
     let mut response = DescribeClusterResponse::default();
     if ctx.version >= 1 && request.endpoint_type != BROKERS {
@@ -20,15 +21,19 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
         return ctx.reply(&response);
     }
     response.cluster_id = StrBytes::from_string(core.meta.cluster_id().unwrap_or_default().to_owned());
-    response.controller_id = BrokerId(core.config.node_id);
+    response.controller_id = BrokerId(controller(core));
     response.cluster_authorized_operations =
         if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
-    response.brokers = vec![
-        DescribeClusterBroker::default()
-            .with_broker_id(BrokerId(core.config.node_id))
-            .with_host(StrBytes::from_string(core.advertised.host.clone()))
-            .with_port(i32::from(core.advertised.port))
-            .with_rack(core.config.rack.clone().map(StrBytes::from_string)),
-    ];
+    let asked = |broker: &&Broker| !broker.fenced || request.include_fenced_brokers;
+    response.brokers = core.meta.brokers().values().filter(asked).map(described).collect();
     ctx.reply(&response)
+}
+
+fn described(broker: &Broker) -> DescribeClusterBroker {
+    DescribeClusterBroker::default()
+        .with_broker_id(BrokerId(broker.node_id))
+        .with_host(StrBytes::from_string(broker.host.clone()))
+        .with_port(i32::from(broker.port))
+        .with_rack(broker.rack.clone().map(StrBytes::from_string))
+        .with_is_fenced(broker.fenced)
 }

@@ -21,7 +21,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
         .with_total_bytes(bytes(stats.disk_total_bytes))
         .with_usable_bytes(bytes(stats.disk_free_bytes));
     result.topics = match &request.topics {
-        None => core.meta.topics_from("").map(|topic| describe(core, topic, 0..topic.partitions)).collect(),
+        None => core.meta.topics_from("").map(|topic| describe(core, topic, 0..topic.partition_count())).collect(),
         // An answer per partition that is named: it grows no faster than the request.
         Some(list) => list
             .iter()

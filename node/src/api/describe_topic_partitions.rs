@@ -1,11 +1,11 @@
 //! DescribeTopicPartitions (KIP-966): topics by name order, a bounded number of partitions per response, and a cursor.
 
-use super::metadata::TOPIC_OPERATIONS;
+use super::metadata::{TOPIC_OPERATIONS, nodes};
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::limits::MAX_DESCRIBED_PARTITIONS;
-use wherry_metadata::Topic;
+use wherry_metadata::{Partition, Topic};
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -30,14 +30,14 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
         }
         let Some(topic) = topic else {
             room -= 1;
-            response.topics.push(unknown(name));
+            response.topics.push(unknown(name, core.cluster.registered));
             continue;
         };
-        let start = if name == from { first.min(topic.partitions) } else { 0 };
-        let end = topic.partitions.min(start.saturating_add(i32::try_from(room).unwrap_or(i32::MAX)));
+        let start = if name == from { first.min(topic.partition_count()) } else { 0 };
+        let end = topic.partition_count().min(start.saturating_add(i32::try_from(room).unwrap_or(i32::MAX)));
         room -= usize::try_from(end - start).unwrap_or(room).min(room);
         response.topics.push(describe(core, &topic, start..end));
-        if end < topic.partitions {
+        if end < topic.partition_count() {
             response.next_cursor = Some(cursor(&name, end));
             break;
         }
@@ -72,8 +72,10 @@ fn cursor(name: &str, partition: i32) -> Cursor {
         .with_partition_index(partition)
 }
 
-fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
+/// A node that is not registered can't know yet whether a topic exists.
+fn unknown(name: String, registered: bool) -> DescribeTopicPartitionsResponseTopic {
     let error = match wherry_metadata::check_name(&name) {
+        Ok(()) if !registered => ResponseError::LeaderNotAvailable,
         Ok(()) => ResponseError::UnknownTopicOrPartition,
         Err(_) => ResponseError::InvalidTopicException,
     };
@@ -88,24 +90,35 @@ fn describe<S: LogStore>(
     topic: &Topic,
     partitions: std::ops::Range<i32>,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let node = BrokerId(core.config.node_id);
-    let epoch = core.leader_epoch(topic);
     let mut described = DescribeTopicPartitionsResponseTopic::default();
     described.name = Some(TopicName(topics::name_of(topic)));
     described.topic_id = topic.id;
     described.is_internal = topic.internal;
     described.topic_authorized_operations = TOPIC_OPERATIONS;
-    described.partitions = partitions
-        .map(|index| {
-            DescribeTopicPartitionsResponsePartition::default()
-                .with_partition_index(index)
-                .with_leader_id(node)
-                .with_leader_epoch(epoch.0)
-                .with_replica_nodes(vec![node])
-                .with_isr_nodes(vec![node])
-                .with_eligible_leader_replicas(Some(Vec::new()))
-                .with_last_known_elr(Some(Vec::new()))
-        })
-        .collect();
+    let found = partitions.filter_map(|index| Some((index, topic.partition(index)?)));
+    described.partitions = found.map(|(index, partition)| describe_partition(core, index, partition)).collect();
+    described
+}
+
+fn describe_partition<S: LogStore>(
+    core: &Core<S>,
+    index: i32,
+    partition: &Partition,
+) -> DescribeTopicPartitionsResponsePartition {
+    let is_running = |node: &i32| core.meta.broker(*node).is_some_and(|broker| !broker.fenced);
+    let mut described = DescribeTopicPartitionsResponsePartition::default()
+        .with_partition_index(index)
+        .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
+        .with_leader_epoch(partition.leader_epoch)
+        .with_replica_nodes(nodes(&partition.replicas))
+        .with_isr_nodes(nodes(&partition.isr))
+        .with_eligible_leader_replicas(Some(nodes(&partition.elr)))
+        .with_last_known_elr(Some(Vec::new()))
+        .with_offline_replicas(
+            partition.replicas.iter().filter(|node| !is_running(node)).map(|node| BrokerId(*node)).collect(),
+        );
+    if partition.leader.is_none() {
+        described.error_code = ResponseError::LeaderNotAvailable.code();
+    }
     described
 }

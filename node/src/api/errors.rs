@@ -38,10 +38,23 @@ impl From<&MetadataError> for ApiError {
     fn from(error: &MetadataError) -> Self {
         let code = match error {
             MetadataError::TopicExists(_) => ResponseError::TopicAlreadyExists,
-            MetadataError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
+            MetadataError::UnknownTopic(_) | MetadataError::UnknownPartition(_) => {
+                ResponseError::UnknownTopicOrPartition
+            }
             MetadataError::InvalidTopicName(_) => ResponseError::InvalidTopicException,
             MetadataError::InvalidPartitions(_) => ResponseError::InvalidPartitions,
             MetadataError::InvalidReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
+            MetadataError::InvalidReplicaAssignment(_) => ResponseError::InvalidReplicaAssignment,
+            MetadataError::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
+            MetadataError::StaleIncarnation { .. } => ResponseError::StaleBrokerEpoch,
+            MetadataError::NotLeader { .. } => ResponseError::NotLeaderOrFollower,
+            MetadataError::StaleEpoch { .. } => ResponseError::FencedLeaderEpoch,
+            MetadataError::IneligibleReplica { .. } => ResponseError::IneligibleReplica,
+            MetadataError::ElectionNotNeeded(_) => ResponseError::ElectionNotNeeded,
+            MetadataError::PreferredLeaderNotAvailable(_) => ResponseError::PreferredLeaderNotAvailable,
+            MetadataError::EligibleLeadersNotAvailable(_) => ResponseError::EligibleLeadersNotAvailable,
+            MetadataError::NoReassignment(_) => ResponseError::NoReassignmentInProgress,
+            MetadataError::BrokerInUse(_) => ResponseError::InvalidRequest,
             MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
             MetadataError::LimitReached(_) => ResponseError::PolicyViolation,
             MetadataError::TopicIdExists(_)
@@ -60,6 +73,7 @@ impl From<&LogError> for ApiError {
             LogError::NoSuchLog(_) => ResponseError::UnknownTopicOrPartition,
             LogError::Exists(_) => ResponseError::UnknownServerError,
             LogError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            LogError::StaleEpoch { .. } => ResponseError::FencedLeaderEpoch,
             LogError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             LogError::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
             LogError::Rejected { .. } => ResponseError::InvalidRecord,

@@ -13,11 +13,35 @@ use wherry_wire::codec::{ResponseError, StrBytes};
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
-/// Answers for one key (to version 3) or many (KIP-699).
+/// A request that waits until there are coordinators.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    ctx: Ctx,
+    request: FindCoordinatorRequest,
+}
+
+/// Answers now; the first that asks for a group, when the topic that keeps groups is made.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &FindCoordinatorRequest) -> Outcome {
     if request.coordinator_keys.len() > MAX_COORDINATOR_KEYS {
         return Outcome::Close(format!("{} coordinators asked for at once", request.coordinator_keys.len()));
     }
+    if request.key_type == GROUP && core.offsets_topic().is_none() {
+        let pending = Pending { ctx: ctx.clone(), request: request.clone() };
+        if core.await_offsets_topic(pending) {
+            return Outcome::LaterAlone;
+        }
+    }
+    answer(core, ctx, request)
+}
+
+/// Goes on after the topic was made (or refused).
+pub(crate) fn committed<S: LogStore>(core: &mut Core<S>, pending: &Pending) {
+    let outcome = answer(core, &pending.ctx, &pending.request);
+    core.finish(pending.ctx.id, outcome);
+}
+
+/// For one key (to version 3) or many (KIP-699).
+fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &FindCoordinatorRequest) -> Outcome {
     let mut response = FindCoordinatorResponse::default();
     if ctx.version >= 4 {
         response.coordinators =
@@ -35,26 +59,25 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &FindC
 
 fn coordinator<S: LogStore>(core: &Core<S>, key_type: i8, key: &StrBytes) -> Coordinator {
     let found = Coordinator::default().with_key(key.clone());
-    match refusal(key_type) {
-        Some(refusal) => found
+    match find(core, key_type, key) {
+        Ok((node_id, host, port)) => {
+            found.with_node_id(BrokerId(node_id)).with_host(StrBytes::from_string(host)).with_port(i32::from(port))
+        }
+        Err(refusal) => found
             .with_node_id(BrokerId(-1))
             .with_port(-1)
             .with_error_code(refusal.code())
             .with_error_message(refusal.text()),
-        None => found
-            .with_node_id(BrokerId(core.config.node_id))
-            .with_host(StrBytes::from_string(core.advertised.host.clone()))
-            .with_port(i32::from(core.advertised.port)),
     }
 }
 
-fn refusal(key_type: i8) -> Option<ApiError> {
+fn find<S: LogStore>(core: &Core<S>, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
     match key_type {
-        GROUP => None,
-        TRANSACTION => Some(ApiError::new(
+        GROUP => core.coordinator_of(key),
+        TRANSACTION => Err(ApiError::new(
             ResponseError::TransactionalIdAuthorizationFailed,
             "transactions are not implemented by this node",
         )),
-        other => Some(ApiError::new(ResponseError::InvalidRequest, format!("unknown coordinator type {other}"))),
+        other => Err(ApiError::new(ResponseError::InvalidRequest, format!("unknown coordinator type {other}"))),
     }
 }

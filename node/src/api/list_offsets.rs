@@ -135,19 +135,23 @@ fn find<S: LogStore>(
 ) -> Result<Found, ApiError> {
     let topic = topics::by_name(&core.meta, name)?;
     let log = topics::log(topic, partition)?;
-    let epoch = core.leader_epoch(topic);
-    topics::check_epoch(known_epoch, epoch)?;
+    topics::check_epoch(known_epoch, core.known_epoch(topic, partition))?;
+    let epoch = core.leads(log)?;
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    if timestamp == EARLIEST || timestamp == EARLIEST_LOCAL {
+        return Ok(Found::Ready(info.log_start, -1, epoch_at(core, log, info.log_start)));
+    }
+    // A new leader does not know yet what is committed (trap 10).
+    let committed = core.committed_end(log).ok_or(ResponseError::OffsetNotAvailable)?;
     match timestamp {
-        LATEST => Ok(Found::Ready(info.durable_end, -1, epoch.0)),
-        EARLIEST | EARLIEST_LOCAL => Ok(Found::Ready(info.log_start, -1, epoch_at(core, log, info.log_start))),
+        LATEST => Ok(Found::Ready(committed, -1, epoch.0)),
         LATEST_TIERED => Ok(Found::Nothing),
         MAX_TIMESTAMP => {
-            let lookup = core.store.find_max_timestamp(log);
+            let lookup = core.store.find_max_timestamp(log, committed);
             by_lookup(core, log, lookup)
         }
         0.. => {
-            let lookup = core.store.find_offset_by_time(log, timestamp);
+            let lookup = core.store.find_offset_by_time(log, timestamp, committed);
             by_lookup(core, log, lookup)
         }
         _ => Err(ResponseError::InvalidRequest.into()),

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use foldhash::fast::RandomState;
 use uuid::Uuid;
-use wherry_metadata::{Command, Topic};
+use wherry_metadata::{Broker, Command, Partition, Topic};
 
 use super::errors::ApiError;
 use super::{Ctx, Outcome, create_topics, topics};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::MAX_TOPICS_PER_CHANGE;
+use wherry_wire::codec::messages::metadata_request::MetadataRequestTopic;
 use wherry_wire::codec::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -68,19 +69,23 @@ fn missing_topics<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequ
             name: name.to_string(),
             id: core.entropy.uuid(),
             partitions: core.config.default_partitions,
-            replication_factor: 1,
+            replication_factor: core.config.default_replication_factor,
             configs: BTreeMap::new(),
             internal: false,
+            assignment: None,
         })
         .filter(|command| create_topics::check(core, command).is_ok())
         .collect()
 }
 
 fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> Outcome {
+    if !core.cluster.registered {
+        return not_yet(ctx, request);
+    }
     let mut response = MetadataResponse::default();
-    response.brokers = vec![broker(core)];
+    response.brokers = core.meta.unfenced_brokers().map(broker).collect();
     response.cluster_id = core.meta.cluster_id().map(|id| StrBytes::from_string(id.to_owned()));
-    response.controller_id = BrokerId(core.config.node_id);
+    response.controller_id = BrokerId(controller(core));
     response.cluster_authorized_operations =
         if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
@@ -95,6 +100,18 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> 
             unique.map(|t| asked_topic(core, t.name.as_ref(), t.topic_id, operations)).collect()
         }
     };
+    ctx.reply(&response)
+}
+
+/// Until the metadata know this process, what it knows of them is from before its start: it can't say that a topic does not
+/// exist, or who leads. An answer without nodes makes clients ask another one.
+fn not_yet(ctx: &Ctx, request: &MetadataRequest) -> Outcome {
+    let mut response = MetadataResponse::default();
+    response.controller_id = BrokerId(-1);
+    let failed = |topic: &MetadataRequestTopic| {
+        failed_topic(topic.name.clone(), topic.topic_id, ResponseError::LeaderNotAvailable)
+    };
+    response.topics = request.topics.iter().flatten().take(MAX_TOPICS_PER_CHANGE).map(failed).collect();
     ctx.reply(&response)
 }
 
@@ -131,30 +148,44 @@ fn failed_topic(name: Option<TopicName>, id: Uuid, error: ResponseError) -> Meta
 }
 
 fn known_topic<S: LogStore>(core: &Core<S>, topic: &Topic, operations: i32) -> MetadataResponseTopic {
-    let epoch = core.leader_epoch(topic);
-    let node = BrokerId(core.config.node_id);
     let mut known = MetadataResponseTopic::default();
     known.name = Some(TopicName(topics::name_of(topic)));
     known.topic_id = topic.id;
     known.is_internal = topic.internal;
     known.topic_authorized_operations = operations;
-    known.partitions = (0..topic.partitions)
-        .map(|index| {
-            MetadataResponsePartition::default()
-                .with_partition_index(index)
-                .with_leader_id(node)
-                .with_leader_epoch(epoch.0)
-                .with_replica_nodes(vec![node])
-                .with_isr_nodes(vec![node])
-        })
-        .collect();
+    known.partitions = topic.numbered().map(|(id, partition)| known_partition(core, id.partition, partition)).collect();
     known
 }
 
-fn broker<S: LogStore>(core: &Core<S>) -> MetadataResponseBroker {
+fn known_partition<S: LogStore>(core: &Core<S>, index: i32, partition: &Partition) -> MetadataResponsePartition {
+    let mut known = MetadataResponsePartition::default()
+        .with_partition_index(index)
+        .with_leader_epoch(partition.leader_epoch)
+        .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
+        .with_replica_nodes(nodes(&partition.replicas))
+        .with_isr_nodes(nodes(&partition.isr));
+    if partition.leader.is_none() {
+        known.error_code = ResponseError::LeaderNotAvailable.code();
+    }
+    let is_running = |node: &i32| core.meta.broker(*node).is_some_and(|broker| !broker.fenced);
+    known.offline_replicas = partition.replicas.iter().filter(|node| !is_running(node)).map(|n| BrokerId(*n)).collect();
+    known
+}
+
+/// Node ids as the protocol has them.
+pub(crate) fn nodes(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().map(|id| BrokerId(*id)).collect()
+}
+
+/// Who takes administrative requests: every node does, so the nearest.
+pub(crate) fn controller<S: LogStore>(core: &Core<S>) -> i32 {
+    core.consensus.leader().unwrap_or(core.config.node_id)
+}
+
+fn broker(broker: &Broker) -> MetadataResponseBroker {
     MetadataResponseBroker::default()
-        .with_node_id(BrokerId(core.config.node_id))
-        .with_host(StrBytes::from_string(core.advertised.host.clone()))
-        .with_port(i32::from(core.advertised.port))
-        .with_rack(core.config.rack.clone().map(StrBytes::from_string))
+        .with_node_id(BrokerId(broker.node_id))
+        .with_host(StrBytes::from_string(broker.host.clone()))
+        .with_port(i32::from(broker.port))
+        .with_rack(broker.rack.clone().map(StrBytes::from_string))
 }

@@ -12,16 +12,21 @@ pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_log_dirs;
 pub(crate) mod describe_topic_partitions;
+pub(crate) mod elect_leaders;
 pub(crate) mod errors;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod groups;
 pub(crate) mod init_producer_id;
+pub(crate) mod leaders;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
+pub(crate) mod quorum;
+pub(crate) mod reassignments;
 pub(crate) mod topics;
+pub(crate) mod unregister_broker;
 
 use bytes::Bytes;
 use wherry_wire::codec::{
@@ -139,9 +144,16 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::DescribeLogDirs(request) => describe_log_dirs::handle(core, ctx, &request),
         RequestBody::CreatePartitions(request) => create_partitions::handle(core, ctx, &request),
         RequestBody::DeleteGroups(request) => groups::delete::handle(core, ctx, &request),
+        RequestBody::ElectLeaders(request) => elect_leaders::handle(core, ctx, &request),
         RequestBody::IncrementalAlterConfigs(request) => alter_configs::handle(core, ctx, &request),
+        RequestBody::AlterPartitionReassignments(request) => reassignments::alter(core, ctx, &request),
+        RequestBody::ListPartitionReassignments(request) => reassignments::list(core, ctx, &request),
         RequestBody::OffsetDelete(request) => groups::offset_delete::handle(core, ctx, &request),
+        RequestBody::DescribeQuorum(request) => quorum::describe(core, ctx, &request),
         RequestBody::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
+        RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
+        RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
+        RequestBody::RemoveRaftVoter(request) => quorum::remove_voter(core, ctx, &request),
     }
 }

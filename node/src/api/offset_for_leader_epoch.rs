@@ -44,12 +44,15 @@ fn end_of<S: LogStore>(
 ) -> Result<Option<(LeaderEpoch, Offset)>, ResponseError> {
     let topic = topics::by_name(&core.meta, name)?;
     let log = topics::log(topic, partition)?;
-    let leader = core.leader_epoch(topic);
-    topics::check_epoch(known_epoch, leader)?;
+    topics::check_epoch(known_epoch, core.known_epoch(topic, partition))?;
+    let leader = core.leads(log)?;
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
     match LeaderEpoch(asked) {
         // The epoch that goes on has no end yet: it ends where consumers can see to.
-        epoch if epoch == leader => Ok(Some((leader, info.durable_end))),
+        epoch if epoch == leader => {
+            let committed = core.committed_end(log).ok_or(ResponseError::OffsetNotAvailable)?;
+            Ok(Some((leader, committed)))
+        }
         epoch if epoch > leader => Ok(None),
         // Of an epoch older than all that is left everything is gone: it ended where the log begins now. Without this
         // answer a consumer at the start of an emptied log would believe that its position was truncated.

@@ -1,19 +1,21 @@
-//! Produce: batches are checked, appended at once, and acknowledged when they are durable (INV-1). acks=1 waits as acks=all
-//! does: with one replica they mean the same. acks=0 has no response; an error closes the connection, since there is no
-//! other way to tell.
+//! Produce: batches are checked, appended at once, and acknowledged when they are durable (INV-1): here with acks=1, on
+//! every in-sync replica with acks=all. acks=0 has no response; an error closes the connection, since there is no other
+//! way to tell.
 //!
-//! The response is encoded as soon as the offsets are known; only its sending waits for the disk.
+//! Where no other node has a share, the response is encoded as soon as the offsets are known, and only its sending waits
+//! for the disk.
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 use wherry_metadata::{TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
 use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
-use wherry_wire::types::LogId;
+use wherry_wire::types::{LogId, Offset};
 
 use super::errors::ApiError;
-use super::{Ctx, Outcome, topics};
+use super::{Ctx, Outcome, leaders, topics};
 use crate::core::store::{Appended, LogError, LogStore, Ticket};
-use crate::core::{Blocked, Core, Then};
+use crate::core::{Awaited, Blocked, Core, Then};
 use crate::limits::{MAX_INSPECTED_BATCH_BYTES, MAX_PARTITIONS_PER_REQUEST};
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -41,7 +43,23 @@ pub(crate) struct ProduceOp {
     retry: Option<PartitionProduceData>,
     response: ProduceResponse,
     ticket: Option<Ticket>,
+    /// Records that have to be committed before the answer: those of partitions that other nodes have, too.
+    awaited: SmallVec<[Awaited; 2]>,
+    timeout_ms: i32,
     failed: Option<ApiError>,
+}
+
+impl ProduceOp {
+    /// The answer waits for these records. What nobody else has is committed when it is durable.
+    fn note(&mut self, placed: &Placed, partition: usize) {
+        if self.acks == -1 && placed.replicated {
+            let end = Offset(placed.appended.last_offset.0.saturating_add(1));
+            let topic = self.response.responses.len();
+            self.awaited.push(Awaited { log: placed.log, end, topic, partition });
+        } else {
+            self.ticket = self.ticket.max(Some(placed.appended.ticket));
+        }
+    }
 }
 
 /// Begins a produce request.
@@ -68,6 +86,8 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
         retry: None,
         response: ProduceResponse::default(),
         ticket: None,
+        awaited: SmallVec::new(),
+        timeout_ms: request.timeout_ms,
         failed: None,
     };
     match refusal {
@@ -99,9 +119,9 @@ pub(crate) fn run<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp) -> Outcome
         };
         while let Some(data) = op.retry.take().or_else(|| partitions.next()) {
             match append(core, &op.ctx, op.acks, &result, &data) {
-                Ok(Placed { appended, log_append_time }) => {
-                    op.ticket = op.ticket.max(Some(appended.ticket));
-                    result.partition_responses.push(done(data.index, &appended, log_append_time));
+                Ok(placed) => {
+                    op.note(&placed, result.partition_responses.len());
+                    result.partition_responses.push(done(data.index, &placed.appended, placed.log_append_time));
                 }
                 Err(Failure::Busy) => {
                     op.retry = Some(data);
@@ -134,6 +154,16 @@ fn answer<S: LogStore>(core: &mut Core<S>, op: ProduceOp) -> Outcome {
             Some(error) => Outcome::Close(format!("a produce with acks=0 failed: {}", error.message)),
             None => Outcome::Silent,
         };
+    }
+    if !op.awaited.is_empty() {
+        // The request's own disk writes come before its high watermarks; what is not replicated has to wait for them, too.
+        let ProduceOp { ctx, response, awaited, timeout_ms, ticket, .. } = op;
+        core.await_acks(ctx, response, awaited.into_iter(), ticket, timeout_ms);
+        return Outcome::Later;
+    }
+    let mut op = op;
+    if op.failed.is_some() {
+        leaders::hint_produce(core, op.ctx.version, &mut op.response);
     }
     let chunks = match op.ctx.encode(&op.response) {
         Ok(chunks) => chunks,
@@ -173,6 +203,9 @@ fn failed<S: LogStore>(core: &Core<S>, index: i32, error: &ApiError) -> Partitio
 struct Placed {
     appended: Appended,
     log_append_time: Option<i64>,
+    log: LogId,
+    /// Other nodes have the partition, too.
+    replicated: bool,
 }
 
 enum Failure {
@@ -199,16 +232,20 @@ fn append<S: LogStore>(
     } else {
         topics::by_name(&core.meta, &topic.name)?
     };
+    topics::check_not_internal(found, "producing to")?;
     let log = topics::log(found, data.index)?;
-    if acks == -1 && found.config.min_insync_replicas > 1 {
-        let text = format!("{} in-sync replicas are required, there is 1", found.config.min_insync_replicas);
+    let epoch = core.leads(log)?;
+    let in_sync = found.partition(data.index).map_or(0, |partition| partition.isr.len());
+    if acks == -1 && in_sync < found.min_insync() {
+        let text = format!("{} in-sync replicas are required; there are {in_sync} now", found.min_insync());
         return Err(ApiError::new(ResponseError::NotEnoughReplicas, text).into());
     }
     let rules = Rules { topic: found, version: ctx.version, now_ms: core.now.wall_ms };
     let batches = rules.check(data.records.clone().unwrap_or_default())?;
     let log_append_time = rules.log_append_time();
-    let epoch = core.leader_epoch(found);
-    store(core, log, &batches, epoch).map(|appended| Placed { appended, log_append_time })
+    let replicated = found.partition(data.index).is_some_and(|partition| partition.replicas.len() > 1);
+    let placed = store(core, log, &batches, epoch)?;
+    Ok(Placed { appended: placed, log_append_time, log, replicated })
 }
 
 fn store<S: LogStore>(

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use wherry_metadata::{Metadata, Topic};
 use wherry_wire::types::{LeaderEpoch, LogId};
 
+use super::errors::ApiError;
 use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// The topic of that name.
@@ -18,9 +19,18 @@ pub(crate) fn by_id(meta: &Metadata, id: Uuid) -> Result<&Arc<Topic>, ResponseEr
     meta.topic_by_id(id).ok_or(ResponseError::UnknownTopicId)
 }
 
+/// Refuses what would harm a topic that the system keeps for itself; `what` is what was asked for.
+pub(crate) fn check_not_internal(topic: &Topic, what: &str) -> Result<(), ApiError> {
+    if !topic.internal {
+        return Ok(());
+    }
+    let text = format!("the topic '{}' is kept by the system; {what} it is not possible", topic.name);
+    Err(ApiError::new(ResponseError::InvalidTopicException, text))
+}
+
 /// The log of a partition.
 pub(crate) fn log(topic: &Topic, partition: i32) -> Result<LogId, ResponseError> {
-    if (0..topic.partitions).contains(&partition) {
+    if topic.partition(partition).is_some() {
         Ok(LogId { topic: topic.id, partition })
     } else {
         Err(ResponseError::UnknownTopicOrPartition)

@@ -110,6 +110,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing was asked on it yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.first == 0 && self.slots.is_empty() && self.backlog.is_empty()
+    }
+
     /// Opens the response slot of the next request.
     pub(crate) fn open(&mut self, api_key: i16, frame_bytes: usize, began_ns: u64) -> RequestId {
         let sequence = self.first + self.slots.len() as u64;

@@ -1,6 +1,11 @@
-//! The table of connections, bounded, and the bytes that they all have in flight.
+//! The table of connections: of clients, bounded, with the bytes that they all have in flight; and of links to other
+//! nodes, which count towards nothing here: they have bounds of their own.
+//!
+//! ```text
+//!  insert ──► Client ──promote──► Link ◄── insert_link (outgoing)
+//! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use slab::Slab;
@@ -8,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::conn::{ConnId, Connection};
 use super::purgatory::FetchId;
+use crate::cluster::links::LinkId;
 use crate::error::Refused;
 
 /// What a closed connection waited for.
@@ -17,9 +23,18 @@ pub(crate) struct Left {
     pub(crate) group_requests: SmallVec<[u64; 2]>,
 }
 
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are clients; a box each would cost more than it saves")]
+enum Entry {
+    Client(Connection),
+    Link(ConnId, LinkId),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    slots: Slab<Connection>,
+    slots: Slab<Entry>,
+    clients: usize,
+    links: BTreeMap<LinkId, ConnId>,
     generation: u32,
     bytes: usize,
     memory_queue: VecDeque<ConnId>,
@@ -27,19 +42,62 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn insert(&mut self, peer: SocketAddr, limit: usize) -> Result<ConnId, Refused> {
-        if self.slots.len() >= limit {
+        if self.clients >= limit {
             return Err(Refused::TooMany { limit });
         }
-        let entry = self.slots.vacant_entry();
-        let slot = u32::try_from(entry.key()).map_err(|_| Refused::TooMany { limit })?;
-        self.generation = self.generation.wrapping_add(1);
-        let id = ConnId { slot, generation: self.generation };
-        entry.insert(Connection::new(id, peer));
+        let id = self.next_id().ok_or(Refused::TooMany { limit })?;
+        self.slots.insert(Entry::Client(Connection::new(id, peer)));
+        self.clients += 1;
         Ok(id)
     }
 
+    /// The id of a connection to another node; none if there are more connections than numbers.
+    pub(crate) fn insert_link(&mut self, link: LinkId) -> Option<ConnId> {
+        let id = self.next_id()?;
+        self.slots.insert(Entry::Link(id, link));
+        self.links.insert(link, id);
+        Some(id)
+    }
+
+    /// A client turned out to be a node: it counts as a client no more. The bytes that it has in flight stay the caller's.
+    pub(crate) fn promote(&mut self, id: ConnId, link: LinkId) {
+        let Some(at) = self.get_mut(id).and(usize::try_from(id.slot).ok()) else { return };
+        self.slots[at] = Entry::Link(id, link);
+        self.clients -= 1;
+        self.links.insert(link, id);
+    }
+
+    fn next_id(&mut self) -> Option<ConnId> {
+        let slot = u32::try_from(self.slots.vacant_key()).ok()?;
+        self.generation = self.generation.wrapping_add(1);
+        Some(ConnId { slot, generation: self.generation })
+    }
+
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.slots.get_mut(usize::try_from(id.slot).ok()?).filter(|c| c.id == id)
+        match self.slots.get_mut(usize::try_from(id.slot).ok()?)? {
+            Entry::Client(connection) if connection.id == id => Some(connection),
+            Entry::Client(_) | Entry::Link(..) => None,
+        }
+    }
+
+    /// The link that runs over a connection.
+    pub(crate) fn link(&self, id: ConnId) -> Option<LinkId> {
+        match self.slots.get(usize::try_from(id.slot).ok()?)? {
+            Entry::Link(conn, link) if *conn == id => Some(*link),
+            Entry::Link(..) | Entry::Client(_) => None,
+        }
+    }
+
+    /// The connection that a link runs over.
+    pub(crate) fn of_link(&self, link: LinkId) -> Option<ConnId> {
+        self.links.get(&link).copied()
+    }
+
+    /// Forgets a link's connection, which may then be closed.
+    pub(crate) fn remove_link(&mut self, link: LinkId) -> Option<ConnId> {
+        let id = self.links.remove(&link)?;
+        self.slots.try_remove(usize::try_from(id.slot).ok()?)?;
+        Some(id)
     }
 
     /// Forgets a connection; gives what it waited for.
@@ -53,12 +111,14 @@ impl Connections {
         self.remove_bytes(bytes);
         if let Ok(slot) = usize::try_from(id.slot) {
             self.slots.remove(slot);
+            self.clients -= 1;
         }
         left
     }
 
+    /// Clients.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.clients
     }
 
     /// Bytes of requests in flight after these came in.
@@ -78,7 +138,7 @@ impl Connections {
     /// A connection that sent while memory was short. At most one entry per connection: it is not read meanwhile, and
     /// what its driver had read already is marked already.
     pub(crate) fn wait_for_memory(&mut self, id: ConnId) {
-        if self.memory_queue.back() != Some(&id) && self.memory_queue.len() < 2 * self.slots.len().max(16) {
+        if self.memory_queue.back() != Some(&id) && self.memory_queue.len() < 2 * self.clients.max(16) {
             self.memory_queue.push_back(id);
         }
     }

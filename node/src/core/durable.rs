@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use wherry_metadata::quorum::WriteId;
 use wherry_wire::types::Offset;
 
-use super::command_log::Proposal;
 use super::conn::RequestId;
+use super::coordinators::Term;
 use super::store::Ticket;
 use crate::groups::{PersistError, PersistId};
+use crate::mutation::mutated;
 
 /// What comes when a ticket is durable.
 #[derive(Debug)]
@@ -26,19 +28,30 @@ pub(crate) enum Then {
         /// When the append was made, in monotonic nanoseconds; `None` for what is not a produce.
         appended_ns: Option<u64>,
     },
-    /// Metadata commands are committed.
-    Commit(Box<Proposal>),
-    /// Records of the group coordinator are on disk, or never will be.
+    /// Records of the quorum are on disk.
+    QuorumWritten {
+        /// Which.
+        id: WriteId,
+        /// What lies before it may go.
+        trim: Option<Offset>,
+    },
+    /// A part of a request whose other parts wait to be committed.
+    AckDurable {
+        /// Its place.
+        key: usize,
+        /// Tells it from a later one in the same place.
+        serial: u64,
+    },
+    /// Records of a group coordinator are committed, or never will be.
     GroupPersisted {
+        /// Its partition.
+        partition: i32,
+        /// Its leadership: what an earlier one wrote concerns nobody any more.
+        term: Term,
         /// Which.
         id: PersistId,
         /// Whether they were appended.
         result: Result<(), PersistError>,
-    },
-    /// A snapshot of the metadata is on disk: what lies before it may go.
-    TrimMetadata {
-        /// Where the snapshot begins.
-        before: Offset,
     },
 }
 
@@ -64,8 +77,8 @@ impl DurableQueue {
 
     /// The next that may go on.
     pub(crate) fn pop(&mut self) -> Option<Then> {
-        let (ticket, _) = self.waiting.front()?;
-        if !self.is_durable(*ticket) {
+        let (ticket, then) = self.waiting.front()?;
+        if !self.is_durable(*ticket) && !may_hurry(then) {
             return None;
         }
         self.waiting.pop_front().map(|(_, then)| then)
@@ -77,6 +90,16 @@ impl DurableQueue {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+}
+
+/// Whether a mutation lets this go on too early; never in production.
+fn may_hurry(then: &Then) -> bool {
+    match then {
+        Then::Respond { .. } => mutated!(AckBeforeDurable),
+        Then::GroupPersisted { .. } => mutated!(CommitBeforeDurable),
+        Then::QuorumWritten { .. } => mutated!(HastyQuorum),
+        Then::AckDurable { .. } => mutated!(AckBeforeDurable),
     }
 }
 
@@ -94,7 +117,7 @@ mod tests {
         std::iter::from_fn(|| queue.pop())
             .map(|then| match then {
                 Then::Respond { request, .. } => request.sequence,
-                Then::Commit(_) | Then::TrimMetadata { .. } | Then::GroupPersisted { .. } => panic!(),
+                Then::QuorumWritten { .. } | Then::AckDurable { .. } | Then::GroupPersisted { .. } => panic!(),
             })
             .collect()
     }

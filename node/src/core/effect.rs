@@ -14,6 +14,20 @@ pub enum Effect {
         /// In order.
         chunks: Vec<Bytes>,
     },
+    /// Open a connection to another node; the driver answers with `connect_done`. [`Effect::Close`] cancels it.
+    Connect {
+        /// Its id from now on.
+        conn: ConnId,
+        /// Name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// This accepted connection is one between nodes: what it receives has memory of its own, beside the clients'.
+    Promote {
+        /// Which.
+        conn: ConnId,
+    },
     /// Close after what was sent before. The core has forgotten the connection already.
     Close {
         /// Which.

@@ -1,12 +1,10 @@
 //! The node's own logs: records go in as batches of the same format that clients use, into the same engine, with the same
-//! promises. Here: appending metadata records, and reading a whole log back at start.
+//! promises. Here: appending records, and reading a whole log back at start.
 
 use bytes::Bytes;
-use wherry_metadata::Record;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
-use super::command_log::METADATA_LOG;
-use super::store::{Event, LogError, LogStore, Now, Read, Served, Ticket};
+use super::store::{Appended, Event, LogError, LogStore, Now, Read, ReadUpTo, Served, Ticket};
 use super::{Core, records};
 use crate::error::NodeError;
 use crate::limits::{METADATA_BATCH_BYTES, REPLAY_READ_BYTES};
@@ -15,25 +13,25 @@ use crate::limits::{METADATA_BATCH_BYTES, REPLAY_READ_BYTES};
 pub(crate) type Pair = (Option<Bytes>, Option<Bytes>);
 
 impl<S: LogStore> Core<S> {
-    /// Appends metadata records, all or none.
-    pub(crate) fn append_records(&mut self, list: &[Record]) -> Result<Ticket, LogError> {
-        let rejected = |what: String| LogError::Rejected { log: METADATA_LOG, what };
-        let mut pairs: Vec<Pair> = Vec::with_capacity(list.len());
-        for record in list {
-            let bytes = wherry_metadata::encode(record).map_err(|error| rejected(error.to_string()))?;
-            pairs.push((None, Some(bytes.into())));
-        }
-        self.append_pairs(METADATA_LOG, &pairs)
+    /// Appends records that have no key to an internal log.
+    pub(crate) fn append_values(&mut self, log: LogId, values: &[Vec<u8>]) -> Result<Ticket, LogError> {
+        let pairs: Vec<Pair> = values.iter().map(|value| (None, Some(Bytes::copy_from_slice(value)))).collect();
+        self.append_pairs(log, LeaderEpoch(0), &pairs).map(|appended| appended.ticket)
     }
 
     /// Appends records to an internal log, in as few batches as their size allows, all or none.
-    pub(crate) fn append_pairs(&mut self, log: LogId, pairs: &[Pair]) -> Result<Ticket, LogError> {
+    pub(crate) fn append_pairs(
+        &mut self,
+        log: LogId,
+        epoch: LeaderEpoch,
+        pairs: &[Pair],
+    ) -> Result<Appended, LogError> {
         let mut batches = Vec::new();
         for part in in_batches(pairs) {
             let batch = records::batch(part, self.now.wall_ms).map_err(|what| LogError::Rejected { log, what })?;
             batches.push(batch);
         }
-        self.store.append_reserved(log, &batches, LeaderEpoch(0), self.now.wall_ms).map(|appended| appended.ticket)
+        self.store.append_reserved(log, &batches, epoch, self.now.wall_ms)
     }
 }
 
@@ -63,7 +61,7 @@ pub(crate) fn replay<S: LogStore>(
     let Some(info) = store.info(log) else { return Ok(()) };
     let mut from = info.log_start;
     while from < info.durable_end {
-        let served = read_now(store, now, log, from)?;
+        let served = read_now(store, now, log, from, info.durable_end)?;
         if served.next <= from {
             return Err(NodeError::State(format!(
                 "log {log}: nothing to read at {from}, before its end {}",
@@ -80,9 +78,9 @@ pub(crate) fn replay<S: LogStore>(
     Ok(())
 }
 
-fn read_now<S: LogStore>(store: &mut S, now: Now, log: LogId, from: Offset) -> Result<Served, NodeError> {
+fn read_now<S: LogStore>(store: &mut S, now: Now, log: LogId, from: Offset, end: Offset) -> Result<Served, NodeError> {
     let failed = |error: LogError| NodeError::State(format!("log {log} at {from}: {error}"));
-    let token = match store.read(log, from, REPLAY_READ_BYTES, true).map_err(failed)? {
+    let token = match store.read(log, from, ReadUpTo::Offset(end), REPLAY_READ_BYTES, true).map_err(failed)? {
         Read::Ready(served) => return Ok(served),
         Read::Pending(token) => token,
     };
@@ -97,6 +95,7 @@ fn read_now<S: LogStore>(store: &mut S, now: Now, log: LogId, from: Offset) -> R
                 // Nothing else was asked for yet.
                 Event::Durable(_)
                 | Event::Advanced(_)
+                | Event::Sealed(_)
                 | Event::ReadDone(..)
                 | Event::LookupDone(..)
                 | Event::Room

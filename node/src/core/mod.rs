@@ -8,44 +8,58 @@
 //! ```
 //! Appends happen as soon as their request arrives; the response waits in its slot until the ticket is durable (INV-1).
 
-mod command_log;
+mod acks;
 mod conn;
 mod conns;
+mod consensus;
+pub(crate) mod coordinators;
 mod durable;
+mod duties;
 mod effect;
 mod internal_log;
+mod links;
 mod open;
 mod producer_ids;
 pub(crate) mod purgatory;
 pub(crate) mod records;
+mod replicate;
 pub(crate) mod sessions;
 mod shard;
 pub mod store;
 mod timers;
 mod turn;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wherry_metadata::Metadata;
+use foldhash::fast::RandomState;
+use uuid::Uuid;
+use wherry_metadata::{Metadata, PartitionId};
+use wherry_wire::types::LogId;
 
 pub use conn::{ConnId, RequestId};
 pub use effect::Effect;
 
 use crate::api;
-use crate::api::groups::GroupDesk;
+use crate::cluster::Cluster;
+use crate::cluster::links::{Links, is_node_frame};
 use crate::config::{Advertised, NodeConfig};
 use crate::entropy::Entropy;
 use crate::error::Refused;
+use crate::replication::Replicas;
 use crate::stats::NodeStats;
-pub(crate) use command_log::AfterCommit;
-use command_log::{CommandLog, LogWork};
+use acks::Acks;
+pub(crate) use acks::Awaited;
 pub(crate) use conn::Blocked;
 use conns::Connections;
+pub(crate) use consensus::AfterCommit;
+use consensus::Consensus;
+use coordinators::GroupDesk;
 use durable::DurableQueue;
 pub(crate) use durable::Then;
+pub(crate) use duties::partition_of;
 pub(crate) use internal_log::Pair;
 pub(crate) use producer_ids::ProducerIdGrant;
 use producer_ids::ProducerIds;
@@ -60,10 +74,20 @@ pub struct Core<S: LogStore> {
     pub(crate) advertised: Advertised,
     pub(crate) store: S,
     pub(crate) meta: Metadata,
-    pub(crate) commands: CommandLog,
-    pub(crate) log_work: VecDeque<LogWork>,
+    pub(crate) consensus: Consensus,
+    pub(crate) cluster: Cluster,
+    pub(crate) replicas: Replicas,
+    pub(crate) acks: Acks,
+    /// Partitions whose log, and duty, have to be made what the metadata say.
+    pub(crate) log_work: VecDeque<PartitionId>,
+    /// When partitions are to be counted for the metrics, if anything changed.
+    census_ns: Option<u64>,
+    /// Logs that this process began anew because they were damaged.
+    rebuilt: HashSet<LogId, RandomState>,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) durable: DurableQueue,
+    /// Responses that are durable and wait for authority.
+    held: VecDeque<(RequestId, Vec<Bytes>, Option<u64>)>,
     pub(crate) stalled: VecDeque<Box<api::produce::ProduceOp>>,
     pub(crate) purgatory: Purgatory,
     pub(crate) lookups: api::list_offsets::Lookups,
@@ -73,6 +97,10 @@ pub struct Core<S: LogStore> {
     pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
     pub(crate) now: Now,
+    /// Names this start of the process.
+    pub(crate) incarnation: Uuid,
+    /// None outside of a cluster.
+    pub(crate) links: Option<Links>,
     conns: Connections,
     effects: Vec<Effect>,
     events: Vec<Event>,
@@ -103,6 +131,12 @@ impl<S: LogStore> Core<S> {
     /// One whole request frame arrived, without its length prefix.
     pub fn received(&mut self, now: Now, conn: ConnId, frame: Bytes) {
         self.now = now;
+        if let Some(link) = self.conns.link(conn) {
+            return self.link_received(link, frame);
+        }
+        if is_node_frame(&frame) && self.conns.get_mut(conn).is_some_and(|connection| connection.is_new()) {
+            return self.accept_link(conn, frame);
+        }
         self.stats.bytes_in.add(frame.len() as u64);
         let limit = self.config.limits.request_bytes_in_flight;
         let full = self.conns.add_bytes(frame.len()) > limit;
@@ -124,7 +158,10 @@ impl<S: LogStore> Core<S> {
 
     /// The client is gone. What it asked for goes on; answers to it are dropped.
     pub fn disconnected(&mut self, conn: ConnId) {
-        self.forget(conn);
+        match self.conns.link(conn) {
+            Some(link) => self.link_lost(link),
+            None => self.forget(conn),
+        }
     }
 
     /// The kernel took response bytes of a connection.
@@ -132,6 +169,8 @@ impl<S: LogStore> Core<S> {
         if let Some(connection) = self.conns.get_mut(conn) {
             connection.sent(bytes);
             self.settle(conn);
+        } else if let Some(link) = self.conns.link(conn) {
+            self.link_sent(link, bytes);
         }
     }
 
@@ -149,10 +188,10 @@ impl<S: LogStore> Core<S> {
     /// When [`Core::turn`] must be called at the latest, in monotonic nanoseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.store.next_deadline(), self.purgatory.next_deadline(), self.desk.groups.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let links = self.links.as_ref().and_then(Links::next_deadline);
+        let cluster = [self.consensus.next_deadline(), self.cluster_deadline(), self.replicas.next_deadline(), links];
+        let requests = [self.purgatory.next_deadline(), self.desk.next_deadline(), self.acks.next_deadline()];
+        cluster.into_iter().chain(requests).chain([self.store.next_deadline(), self.census_ns]).flatten().min()
     }
 
     /// The counters; shared with whoever renders them.
@@ -182,7 +221,12 @@ impl<S: LogStore> Core<S> {
     /// Whether nothing waits for the disk any more. Members that wait for a rebalance don't count: they come again.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.durable.is_empty() && self.stalled.is_empty() && self.purgatory.is_empty() && self.lookups.is_empty()
+        self.durable.is_empty()
+            && self.acks.is_empty()
+            && self.held.is_empty()
+            && self.stalled.is_empty()
+            && self.purgatory.is_empty()
+            && self.lookups.is_empty()
     }
 
     /// Writes out everything and marks the end as clean.
@@ -321,11 +365,6 @@ impl<S: LogStore> Core<S> {
 
     pub(crate) fn connection(&mut self, conn: ConnId) -> Option<&mut conn::Connection> {
         self.conns.get_mut(conn)
-    }
-
-    /// This node's leader epoch for a topic.
-    pub(crate) fn leader_epoch(&self, topic: &wherry_metadata::Topic) -> wherry_wire::types::LeaderEpoch {
-        wherry_wire::types::LeaderEpoch(self.meta.leader_epoch(topic))
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

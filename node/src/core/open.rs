@@ -1,15 +1,18 @@
 //! The start of a node: its own state is read back, logs are made to agree with it, and a new incarnation begins.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use wherry_metadata::{Command, Metadata, Record};
+use wherry_metadata::quorum::{Quorum, QuorumConfig, QuorumError, Stored};
+use wherry_metadata::{Command, Metadata};
 use wherry_wire::types::LogId;
 
 use super::Core;
-use super::command_log::{AfterCommit, CommandLog, METADATA_LOG, log_config};
+use super::acks::Acks;
 use super::conns::Connections;
+use super::consensus::{AfterCommit, Consensus, QUORUM_LOG};
+use super::coordinators::GroupDesk;
 use super::durable::DurableQueue;
 use super::internal_log::replay;
 use super::producer_ids::ProducerIds;
@@ -17,12 +20,12 @@ use super::purgatory::Purgatory;
 use super::sessions::Sessions;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
 use crate::api;
-use crate::api::groups::{GROUP_LOG, GroupDesk};
-use crate::config::{Advertised, NodeConfig};
+use crate::cluster::Cluster;
+use crate::config::{Advertised, NodeConfig, Voter};
 use crate::entropy::Entropy;
 use crate::error::NodeError;
-use crate::groups::{Groups, GroupsConfig};
-use crate::limits::SNAPSHOT_AFTER_COMMANDS;
+use crate::groups::GroupsConfig;
+use crate::replication::{Replicas, ReplicationConfig};
 use crate::stats::NodeStats;
 
 impl<D: Disk> Core<Engine<D>> {
@@ -60,25 +63,42 @@ impl<S: LogStore> Core<S> {
         entropy: Entropy,
     ) -> Result<Self, NodeError> {
         config.validate().map_err(NodeError::Config)?;
-        let (meta, replayed) = load_metadata(&mut store, now)?;
-        let desk = load_groups(&mut store, &config, now, entropy.seed())?;
+        let groups = GroupsConfig {
+            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            ..GroupsConfig::default()
+        };
+        groups.validate().map_err(|error| NodeError::Config(error.to_string()))?;
+        let quorum = load_quorum(&mut store, &config, now, entropy.seed())?;
+        let incarnation = entropy.uuid();
+        let voters = first_voters(&config, &advertised);
+        let mut replication = ReplicationConfig::new(config.node_id);
+        replication.replica_lag_time_ms = config.replica_lag_time_ms;
+        replication.catch_up_bytes_per_s = config.catch_up_bytes_per_s;
         let mut core = Self {
             config,
             advertised,
             store,
-            meta,
-            commands: CommandLog { pending: 0, since_snapshot: replayed },
+            meta: Metadata::default(),
+            consensus: Consensus::new(quorum),
+            cluster: Cluster::new(voters),
+            replicas: Replicas::new(replication),
+            acks: Acks::new(),
+            held: VecDeque::new(),
             log_work: VecDeque::new(),
+            census_ns: None,
+            rebuilt: HashSet::default(),
             producer_ids: ProducerIds::default(),
             durable: DurableQueue::default(),
             stalled: VecDeque::new(),
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed(entropy.seed())),
-            desk,
+            desk: GroupDesk::new(groups),
             stats: Arc::new(NodeStats::default()),
             entropy,
             now,
+            incarnation,
+            links: None,
             conns: Connections::default(),
             effects: Vec::new(),
             events: Vec::new(),
@@ -86,48 +106,33 @@ impl<S: LogStore> Core<S> {
             unsettled: VecDeque::new(),
             settling: false,
         };
+        core.open_links();
+        if core.links.is_some() {
+            core.consensus.quorum.set_may_elect(false);
+        }
         core.begin_incarnation()?;
-        core.agree_with_logs()?;
-        core.groups_loaded();
-        core.stats.topics.set(core.meta.topic_count() as u64);
-        core.stats.partitions.set(core.meta.partition_count() as u64);
-        core.stats.ready.set(1);
         Ok(core)
     }
 
-    /// Names the cluster and registers this process start: leader epochs rise (a node never resumes an epoch it led).
+    /// Has this process registered: what it led before, it leads no more. A node that is the whole quorum waits for it;
+    /// another one serves what it may and hears from the others.
     fn begin_incarnation(&mut self) -> Result<(), NodeError> {
-        let mut commands = Vec::new();
-        match (self.meta.cluster_id(), self.config.cluster_id.clone()) {
-            (None, given) => {
-                let cluster_id = given.unwrap_or_else(|| self.entropy.uuid().simple().to_string());
-                commands.push(Command::SetClusterId { cluster_id });
-            }
-            (Some(found), Some(asked)) if found != asked => {
-                return Err(NodeError::Config(format!(
-                    "the data directory belongs to cluster '{found}', not to '{asked}'; set another data_dir or cluster_id"
-                )));
-            }
-            (Some(_), _) => {}
-        }
-        commands.push(Command::RegisterBroker {
+        let command = Command::RegisterBroker {
             node_id: self.config.node_id,
-            incarnation: self.entropy.uuid(),
+            incarnation: self.incarnation,
+            directory: self.store.directory(),
             host: self.advertised.host.clone(),
             port: self.advertised.port,
             rack: self.config.rack.clone(),
-        });
-        for command in &commands {
-            self.meta.check(command)?;
+        };
+        self.propose(vec![command], AfterCommit::Nothing).map_err(|(error, _)| NodeError::State(error.to_string()))?;
+        if self.config.cluster.is_some() {
+            return Ok(());
         }
-        self.propose(commands, AfterCommit::Nothing).map_err(|(error, _)| NodeError::State(error.to_string()))?;
-        self.commit_now()
-    }
-
-    /// Blocks until every proposal so far is durable and applied.
-    fn commit_now(&mut self) -> Result<(), NodeError> {
+        let active = |core: &Self| core.meta.broker(core.config.node_id).is_some_and(|b| !b.fenced);
         let now = self.now;
-        while self.commands.pending > 0 && !self.stopping {
+        self.turn(now);
+        while !(self.stopping || self.cluster.registered && active(self) && !self.consensus.has_pending()) {
             self.store.wait(now);
             self.turn(now);
         }
@@ -135,6 +140,8 @@ impl<S: LogStore> Core<S> {
             super::Effect::Stop { reason } => Some(reason),
             super::Effect::Send { .. }
             | super::Effect::Close { .. }
+            | super::Effect::Connect { .. }
+            | super::Effect::Promote { .. }
             | super::Effect::PauseReads { .. }
             | super::Effect::ResumeReads { .. } => None,
         }) {
@@ -142,49 +149,14 @@ impl<S: LogStore> Core<S> {
             None => Ok(()),
         }
     }
-
-    /// A crash can leave a topic without its logs, or logs without their topic: the metadata decides.
-    fn agree_with_logs(&mut self) -> Result<(), NodeError> {
-        let wanted: BTreeSet<LogId> = self
-            .meta
-            .topics_from("")
-            .flat_map(|topic| (0..topic.partitions).map(|partition| LogId { topic: topic.id, partition }))
-            .collect();
-        let found: BTreeSet<LogId> = self.store.logs().into_iter().collect();
-        for log in found.difference(&wanted).filter(|log| !is_internal(log)) {
-            tracing::info!(%log, "removing a log that no topic has");
-            self.log_work.push_back(super::command_log::LogWork::Delete(*log));
-        }
-        for log in wanted.difference(&found) {
-            tracing::info!(%log, "making a log that its topic lacks");
-            self.log_work.push_back(super::command_log::LogWork::Create(*log));
-        }
-        for log in wanted.intersection(&found) {
-            let Some(topic) = self.meta.topic_by_id(log.topic) else { continue };
-            self.store.configure(*log, log_config(&topic.config)).map_err(|e| NodeError::State(e.to_string()))?;
-        }
-        self.do_log_work();
-        Ok(())
-    }
-
-    /// Writes a snapshot of the metadata when its log has grown, and lets what lies before it go.
-    pub(crate) fn snapshot_if_due(&mut self) {
-        let live = self.meta.topic_count().saturating_add(SNAPSHOT_AFTER_COMMANDS);
-        if self.commands.since_snapshot < live || self.commands.pending > 0 {
-            return;
-        }
-        self.commands.since_snapshot = 0;
-        let Some(before) = self.store.info(METADATA_LOG).map(|info| info.log_end) else { return };
-        let snapshot: Vec<Record> = self.meta.snapshot();
-        match self.append_records(&snapshot) {
-            Ok(ticket) => self.durable.push(ticket, super::Then::TrimMetadata { before }),
-            Err(error) => tracing::warn!(%error, "no snapshot of the metadata now; the log grows on"),
-        }
-    }
 }
 
-fn is_internal(log: &LogId) -> bool {
-    *log == METADATA_LOG || *log == GROUP_LOG
+/// Who begins a new cluster; a node without others is the whole of it.
+fn first_voters(config: &NodeConfig, advertised: &Advertised) -> Vec<Voter> {
+    match &config.cluster {
+        Some(cluster) => cluster.voters.clone(),
+        None => vec![Voter { node_id: config.node_id, host: advertised.host.clone(), port: advertised.port }],
+    }
 }
 
 fn session_seed(random: u64) -> i32 {
@@ -206,28 +178,23 @@ fn internal_log<S: LogStore>(store: &mut S, now: Now, log: LogId, cleanup: Clean
     wait_durable(store, now, ticket)
 }
 
-fn load_metadata<S: LogStore>(store: &mut S, now: Now) -> Result<(Metadata, usize), NodeError> {
-    let mut meta = Metadata::default();
-    let mut count = 0;
-    internal_log(store, now, METADATA_LOG, Cleanup::Delete)?;
-    replay(store, now, METADATA_LOG, |(_, value)| {
-        let record = wherry_metadata::decode(&value.unwrap_or_default())?;
-        count += 1;
-        meta.replay(record)?;
+/// What the quorum's log holds: the beginning of this node's part in it.
+fn load_quorum<S: LogStore>(store: &mut S, config: &NodeConfig, now: Now, seed: u64) -> Result<Quorum, NodeError> {
+    let failed = |error: QuorumError| NodeError::State(error.to_string());
+    internal_log(store, now, QUORUM_LOG, Cleanup::Delete)?;
+    let mut records = Vec::new();
+    replay(store, now, QUORUM_LOG, |(_, value)| {
+        records.push(value.unwrap_or_default());
         Ok(())
     })?;
-    Ok((meta, count))
-}
-
-fn load_groups<S: LogStore>(store: &mut S, config: &NodeConfig, now: Now, seed: u64) -> Result<GroupDesk, NodeError> {
-    let settings =
-        GroupsConfig { initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms, ..GroupsConfig::default() };
-    let mut groups = Groups::new(settings, seed).map_err(|error| NodeError::Config(error.to_string()))?;
-    internal_log(store, now, GROUP_LOG, Cleanup::Compact)?;
-    replay(store, now, GROUP_LOG, |(key, value)| {
-        groups.replay(&key.unwrap_or_default(), value.as_deref()).map_err(|error| NodeError::State(error.to_string()))
-    })?;
-    Ok(GroupDesk::new(groups))
+    let stored = Stored::replay(&records).map_err(failed)?;
+    let quorum = QuorumConfig {
+        heartbeat_ms: 60,
+        election_min_ms: 300,
+        election_max_ms: 600,
+        ..QuorumConfig::new(config.node_id, seed)
+    };
+    Quorum::open(quorum, stored, now.monotonic_ns).map_err(failed)
 }
 
 fn wait_durable<S: LogStore>(store: &mut S, now: Now, ticket: super::store::Ticket) -> Result<(), NodeError> {
@@ -241,6 +208,7 @@ fn wait_durable<S: LogStore>(store: &mut S, now: Now, ticket: super::store::Tick
                 Event::Failed(reason) => return Err(NodeError::State(reason)),
                 Event::Durable(_)
                 | Event::Advanced(_)
+                | Event::Sealed(_)
                 | Event::ReadDone(..)
                 | Event::LookupDone(..)
                 | Event::Room

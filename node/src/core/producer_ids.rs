@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use wherry_metadata::{Change, Command};
 
-use super::command_log::{AfterCommit, Results};
+use super::consensus::{AfterCommit, Results};
 use super::store::LogStore;
 use super::{Core, RequestId};
 use crate::api;

@@ -7,11 +7,15 @@ use bytes::Bytes;
 use super::store::{LogStore, Now};
 use super::{ConnId, Core, Effect};
 use crate::driver::Shard;
-use crate::error::Refused;
+use crate::error::{ConnectError, Refused};
 
 impl<S: LogStore> Shard for Core<S> {
     fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused> {
         Core::connected(self, now, peer)
+    }
+
+    fn connect_done(&mut self, now: Now, conn: ConnId, result: Result<(), ConnectError>) {
+        Core::connect_done(self, now, conn, result);
     }
 
     fn received(&mut self, now: Now, conn: ConnId, frame: Bytes) {
@@ -36,6 +40,15 @@ impl<S: LogStore> Shard for Core<S> {
 
     fn next_deadline(&self) -> Option<u64> {
         Core::next_deadline(self)
+    }
+
+    fn leave(&mut self, now: Now) {
+        self.now = now;
+        Core::leave(self);
+    }
+
+    fn has_left(&self) -> bool {
+        Core::has_left(self)
     }
 
     fn stop(&mut self, now: Now) {

@@ -1,25 +1,42 @@
 //! The seam to the log engine: what the core needs of it. `wherry_log::Engine` is the production implementation; the
 //! core's own tests use one in memory.
 //!
-//! Contract: single-threaded; nothing blocks but [`LogStore::wait`]; an append is visible to `read` when it is durable;
+//! Contract: single-threaded; nothing blocks but [`LogStore::wait`]; how far a reader may see is for the caller to say;
 //! tickets grow, and `Event::Durable(t)` says that everything up to `t` is on stable storage (INV-1).
 
+use uuid::Uuid;
 use wherry_wire::batch::CheckedBatch;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 pub use wherry_log::io::{BLOCK, Disk};
 pub use wherry_log::{
     Appended, Cleanup, Engine, EngineConfig, EngineStats, Event, LogConfig, LogError, LogInfo, Lookup, Now, OpenError,
-    Read, ReadToken, Served, Ticket,
+    Read, ReadToken, ReadUpTo, Served, Ticket,
 };
 
 /// The logs of one shard.
 pub trait LogStore {
+    /// Names the data directory: another one after the disk was replaced.
+    fn directory(&self) -> Uuid;
+
     /// Makes an empty log.
     ///
     /// # Errors
     /// [`LogError::Exists`], or the engine is read-only.
     fn create_log(&mut self, id: LogId, config: LogConfig) -> Result<Ticket, LogError>;
+
+    /// Makes an empty log that begins at `start`.
+    ///
+    /// # Errors
+    /// As [`LogStore::create_log`]; [`LogError::OutOfRange`] for a negative start.
+    fn create_log_at(&mut self, id: LogId, config: LogConfig, start: Offset) -> Result<Ticket, LogError>;
+
+    /// Throws away everything in a log, damage included, and goes on at `start` without epochs or producers. A crash
+    /// leaves the old log or the new one. Reads under way end with [`LogError::OutOfRange`].
+    ///
+    /// # Errors
+    /// [`LogError::NoSuchLog`], [`LogError::OutOfRange`]; [`LogError::Corrupt`] after a failed write (INV-5).
+    fn restart_log_at(&mut self, id: LogId, start: Offset) -> Result<Ticket, LogError>;
 
     /// Removes a log and its data.
     ///
@@ -57,6 +74,34 @@ pub trait LogStore {
         now_ms: i64,
     ) -> Result<Appended, LogError>;
 
+    /// Appends batches as the leader stored them: at their own offsets and epochs. An offset above the log's end leaves a
+    /// gap. Producers are remembered, not checked.
+    ///
+    /// # Errors
+    /// As [`LogStore::append`]; [`LogError::OutOfRange`] below the end, [`LogError::StaleEpoch`] for an epoch before the
+    /// newest.
+    fn append_replica(&mut self, id: LogId, batches: &[CheckedBatch], now_ms: i64) -> Result<Appended, LogError>;
+
+    /// Drops the records at and above `to` (which is where a batch begins), and gives the log's new end. Later appends
+    /// come after it, on disk too.
+    ///
+    /// # Errors
+    /// [`LogError::OutOfRange`], [`LogError::NoSuchLog`].
+    fn truncate(&mut self, id: LogId, to: Offset) -> Result<(Ticket, Offset), LogError>;
+
+    /// Asks for `Event::Sealed` whenever batches of this log can be read with [`ReadUpTo::Sealed`], or no longer.
+    ///
+    /// # Errors
+    /// [`LogError::NoSuchLog`].
+    fn watch_sealed(&mut self, id: LogId, watch: bool) -> Result<(), LogError>;
+
+    /// Records from `end` on may still be truncated: compaction and retention leave them alone. Not remembered over a
+    /// restart.
+    ///
+    /// # Errors
+    /// [`LogError::NoSuchLog`].
+    fn set_settled_end(&mut self, id: LogId, end: Offset) -> Result<(), LogError>;
+
     /// Raises the log's start; earlier records are gone.
     ///
     /// # Errors
@@ -66,25 +111,34 @@ pub trait LogStore {
     /// Where a log begins and ends.
     fn info(&self, id: LogId) -> Option<LogInfo>;
 
-    /// Whole durable batches from the one that holds `from` on, about `max_bytes` of them; with `min_one` at least one.
+    /// Whole batches from the one that holds `from` on, or the next, about `max_bytes` of them; with `min_one` at least
+    /// one. One that crosses `upto` is left out.
     ///
     /// # Errors
     /// [`LogError::OutOfRange`], [`LogError::NoSuchLog`], [`LogError::Corrupt`], [`LogError::Busy`].
-    fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError>;
+    fn read(
+        &mut self,
+        id: LogId,
+        from: Offset,
+        upto: ReadUpTo,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Read, LogError>;
 
-    /// The first durable record at or after a time in milliseconds: its offset and timestamp.
+    /// The first record at or after a time in milliseconds, in batches wholly below `upto`: its offset and timestamp.
     ///
     /// # Errors
     /// As [`LogStore::read`].
-    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError>;
+    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64, upto: Offset) -> Result<Lookup, LogError>;
 
-    /// The record with the largest timestamp (KIP-734): its offset and timestamp.
+    /// The record with the largest timestamp (KIP-734), in batches wholly below `upto`: its offset and timestamp.
     ///
     /// # Errors
     /// As [`LogStore::read`].
-    fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError>;
+    fn find_max_timestamp(&mut self, id: LogId, upto: Offset) -> Result<Lookup, LogError>;
 
-    /// The largest epoch not above `epoch` that has records, and where it ends.
+    /// The largest epoch not above `epoch` that has records, and where it ends: at the next one that has, or at the log's
+    /// end (KIP-101).
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)>;
 
     /// The epoch of the batch at an offset.
@@ -116,8 +170,36 @@ pub trait LogStore {
 }
 
 impl<D: Disk> LogStore for Engine<D> {
+    fn directory(&self) -> Uuid {
+        Engine::directory(self)
+    }
+
     fn create_log(&mut self, id: LogId, config: LogConfig) -> Result<Ticket, LogError> {
         Engine::create_log(self, id, config)
+    }
+
+    fn create_log_at(&mut self, id: LogId, config: LogConfig, start: Offset) -> Result<Ticket, LogError> {
+        Engine::create_log_at(self, id, config, start)
+    }
+
+    fn restart_log_at(&mut self, id: LogId, start: Offset) -> Result<Ticket, LogError> {
+        Engine::restart_log_at(self, id, start)
+    }
+
+    fn append_replica(&mut self, id: LogId, batches: &[CheckedBatch], now_ms: i64) -> Result<Appended, LogError> {
+        Engine::append_replica(self, id, batches, now_ms)
+    }
+
+    fn truncate(&mut self, id: LogId, to: Offset) -> Result<(Ticket, Offset), LogError> {
+        Engine::truncate(self, id, to)
+    }
+
+    fn watch_sealed(&mut self, id: LogId, watch: bool) -> Result<(), LogError> {
+        Engine::watch_sealed(self, id, watch)
+    }
+
+    fn set_settled_end(&mut self, id: LogId, end: Offset) -> Result<(), LogError> {
+        Engine::set_settled_end(self, id, end)
     }
 
     fn delete_log(&mut self, id: LogId) -> Result<Ticket, LogError> {
@@ -156,16 +238,23 @@ impl<D: Disk> LogStore for Engine<D> {
         Engine::info(self, id)
     }
 
-    fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError> {
-        Engine::read(self, id, from, max_bytes, min_one)
+    fn read(
+        &mut self,
+        id: LogId,
+        from: Offset,
+        upto: ReadUpTo,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Read, LogError> {
+        Engine::read(self, id, from, upto, max_bytes, min_one)
     }
 
-    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError> {
-        Engine::find_offset_by_time(self, id, timestamp_ms)
+    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64, upto: Offset) -> Result<Lookup, LogError> {
+        Engine::find_offset_by_time(self, id, timestamp_ms, upto)
     }
 
-    fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError> {
-        Engine::find_max_timestamp(self, id)
+    fn find_max_timestamp(&mut self, id: LogId, upto: Offset) -> Result<Lookup, LogError> {
+        Engine::find_max_timestamp(self, id, upto)
     }
 
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

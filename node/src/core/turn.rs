@@ -1,8 +1,9 @@
 //! One turn: what the store reports becomes responses, and deadlines fire.
 
-use super::command_log::METADATA_LOG;
-use super::conn::Blocked;
-use super::store::{Event, LogStore, Now};
+use bytes::Bytes;
+
+use super::conn::{Blocked, RequestId};
+use super::store::{Event, LogError, LogStore, Now, ReadToken, Served};
 use super::{Core, Then};
 use crate::api;
 
@@ -11,15 +12,23 @@ impl<S: LogStore> Core<S> {
     /// [`Core::next_deadline`] is reached.
     pub fn turn(&mut self, now: Now) {
         self.now = now;
+        self.replicas.set_now(now);
+        self.consensus.quorum.tick(now.monotonic_ns);
         self.store.turn(now);
         self.take_events();
         self.run_durable();
+        self.tick_links();
+        self.turn_cluster();
+        self.run_quorum();
         self.do_log_work();
+        self.run_replicas();
+        self.count_partitions();
+        self.load_groups();
         self.tick_groups();
+        self.expire_acks();
         self.evaluate_woken();
         self.expire_fetches();
         self.resume_after_memory();
-        self.snapshot_if_due();
         self.stats.log.set(&self.store.stats());
     }
 
@@ -34,17 +43,33 @@ impl<S: LogStore> Core<S> {
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::Durable(ticket) => self.durable.advance(ticket),
-            Event::Advanced(log) => self.wake_log(log),
-            Event::ReadDone(token, result) => api::fetch::read_done(self, token, result),
+            Event::Durable(ticket) => {
+                self.durable.advance(ticket);
+                self.replicas.durable(ticket);
+            }
+            Event::Advanced(log) => self.replicas.advanced(&mut self.store, log),
+            Event::Sealed(log) => self.replicas.sealed(log),
+            Event::ReadDone(token, result) => self.read_done(token, result),
             Event::LookupDone(token, result) => api::list_offsets::lookup_done(self, token, result),
             Event::Failed(reason) => self.stop_now(reason),
-            Event::Full(full) => self.stats.disk_full.set(u64::from(full)),
-            Event::Room => self.resume_stalled(),
-            Event::StartMoved(log, start) => tracing::debug!(%log, %start, "retention moved a log's start"),
+            Event::Full(full) => {
+                self.stats.disk_full.set(u64::from(full));
+                if !full {
+                    self.replicas.room();
+                }
+            }
+            Event::Room => {
+                self.replicas.room();
+                self.resume_stalled();
+            }
+            Event::StartMoved(log, start) => {
+                tracing::debug!(%log, %start, "a log's start moved");
+                self.replicas.start_moved(log);
+            }
             Event::LogFailed(log, what) => {
                 tracing::error!(%log, %what, "a log is damaged; it takes no more appends");
                 self.stats.logs_failed.add(1);
+                self.replicas.log_failed(log);
                 self.wake_log(log);
             }
         }
@@ -52,26 +77,64 @@ impl<S: LogStore> Core<S> {
 
     fn run_durable(&mut self) {
         let before = self.durable.len();
+        self.answer_held();
         while let Some(then) = self.durable.pop() {
-            match then {
-                Then::Respond { request, chunks, appended_ns } => {
-                    if let Some(at) = appended_ns {
-                        self.stats.append_latency_ns.record(self.now.monotonic_ns.saturating_sub(at));
-                    }
-                    self.finish(request, api::Outcome::Reply(chunks));
-                }
-                Then::Commit(proposal) => self.commit(*proposal),
-                Then::GroupPersisted { id, result } => self.group_persisted(id, result),
-                Then::TrimMetadata { before } => {
-                    if let Err(error) = self.store.delete_records(METADATA_LOG, before) {
-                        tracing::warn!(%error, "the metadata log keeps what its snapshot replaced");
-                    }
-                }
-            }
+            self.go_on(then);
         }
         let done = before.saturating_sub(self.durable.len());
         if done > 0 {
             self.stats.group_appends.record(done as u64);
+        }
+    }
+
+    /// What was waited for is durable, or committed.
+    pub(super) fn go_on(&mut self, then: Then) {
+        match then {
+            Then::Respond { request, chunks, appended_ns } if !self.may_acknowledge() => {
+                self.held.push_back((request, chunks, appended_ns));
+            }
+            Then::Respond { request, chunks, appended_ns } => {
+                self.acknowledge(request, chunks, appended_ns);
+            }
+            Then::AckDurable { key, serial } => self.ack_durable(key, serial),
+            Then::QuorumWritten { id, trim } => self.quorum_written(id, trim),
+            Then::GroupPersisted { partition, term, id, result } => {
+                self.group_persisted(partition, term, id, result);
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, request: RequestId, chunks: Vec<Bytes>, appended_ns: Option<u64>) {
+        if let Some(at) = appended_ns {
+            self.stats.append_latency_ns.record(self.now.monotonic_ns.saturating_sub(at));
+        }
+        self.finish(request, api::Outcome::Reply(chunks));
+    }
+
+    /// What is durable and waits for this node's authority (INV-4): answered when it has it again. Once the cluster has
+    /// fenced it, others may lead: its clients are sent away and ask again.
+    fn answer_held(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        if self.may_acknowledge() {
+            for (request, chunks, appended_ns) in std::mem::take(&mut self.held) {
+                self.acknowledge(request, chunks, appended_ns);
+            }
+        } else if self.meta.broker(self.config.node_id).is_some_and(|broker| broker.fenced) {
+            for (request, ..) in std::mem::take(&mut self.held) {
+                self.close_connection(request.conn, "this node was fenced before it could acknowledge".into());
+            }
+        }
+    }
+
+    /// Bytes that the disk brought: for a client's fetch, or for a follower.
+    fn read_done(&mut self, token: ReadToken, result: Result<Served, LogError>) {
+        if let Err(result) = self.replicas.read_done(&mut self.store, token, result) {
+            match self.desk.take_read(token) {
+                Some(partition) => self.group_read_done(partition, result),
+                None => api::fetch::read_done(self, token, result),
+            }
         }
     }
 

@@ -1,14 +1,19 @@
 //! What every driver does with what its shard decided. How a socket is read, written and closed, each knows for itself.
 
+use std::net::TcpStream;
+
+use super::dialer::Dialer;
 use super::peers::Peers;
 use super::{DriverError, Shard};
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
+use crate::error::ConnectError;
 
 /// The parts of a driver that hold no socket.
 pub(super) struct Parts<'a, S, T> {
     pub(super) shard: &'a mut S,
     pub(super) peers: &'a mut Peers<T>,
+    pub(super) dialer: &'a mut Dialer,
     /// Empty between two rounds; kept for its memory.
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) now: Now,
@@ -29,6 +34,29 @@ pub(super) trait CarryOut {
 
     /// The core is through with a connection: what it is owed is sent, then it is closed.
     fn finish(&mut self, key: usize);
+
+    /// Takes a socket that is connected, and reads from it; false if the system lets it not be watched.
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream) -> bool;
+
+    /// Tells the shard what came of its dials.
+    fn take_dialled(&mut self) {
+        for (conn, result) in self.parts().dialer.take() {
+            let result = result.and_then(|stream| {
+                let failed = || ConnectError::Unreachable("the system has no room for its socket".into());
+                self.adopt(conn, stream).then_some(()).ok_or_else(failed)
+            });
+            let Parts { shard, now, .. } = self.parts();
+            shard.connect_done(now, conn, result);
+        }
+    }
+
+    /// The driver ends: no dial will be answered any more.
+    fn abandon_dials(&mut self) {
+        let Parts { shard, dialer, now, .. } = self.parts();
+        for conn in dialer.abandon() {
+            shard.connect_done(now, conn, Err(ConnectError::Unreachable("the node is stopping".into())));
+        }
+    }
 
     /// All effects, then the sends: several answers of one turn leave together.
     fn carry_out(&mut self) -> Result<(), DriverError> {
@@ -56,10 +84,20 @@ pub(super) trait CarryOut {
             Effect::Send { conn, chunks } => self.parts().peers.owe(conn, chunks),
             Effect::Close { conn, reason } => {
                 tracing::debug!(conn = conn.as_u64(), %reason, "closing a connection");
-                let peers = self.parts().peers;
-                if let Some(key) = peers.key_of(conn) {
-                    peers.forget(key);
-                    self.finish(key);
+                let Parts { peers, dialer, .. } = self.parts();
+                match peers.key_of(conn) {
+                    Some(key) => {
+                        peers.forget(key);
+                        self.finish(key);
+                    }
+                    None => drop(dialer.cancel(conn)),
+                }
+            }
+            Effect::Connect { conn, host, port } => self.parts().dialer.dial(conn, host, port),
+            Effect::Promote { conn } => {
+                // It may have queued for the clients' memory.
+                if let Some(key) = self.parts().peers.promote(conn) {
+                    self.receive(key);
                 }
             }
             Effect::PauseReads { conn } => self.set_paused(conn, true),

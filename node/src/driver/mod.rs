@@ -19,9 +19,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
-use crate::error::Refused;
+use crate::error::{ConnectError, Refused};
 
 mod carry_out;
+mod dialer;
 mod peers;
 pub mod threads;
 pub mod uring;
@@ -38,6 +39,10 @@ pub trait Shard {
     /// # Errors
     /// The driver closes the socket.
     fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused>;
+
+    /// What came of [`Effect::Connect`]. After a success the connection is like any other; after an error, or if it was
+    /// closed meanwhile, its id comes never again.
+    fn connect_done(&mut self, now: Now, conn: ConnId, result: Result<(), ConnectError>);
 
     /// One whole frame, its length prefix stripped.
     fn received(&mut self, now: Now, conn: ConnId, frame: Bytes);
@@ -56,6 +61,12 @@ pub trait Shard {
 
     /// When `turn` must be called at the latest, in monotonic nanoseconds.
     fn next_deadline(&self) -> Option<u64>;
+
+    /// Others should take over what this shard does for them: it is about to be stopped. It goes on meanwhile.
+    fn leave(&mut self, now: Now);
+
+    /// Whether others have taken over, or it was waited long enough.
+    fn has_left(&self) -> bool;
 
     /// Begin nothing new.
     fn stop(&mut self, now: Now);

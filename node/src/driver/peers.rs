@@ -26,6 +26,40 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client's, until it is promoted.
+    Accepted,
+    /// To another node.
+    Dialled,
+}
+
+/// Whose memory a connection's partial frames take: clients that fill theirs never hold up the nodes (trap 14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Clients,
+    Links,
+}
+
+/// Memory for partial frames, and who waits for it.
+#[derive(Debug)]
+struct Memory {
+    budget: Budget,
+    waiting: VecDeque<usize>,
+}
+
+impl Memory {
+    fn new(limit: usize) -> Self {
+        Self { budget: Budget::new(limit), waiting: VecDeque::new() }
+    }
+
+    /// None while memory is short and another one has the last word.
+    fn take_waiting(&mut self) -> VecDeque<usize> {
+        if self.budget.may_serve() { std::mem::take(&mut self.waiting) } else { VecDeque::new() }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Peer<T> {
@@ -33,6 +67,7 @@ pub(super) struct Peer<T> {
     pub(super) io: T,
     pub(super) phase: Phase,
     pub(super) paused: bool,
+    lane: Lane,
     pub(super) assembler: Assembler,
     pub(super) output: Output,
     /// In the list of those whose output grew.
@@ -53,6 +88,11 @@ pub(super) enum Overdue {
 }
 
 impl<T> Peer<T> {
+    /// Whether it is a connection between nodes.
+    pub(super) fn is_link(&self) -> bool {
+        self.lane == Lane::Links
+    }
+
     /// Bytes arrived and `frames` of them were completed.
     pub(super) fn note_received(&mut self, now_ns: u64, frames: usize) {
         self.active_ns = now_ns;
@@ -105,12 +145,12 @@ struct Times {
 pub(super) struct Peers<T> {
     slots: Slab<Peer<T>>,
     by_id: HashMap<ConnId, usize, foldhash::fast::RandomState>,
-    pub(super) budget: Budget,
-    /// Connections that want to read and wait for the budget.
-    waiting: VecDeque<usize>,
+    clients: Memory,
+    links: Memory,
     /// Connections whose output grew: several answers of one turn leave together.
     grown: Vec<usize>,
     max_frame: usize,
+    max_link_frame: usize,
     times: Times,
     sweep_ns: Option<u64>,
 }
@@ -121,10 +161,11 @@ impl<T> Peers<T> {
         Self {
             slots: Slab::new(),
             by_id: HashMap::default(),
-            budget: Budget::new(config.partial_frames_bytes),
-            waiting: VecDeque::new(),
+            clients: Memory::new(config.partial_frames_bytes),
+            links: Memory::new(config.partial_link_frames_bytes),
             grown: Vec::new(),
             max_frame: config.max_frame_bytes,
+            max_link_frame: config.max_link_frame_bytes,
             times: Times {
                 frame: ns(config.frame_timeout),
                 send: ns(config.send_timeout),
@@ -134,7 +175,11 @@ impl<T> Peers<T> {
         }
     }
 
-    pub(super) fn insert(&mut self, id: ConnId, io: T, now_ns: u64) -> usize {
+    pub(super) fn insert(&mut self, id: ConnId, io: T, origin: Origin, now_ns: u64) -> usize {
+        let (lane, max_frame) = match origin {
+            Origin::Accepted => (Lane::Clients, self.max_frame),
+            Origin::Dialled => (Lane::Links, self.max_link_frame),
+        };
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         entry.insert(Peer {
@@ -142,7 +187,8 @@ impl<T> Peers<T> {
             io,
             phase: Phase::Open,
             paused: false,
-            assembler: Assembler::new(id.as_u64(), self.max_frame),
+            lane,
+            assembler: Assembler::new(id.as_u64(), max_frame),
             output: Output::default(),
             grew: false,
             active_ns: now_ns,
@@ -160,7 +206,23 @@ impl<T> Peers<T> {
 
     /// A connection and the budget that its frames count against.
     pub(super) fn with_budget(&mut self, key: usize) -> Option<(&mut Peer<T>, &mut Budget)> {
-        self.slots.get_mut(key).map(|peer| (peer, &mut self.budget))
+        let peer = self.slots.get_mut(key)?;
+        let memory = match peer.lane {
+            Lane::Clients => &mut self.clients,
+            Lane::Links => &mut self.links,
+        };
+        Some((peer, &mut memory.budget))
+    }
+
+    /// An accepted connection turned out to be another node's: it changes over to the links' memory.
+    pub(super) fn promote(&mut self, id: ConnId) -> Option<usize> {
+        let key = self.key_of(id)?;
+        let peer = self.slots.get_mut(key)?;
+        if peer.lane == Lane::Clients {
+            peer.lane = Lane::Links;
+            peer.assembler.change_over(self.max_link_frame, &mut self.clients.budget, &mut self.links.budget);
+        }
+        Some(key)
     }
 
     /// The connection that the core means; none if it is forgotten.
@@ -199,8 +261,9 @@ impl<T> Peers<T> {
 
     pub(super) fn remove(&mut self, key: usize) -> Option<T> {
         self.forget(key);
-        let mut peer = self.slots.try_remove(key)?;
-        peer.assembler.close(&mut self.budget);
+        let (peer, budget) = self.with_budget(key)?;
+        peer.assembler.close(budget);
+        let peer = self.slots.try_remove(key)?;
         Some(peer.io)
     }
 
@@ -215,12 +278,18 @@ impl<T> Peers<T> {
 
     /// Puts a connection in the queue for the budget.
     pub(super) fn wait(&mut self, key: usize) {
-        self.waiting.push_back(key);
+        match self.slots.get(key).map(|peer| peer.lane) {
+            Some(Lane::Clients) => self.clients.waiting.push_back(key),
+            Some(Lane::Links) => self.links.waiting.push_back(key),
+            None => {}
+        }
     }
 
-    /// Connections that waited and may ask again: none while memory is short and another one has the last word.
+    /// Connections that waited and may ask again.
     pub(super) fn take_waiting(&mut self) -> VecDeque<usize> {
-        if self.budget.may_serve() { std::mem::take(&mut self.waiting) } else { VecDeque::new() }
+        let mut waiting = self.links.take_waiting();
+        waiting.append(&mut self.clients.take_waiting());
+        waiting
     }
 
     /// A frame or a send has begun at `now_ns`.

@@ -1,12 +1,14 @@
 //! One suite over both drivers, with a shard that echoes.
 
+mod dials;
+
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,9 +32,13 @@ struct Counts {
     frames: AtomicUsize,
     most_unsent: AtomicUsize,
     pauses: AtomicUsize,
+    /// What came of dials, and what dialled peers said.
+    dials: Mutex<Vec<Result<(), ConnectError>>>,
+    heard: Mutex<Vec<Bytes>>,
 }
 
-/// Sends every frame back. `close` is answered and then closed, `stop` stops the node.
+/// Sends every frame back. `close` is answered and then closed, `stop` stops the node. `dial HOST PORT` connects, says
+/// `hello` there and writes down what it hears, and `hang up` closes all of those.
 #[derive(Debug)]
 struct Echo {
     counts: Arc<Counts>,
@@ -41,6 +47,7 @@ struct Echo {
     conns: HashMap<ConnId, (usize, bool)>,
     effects: Vec<Effect>,
     stopping: bool,
+    dialled: HashSet<ConnId>,
 }
 
 impl Shard for Echo {
@@ -55,7 +62,29 @@ impl Shard for Echo {
         Ok(id)
     }
 
+    fn leave(&mut self, _: Now) {}
+
+    fn has_left(&self) -> bool {
+        true
+    }
+
+    fn connect_done(&mut self, _: Now, conn: ConnId, result: Result<(), ConnectError>) {
+        assert!(self.dialled.contains(&conn), "nobody waits for this dial");
+        match &result {
+            Ok(()) => {
+                let chunks = vec![Bytes::from_static(b"\0\0\0\x05"), Bytes::from_static(b"hello")];
+                self.effects.push(Effect::Send { conn, chunks });
+            }
+            Err(_) => assert!(self.dialled.remove(&conn)),
+        }
+        self.counts.dials.lock().unwrap().push(result);
+    }
+
     fn received(&mut self, _: Now, conn: ConnId, frame: Bytes) {
+        if self.dialled.contains(&conn) {
+            self.counts.heard.lock().unwrap().push(frame);
+            return;
+        }
         let (unsent, paused) = self.conns.get_mut(&conn).expect("frames come from connections that are known");
         self.counts.frames.fetch_add(1, Ordering::SeqCst);
         let prefix = Bytes::copy_from_slice(&u32::try_from(frame.len()).unwrap().to_be_bytes());
@@ -73,13 +102,18 @@ impl Shard for Echo {
                 self.conns.remove(&conn);
                 self.effects.push(Effect::Close { conn, reason: "asked to".into() });
             }
+            b"hang up" => self.hang_up(),
+            dial if dial.starts_with(b"dial ") => self.dial(std::str::from_utf8(dial).unwrap()),
             b"stop" => self.effects.push(Effect::Stop { reason: "asked to".into() }),
             _ => {}
         }
     }
 
     fn disconnected(&mut self, conn: ConnId) {
-        assert!(self.conns.remove(&conn).is_some(), "disconnected twice, or after a close");
+        assert!(
+            self.conns.remove(&conn).is_some() || self.dialled.remove(&conn),
+            "disconnected twice, or after a close"
+        );
         self.counts.disconnected.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -90,6 +124,7 @@ impl Shard for Echo {
     }
 
     fn sent(&mut self, conn: ConnId, bytes: usize) {
+        assert!(self.conns.contains_key(&conn) || self.dialled.contains(&conn), "sent to nobody");
         let Some((unsent, paused)) = self.conns.get_mut(&conn) else { return };
         *unsent = unsent.checked_sub(bytes).expect("no more is sent than was asked for");
         if *paused && *unsent < UNSENT_LIMIT / 2 {
@@ -108,6 +143,23 @@ impl Shard for Echo {
 
     fn is_quiet(&self) -> bool {
         true
+    }
+}
+
+impl Echo {
+    fn dial(&mut self, command: &str) {
+        let mut words = command.split(' ').skip(1);
+        let (host, port) = (words.next().unwrap().to_owned(), words.next().unwrap().parse().unwrap());
+        self.next += 1;
+        let conn = ConnId { slot: self.next, generation: 1 };
+        self.dialled.insert(conn);
+        self.effects.push(Effect::Connect { conn, host, port });
+    }
+
+    fn hang_up(&mut self) {
+        for conn in self.dialled.drain() {
+            self.effects.push(Effect::Close { conn, reason: "asked to".into() });
+        }
     }
 }
 
@@ -134,15 +186,26 @@ impl Server {
             let (counts, stop, config) = (Arc::clone(&counts), stop.clone(), config.clone());
             std::thread::spawn(move || {
                 let conns = HashMap::new();
-                let shard = Echo { counts, limit, next: 0, conns, effects: Vec::new(), stopping: false };
+                let shard = Echo {
+                    counts,
+                    limit,
+                    next: 0,
+                    conns,
+                    effects: Vec::new(),
+                    stopping: false,
+                    dialled: HashSet::new(),
+                };
                 let (shard, outcome) = match kind {
                     Kind::Threads => ThreadsDriver::new(shard, listener, None, &stop, &config).unwrap().run(),
                     Kind::Uring => {
                         let ring = Rc::new(RefCell::new(Ring::new(&RingConfig::default()).unwrap()));
-                        UringDriver::new(shard, ring, listener, &stop, &config).run()
+                        UringDriver::new(shard, ring, listener, &stop, &config).unwrap().run()
                     }
                 };
-                assert!(shard.conns.is_empty(), "connections that nobody told the shard were gone");
+                assert!(
+                    shard.conns.is_empty() && shard.dialled.is_empty(),
+                    "connections that nobody told the shard were gone"
+                );
                 outcome
             })
         };

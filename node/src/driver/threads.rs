@@ -13,16 +13,18 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::carry_out::{CarryOut, Parts};
-use super::peers::{Peers, Phase};
+use super::dialer::Dialer;
+use super::peers::{Origin, Peers, Phase};
 use super::uring::log_overdue;
 use super::{ACCEPT_RETRY_NS, DriverError, Shard, StopHandle, now};
-use crate::core::Effect;
 use crate::core::store::Now;
+use crate::core::{ConnId, Effect};
 use crate::net::{NetConfig, NextRead, Place, SCRATCH_BYTES};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
 const DISK: Token = Token(usize::MAX - 3);
+const DIALLED: Token = Token(usize::MAX - 4);
 /// Readiness events taken at once.
 const EVENTS: usize = 1024;
 /// Bytes read from one connection before it is another one's turn.
@@ -49,10 +51,12 @@ pub struct ThreadsDriver<S: Shard> {
     listener: TcpListener,
     accept_again_ns: Option<u64>,
     peers: Peers<Socket>,
+    dialer: Dialer,
     /// Connections that may have more to read.
     ready: Vec<usize>,
     scratch: Vec<u8>,
     drain_timeout: Duration,
+    leaving: bool,
     drain_until_ns: Option<u64>,
     now: Now,
     effects: Vec<Effect>,
@@ -76,10 +80,12 @@ impl<S: Shard> ThreadsDriver<S> {
     ) -> Result<Self, DriverError> {
         let io = DriverError::io;
         let poll = Poll::new().map_err(io("epoll"))?;
+        let dialer = Dialer::new().map_err(io("eventfd"))?;
         listener.set_nonblocking(true).map_err(io("listen"))?;
         let register = |fd: i32, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
         register(listener.as_raw_fd(), LISTENER).map_err(io("epoll"))?;
         register(stop.fd.as_raw_fd(), STOP).map_err(io("epoll"))?;
+        register(dialer.wake_fd().as_raw_fd(), DIALLED).map_err(io("epoll"))?;
         if let Some(disk) = &disk {
             register(disk.as_raw_fd(), DISK).map_err(io("epoll"))?;
         }
@@ -89,9 +95,11 @@ impl<S: Shard> ThreadsDriver<S> {
             listener,
             accept_again_ns: None,
             peers: Peers::new(config),
+            dialer,
             ready: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             drain_timeout: config.drain_timeout,
+            leaving: false,
             drain_until_ns: None,
             now: now(),
             effects: Vec::new(),
@@ -104,6 +112,7 @@ impl<S: Shard> ThreadsDriver<S> {
     /// Serves until it is told to stop. Gives the shard back, to be closed.
     pub fn run(mut self) -> (S, Result<(), DriverError>) {
         let outcome = self.serve();
+        self.abandon_dials();
         for key in self.peers.keys() {
             self.lose(key);
         }
@@ -116,6 +125,9 @@ impl<S: Shard> ThreadsDriver<S> {
             self.shard.turn(self.now);
             self.carry_out()?;
             self.retry_waiting();
+            if self.leaving && self.shard.has_left() {
+                self.begin_stop();
+            }
             if self.is_drained() {
                 return Ok(());
             }
@@ -128,7 +140,8 @@ impl<S: Shard> ThreadsDriver<S> {
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(),
-                    STOP => self.begin_stop(),
+                    STOP => self.begin_leaving(),
+                    DIALLED => self.take_dialled(),
                     // The turn asks the disk anyway.
                     DISK => {}
                     Token(key) => self.on_ready(key, event),
@@ -183,17 +196,22 @@ impl<S: Shard> ThreadsDriver<S> {
         };
         // Answers are written whole: waiting for more only delays them.
         let _slower_without = stream.set_nodelay(true);
+        if let Err(key) = self.insert(id, stream, Origin::Accepted) {
+            self.lose(key);
+        }
+    }
+
+    /// An error names a connection that can't be watched.
+    fn insert(&mut self, id: ConnId, stream: TcpStream, origin: Origin) -> Result<(), usize> {
         let fd = stream.as_raw_fd();
         let nonblocking = stream.set_nonblocking(true);
         let socket = Socket { stream, readable: true, writable: true, ended: false, queued: false };
-        let key = self.peers.insert(id, socket, self.now.monotonic_ns);
+        let key = self.peers.insert(id, socket, origin, self.now.monotonic_ns);
         let both = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(key), both);
-        if nonblocking.and(registered).is_err() {
-            self.lose(key);
-            return;
-        }
+        nonblocking.and(registered).map_err(|_| key)?;
         self.receive(key);
+        Ok(())
     }
 
     fn on_ready(&mut self, key: usize, event: &mio::event::Event) {
@@ -336,8 +354,16 @@ impl<S: Shard> ThreadsDriver<S> {
         }
     }
 
-    fn begin_stop(&mut self) {
+    /// Asked to stop: first others take over.
+    fn begin_leaving(&mut self) {
         let _reset = rustix::io::read(&self.stop.fd, &mut [0_u8; 8]);
+        if !self.leaving {
+            self.leaving = true;
+            self.shard.leave(self.now);
+        }
+    }
+
+    fn begin_stop(&mut self) {
         if self.drain_until_ns.is_some() {
             return;
         }
@@ -352,13 +378,24 @@ impl<S: Shard> CarryOut for ThreadsDriver<S> {
     type Socket = Socket;
 
     fn parts(&mut self) -> Parts<'_, S, Socket> {
-        Parts { shard: &mut self.shard, peers: &mut self.peers, effects: &mut self.effects, now: self.now }
+        let Self { shard, peers, dialer, effects, now, .. } = self;
+        Parts { shard, peers, dialer, effects, now: *now }
+    }
+
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream) -> bool {
+        match self.insert(conn, stream, Origin::Dialled) {
+            Ok(()) => true,
+            Err(key) => {
+                self.close(key);
+                false
+            }
+        }
     }
 
     fn receive(&mut self, key: usize) {
         let draining = self.drain_until_ns.is_some();
         let Some(peer) = self.peers.get(key) else { return };
-        let may = peer.io.readable && !peer.paused && peer.phase == Phase::Open && !draining;
+        let may = peer.io.readable && !peer.paused && peer.phase == Phase::Open && (!draining || peer.is_link());
         if may && !peer.io.queued {
             peer.io.queued = true;
             self.ready.push(key);

@@ -5,7 +5,7 @@
 //! frame is received straight into its place.
 
 use std::cell::RefCell;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 use wherry_log::io::{Event, OpId, Owner, PoolBuf, Ring, SEND_MAX_CHUNKS, Wait, What};
 
 use super::carry_out::{CarryOut, Parts};
-use super::peers::{Overdue, Peers, Phase};
+use super::dialer::Dialer;
+use super::peers::{Origin, Overdue, Peers, Phase};
 use super::{ACCEPT_RETRY_NS, DriverError, SEND_BYTES, Shard, StopHandle, now};
-use crate::core::Effect;
 use crate::core::store::Now;
+use crate::core::{ConnId, Effect};
 use crate::net::{NetConfig, NextRead, Place};
 
 /// Kinds of keys, in the upper half; the lower half is the connection's slot.
@@ -28,6 +29,7 @@ const ACCEPT: u64 = 1 << 32;
 const STOP: u64 = 2 << 32;
 const RECV: u64 = 3 << 32;
 const SEND: u64 = 4 << 32;
+const DIALLED: u64 = 5 << 32;
 const KIND: u64 = !0xffff_ffff;
 
 #[derive(Debug)]
@@ -47,8 +49,10 @@ pub struct UringDriver<S: Shard> {
     accepting: Option<OpId>,
     accept_again_ns: Option<u64>,
     peers: Peers<Socket>,
+    dialer: Dialer,
     drain_timeout: Duration,
     /// Set when stopping: the end at the latest.
+    leaving: bool,
     drain_until_ns: Option<u64>,
     now: Now,
     events: Vec<Event>,
@@ -59,29 +63,36 @@ pub struct UringDriver<S: Shard> {
 
 impl<S: Shard> UringDriver<S> {
     /// A driver over a ring that the shard's disk may share.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
     pub fn new(
         shard: S,
         ring: Rc<RefCell<Ring>>,
         listener: TcpListener,
         stop: &StopHandle,
         config: &NetConfig,
-    ) -> Self {
+    ) -> Result<Self, DriverError> {
+        let dialer = Dialer::new().map_err(DriverError::io("eventfd"))?;
         ring.borrow_mut().watch(Arc::clone(&stop.fd), Owner::Net, STOP);
-        Self {
+        ring.borrow_mut().watch(dialer.wake_fd(), Owner::Net, DIALLED);
+        Ok(Self {
             shard,
             ring,
             listener: Arc::new(listener.into()),
             accepting: None,
             accept_again_ns: None,
             peers: Peers::new(config),
+            dialer,
             drain_timeout: config.drain_timeout,
+            leaving: false,
             drain_until_ns: None,
             now: now(),
             events: Vec::new(),
             effects: Vec::new(),
             frames: Vec::new(),
             _stop: stop.clone(),
-        }
+        })
     }
 
     /// Serves until it is told to stop. Gives the shard back, to be closed.
@@ -89,6 +100,7 @@ impl<S: Shard> UringDriver<S> {
         self.ring.borrow_mut().set_driven(true);
         self.start_accepting();
         let outcome = self.serve();
+        self.abandon_dials();
         for key in self.peers.keys() {
             self.lose(key);
         }
@@ -102,6 +114,9 @@ impl<S: Shard> UringDriver<S> {
             self.shard.turn(self.now);
             self.carry_out()?;
             self.retry_waiting();
+            if self.leaving && self.shard.has_left() {
+                self.begin_stop();
+            }
             if self.is_drained() {
                 return Ok(());
             }
@@ -138,9 +153,10 @@ impl<S: Shard> UringDriver<S> {
             let key = usize::try_from(event.key & !KIND).unwrap_or(usize::MAX);
             match event.key & KIND {
                 ACCEPT => self.on_accept(event),
-                STOP => self.begin_stop(),
+                STOP => self.begin_leaving(),
                 RECV => self.on_received(key, event),
                 SEND => self.on_sent(key, event),
+                DIALLED => self.take_dialled(),
                 _ => {}
             }
         }
@@ -185,12 +201,16 @@ impl<S: Shard> UringDriver<S> {
             Ok(id) => {
                 // Answers are written whole: waiting for more only delays them.
                 let _slower_without = sockopt::set_tcp_nodelay(&fd, true);
-                let socket = Socket { fd: Arc::new(fd), receiving: 0, sending: false };
-                let key = self.peers.insert(id, socket, self.now.monotonic_ns);
-                self.receive(key);
+                self.insert(id, fd, Origin::Accepted);
             }
             Err(reason) => tracing::debug!(%peer, %reason, "refused a connection"),
         }
+    }
+
+    fn insert(&mut self, id: ConnId, fd: OwnedFd, origin: Origin) {
+        let socket = Socket { fd: Arc::new(fd), receiving: 0, sending: false };
+        let key = self.peers.insert(id, socket, origin, self.now.monotonic_ns);
+        self.receive(key);
     }
 
     fn on_received(&mut self, key: usize, event: Event) {
@@ -317,6 +337,14 @@ impl<S: Shard> UringDriver<S> {
         }
     }
 
+    /// Asked to stop: first others take over.
+    fn begin_leaving(&mut self) {
+        if !self.leaving {
+            self.leaving = true;
+            self.shard.leave(self.now);
+        }
+    }
+
     fn begin_stop(&mut self) {
         if self.drain_until_ns.is_some() {
             return;
@@ -340,14 +368,21 @@ impl<S: Shard> CarryOut for UringDriver<S> {
     type Socket = Socket;
 
     fn parts(&mut self) -> Parts<'_, S, Socket> {
-        Parts { shard: &mut self.shard, peers: &mut self.peers, effects: &mut self.effects, now: self.now }
+        let Self { shard, peers, dialer, effects, now, .. } = self;
+        Parts { shard, peers, dialer, effects, now: *now }
+    }
+
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream) -> bool {
+        self.insert(conn, stream.into(), Origin::Dialled);
+        true
     }
 
     /// Starts the receive that a connection needs now, if it may read.
     fn receive(&mut self, key: usize) {
         let draining = self.drain_until_ns.is_some();
         let Some((peer, budget)) = self.peers.with_budget(key) else { return };
-        if peer.io.receiving > 0 || peer.paused || peer.phase != Phase::Open || draining {
+        let done_with = draining && !peer.is_link();
+        if peer.io.receiving > 0 || peer.paused || peer.phase != Phase::Open || done_with {
             return;
         }
         let fd = Arc::clone(&peer.io.fd);

@@ -1,4 +1,5 @@
-//! The classic consumer group coordinator: who is in which group, who reads what, how far each group has come.
+//! The classic consumer group coordinator: who is in which group, who reads what, how far each group has come. There is
+//! one for each partition of the topic that keeps its records; [`partition_of`] says which has a group.
 //!
 //! A pure state machine: [`Input`] in, [`Effect`]s out, time handed in. It must not know of connections, wire formats,
 //! logs or clocks. What it knows is what its records say ([`Groups::replay`]); what must outlive the process is given
@@ -10,12 +11,14 @@
 //!   request --step--> Reply                                    (nothing to write)
 //!           --step--> Persist --log--> Persisted --step--> Reply
 //!   clock   --step(Tick)--> Reply, Persist                     (rebalances end, members and offsets expire)
+//!   resign ---------------> Reply                              (whoever waits looks for the new coordinator)
 //! ```
 //!
 //! Sources: KIP-134 (initial delay), 211 (expiry), 345 (static members), 389 (group size), 394 (member ids),
 //! 496 (OffsetDelete), 518 (list by state), 814 (static leader), 848 (types in lists; the new protocol itself is not
 //! here).
 
+mod check;
 mod commit;
 mod config;
 mod delete;
@@ -30,10 +33,13 @@ mod list;
 mod offset_delete;
 mod offsets;
 mod outbox;
+mod partition;
 mod rebalance;
 mod record;
 mod refuse;
 mod replay;
+mod resign;
+mod split;
 mod subscription;
 mod sync;
 #[cfg(test)]
@@ -46,8 +52,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub(crate) use check::malformed;
 pub use config::{ConfigError, GroupsConfig};
+pub use partition::partition_of;
 pub use record::ReplayError;
+pub(crate) use refuse::with as refused;
+pub(crate) use split::{Part, Split, split};
 pub use types::{
     Effect, Effects, GroupError, Input, Now, PersistError, PersistId, Record, Request, RequestRef, Response,
 };
@@ -57,7 +67,7 @@ use ids::MemberIds;
 use outbox::{Ctx, Outbox, Pending, TopicPartition};
 use types::{
     DeleteRequest, DeleteResponse, DescribeRequest, DescribeResponse, HeartbeatResponse, JoinResponse, LeaveResponse,
-    OffsetFetchRequest, OffsetFetchResponse, StateName,
+    ListRequest, ListResponse, OffsetFetchRequest, OffsetFetchResponse, StateName,
 };
 
 /// What [`GroupsConfig::max_id_bytes`] must leave room for in a record.
@@ -182,6 +192,11 @@ impl Groups {
         alarm.into_iter().chain([self.expiry_ns]).min().filter(|deadline_ns| *deadline_ns != u64::MAX)
     }
 
+    /// The groups that match.
+    pub fn list(&self, request: &ListRequest) -> ListResponse {
+        list::list(&self.groups, request)
+    }
+
     /// Numbers for metrics; looks at every group.
     pub fn stats(&self) -> GroupsStats {
         let mut stats = GroupsStats::default();
@@ -201,8 +216,8 @@ impl Groups {
         if self.phase == Phase::Loading {
             return self.outbox.reply(request, refuse::while_loading(&body));
         }
-        if let Err(error) = self.check_request(&body) {
-            return self.outbox.reply(request, refuse::with(error, &body));
+        if let Some(response) = malformed(&self.config, &body) {
+            return self.outbox.reply(request, response);
         }
         match body {
             Request::Join(join) => self.join(now, request, join),
@@ -228,38 +243,11 @@ impl Groups {
                 }
             }
             Request::List(body) => {
-                let response = list::list(&self.groups, &body);
+                let response = self.list(&body);
                 self.outbox.reply(request, Response::List(response));
             }
             Request::Describe(body) => self.describe(request, &body),
             Request::Delete(body) => self.delete(request, &body),
-        }
-    }
-
-    /// What can be refused without looking at a group: ids that are none, lists that are too long.
-    fn check_request(&self, body: &Request) -> Result<(), GroupError> {
-        let id = |group_id: &str| match group_id.len() {
-            0 => Err(GroupError::InvalidGroupId),
-            len if len > self.config.max_id_bytes => Err(GroupError::InvalidGroupId),
-            _ => Ok(()),
-        };
-        let count = |count: usize| match count {
-            n if n > self.config.max_names_per_request => Err(GroupError::InvalidRequest),
-            _ => Ok(()),
-        };
-        match body {
-            Request::Join(body) => id(&body.group_id),
-            Request::Sync(body) => id(&body.group_id),
-            Request::Heartbeat(body) => id(&body.group_id),
-            Request::Leave(body) => id(&body.group_id).and(count(body.members.len())),
-            // An empty group id was a group of its own once, for offsets only.
-            Request::OffsetCommit(body) if body.group_id.is_empty() => Ok(()),
-            Request::OffsetCommit(body) => id(&body.group_id),
-            Request::OffsetFetch(body) => count(body.groups.len()),
-            Request::OffsetDelete(body) => id(&body.group_id),
-            Request::List(body) => count(body.states.len()).and(count(body.types.len())),
-            Request::Describe(body) => count(body.groups.len()),
-            Request::Delete(body) => count(body.groups.len()),
         }
     }
 

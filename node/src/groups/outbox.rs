@@ -85,6 +85,11 @@ impl Outbox {
         self.pending.remove(&id)
     }
 
+    /// Everything that follows a write: nobody will hear of those any more.
+    pub(super) fn drain_pending(&mut self) -> impl Iterator<Item = Pending> + use<> {
+        std::mem::take(&mut self.pending).into_values()
+    }
+
     /// No further write should be begun for a client.
     pub(super) fn is_full(&self, config: &GroupsConfig) -> bool {
         self.pending.len() >= config.max_pending_persists

@@ -7,7 +7,7 @@ use super::types::{
 use super::{commit, fetch, list, offset_delete};
 
 /// Every part of the answer carries this error.
-pub(super) fn with(error: GroupError, request: &Request) -> Response {
+pub(crate) fn with(error: GroupError, request: &Request) -> Response {
     match request {
         Request::Join(join) => JoinResponse::refused(join.member_id.clone(), error),
         Request::Sync(_) => SyncResponse::refused(error),

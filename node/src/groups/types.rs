@@ -588,6 +588,8 @@ pub enum GroupError {
     CoordinatorLoadInProgress,
     /// Not now: ask again.
     CoordinatorNotAvailable,
+    /// Another node coordinates this group: ask which.
+    NotCoordinator,
     /// The generation is not the current one.
     IllegalGeneration,
     /// No protocol in common with the group.
@@ -633,6 +635,7 @@ impl GroupError {
             Self::OffsetMetadataTooLarge => 12,
             Self::CoordinatorLoadInProgress => 14,
             Self::CoordinatorNotAvailable => 15,
+            Self::NotCoordinator => 16,
             Self::IllegalGeneration => 22,
             Self::InconsistentGroupProtocol => 23,
             Self::InvalidGroupId => 24,

@@ -246,6 +246,15 @@ impl Assembler {
         }
     }
 
+    /// Counts against another budget from now on, with another bound for frames that begin.
+    pub fn change_over(&mut self, max_frame: usize, from: &mut Budget, to: &mut Budget) {
+        self.max_frame = max_frame;
+        if let Some(partial) = &self.partial {
+            from.give_back(self.conn, partial.counted);
+            to.take(partial.counted);
+        }
+    }
+
     /// Gives back what is counted; the connection is gone.
     pub fn close(&mut self, budget: &mut Budget) {
         if let Some(partial) = self.partial.take() {

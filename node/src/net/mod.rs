@@ -25,6 +25,10 @@ pub struct NetConfig {
     pub max_frame_bytes: usize,
     /// Memory in bytes for frames that are not complete, of all connections; at the bound, connections wait their turn.
     pub partial_frames_bytes: usize,
+    /// Largest frame between nodes in bytes.
+    pub max_link_frame_bytes: usize,
+    /// Memory in bytes for frames between nodes that are not complete, of all links.
+    pub partial_link_frames_bytes: usize,
     /// From the first byte of a frame to its last.
     pub frame_timeout: Duration,
     /// Without a byte in either direction.
@@ -40,6 +44,8 @@ impl Default for NetConfig {
         Self {
             max_frame_bytes: 100 << 20,
             partial_frames_bytes: 256 << 20,
+            max_link_frame_bytes: crate::limits::MAX_LINK_FRAME_BYTES,
+            partial_link_frames_bytes: 256 << 20,
             frame_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(600),
             send_timeout: Duration::from_secs(60),

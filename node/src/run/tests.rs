@@ -15,6 +15,7 @@ use wherry_wire::compress::Codec;
 use wherry_wire::records::{BatchBuilder, Stamp};
 
 use super::*;
+use crate::config::{ClusterConfig, Voter};
 
 struct Client {
     socket: TcpStream,
@@ -95,6 +96,53 @@ fn config(dir: &std::path::Path, io: IoDriver) -> NodeConfig {
 fn drivers() -> Vec<IoDriver> {
     let uring = probe_uring().is_ok().then_some(IoDriver::IoUring);
     uring.into_iter().chain([IoDriver::Threads]).collect()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(30), "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn nodes_link_with_each_other_and_again_after_one_was_away() {
+    for io in drivers() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let ports = [free_port(), free_port(), free_port()];
+        let voter = |node_id: usize| Voter {
+            node_id: i32::try_from(node_id).unwrap(),
+            host: "localhost".into(),
+            port: ports[node_id],
+        };
+        let start = |node: usize| {
+            let mut config = config(dirs[node].path(), io);
+            config.node_id = i32::try_from(node).unwrap();
+            config.cluster_id = Some("boats".into());
+            config.listen.set_port(ports[node]);
+            // The third one never comes.
+            config.cluster = Some(ClusterConfig { voters: (0..3).map(voter).collect(), seeds: Vec::new() });
+            spawn(config).unwrap()
+        };
+        let [first, mut second] = [start(0), start(1)];
+        for _ in 0..3 {
+            until("both directions are linked", || [&first, &second].iter().all(|n| n.stats().links.get() == 2));
+            assert_eq!(first.stats().connections.get(), 0, "links are no clients");
+            second.stop();
+            second.join().unwrap();
+            until("the other one is missed", || first.stats().links.get() == 0);
+            second = start(1);
+        }
+        for node in [first, second] {
+            node.stop();
+            node.join().unwrap();
+        }
+    }
 }
 
 #[test]

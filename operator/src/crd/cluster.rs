@@ -199,9 +199,24 @@ impl Cluster {
     }
 }
 
-const ONE_NODE: &str = "only one node per cluster is built";
+/// Numbers of nodes that a cluster may have: all of them vote, and an even number would add nothing.
+const NODES: [i64; 3] = [1, 3, 5];
+/// Copies of a partition where nobody says, if there are so many nodes.
+const USUAL_REPLICAS: i64 = 3;
 
 impl ClusterSpec {
+    /// Copies of each partition of a topic that does not say.
+    #[must_use]
+    pub fn default_replicas(&self) -> i64 {
+        self.defaults.replicas.unwrap_or(self.replicas.min(USUAL_REPLICAS))
+    }
+
+    /// Copies that an acknowledgement speaks of, for a topic that does not say.
+    #[must_use]
+    pub fn default_min_in_sync(&self) -> i64 {
+        self.defaults.min_in_sync.unwrap_or(self.default_replicas() / 2 + 1)
+    }
+
     fn check(&self, check: &mut Checker) {
         let ours = env!("CARGO_PKG_VERSION");
         if let Some(version) = self.version.as_deref().filter(|version| *version != ours) {
@@ -210,8 +225,10 @@ impl ClusterSpec {
                 format!("is {version:?}, but this is version {ours}; write {ours:?} or leave it out"),
             );
         }
-        check.only_one("spec.replicas", self.replicas, "only one node per cluster is built (3 is the default)");
-        self.defaults.check(check);
+        check.refuse_if(!NODES.contains(&self.replicas), "spec.replicas", || {
+            format!("is {}; write 1, 3 or 5 (3 is the default)", self.replicas)
+        });
+        self.defaults.check(self, check);
         self.check_listeners(check);
         self.check_unbuilt(check);
         check.refuse_if(self.paused, "spec.paused", || "not built yet; leave it out or write false".into());
@@ -245,8 +262,8 @@ impl ClusterSpec {
             (&self.storage, "spec.storage", "`wherry up` keeps data in the directory given by --data."),
             (&self.rack, "spec.rack", "A node is told its rack by `wherry node --rack`."),
             (&self.update, "spec.update", "Restart the node to update it."),
-            (&self.scale_in, "spec.scaleIn", ONE_NODE_SENTENCE),
-            (&self.pod_disruption_budget, "spec.podDisruptionBudget", ONE_NODE_SENTENCE),
+            (&self.scale_in, "spec.scaleIn", "The number of nodes can't be changed yet."),
+            (&self.pod_disruption_budget, "spec.podDisruptionBudget", "There are no pods yet."),
             (
                 &self.io.seccomp_profile,
                 "spec.io.seccompProfile",
@@ -263,8 +280,6 @@ impl ClusterSpec {
         }
     }
 }
-
-const ONE_NODE_SENTENCE: &str = "Only one node per cluster is built.";
 
 impl Listener {
     fn check(&self, path: &str, check: &mut Checker) {
@@ -287,14 +302,10 @@ impl Listener {
 }
 
 impl Defaults {
-    fn check(&self, check: &mut Checker) {
+    fn check(&self, cluster: &ClusterSpec, check: &mut Checker) {
         check.range("spec.defaults.partitions", self.partitions, 1, PARTITIONS_MAX);
-        if let Some(replicas) = self.replicas {
-            check.only_one("spec.defaults.replicas", replicas, ONE_NODE);
-        }
-        if let Some(minimum) = self.min_in_sync {
-            check.only_one("spec.defaults.minInSync", minimum, ONE_NODE);
-        }
+        check.at_most("spec.defaults.replicas", self.replicas, cluster.replicas, "nodes of the cluster");
+        check.at_most("spec.defaults.minInSync", self.min_in_sync, cluster.default_replicas(), "copies of a partition");
         check.refuse_if(self.durability != Durability::Disk, "spec.defaults.durability", || {
             "only Disk is built: an append is on stable storage before it is acknowledged; write Disk or leave it out".into()
         });

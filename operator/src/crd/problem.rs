@@ -87,13 +87,11 @@ impl Checker {
         });
     }
 
-    /// Replication is not built yet: one copy of everything.
-    pub(super) fn only_one(&mut self, path: &str, value: i64, what: &str) {
-        if value < 1 {
-            self.refuse(path, format!("is {value}; write 1"));
-        } else {
-            self.refuse_if(value > 1, path, || format!("is {value}, but {what}; write 1"));
-        }
+    /// A number of copies, where it is written: at least 1, and no more than there are of what it is a part of.
+    pub(super) fn at_most(&mut self, path: &str, value: Option<i64>, most: i64, of: &str) {
+        let Some(value) = value.filter(|value| !(1..=most).contains(value)) else { return };
+        let instead = if most > 1 { format!("a number from 1 to {most}") } else { "1".into() };
+        self.refuse(path, format!("is {value}; write {instead}, the number of {of}"));
     }
 
     /// `metadata.name` and the names that refer to one: what Kubernetes accepts (RFC 1123 subdomain).

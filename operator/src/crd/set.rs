@@ -81,7 +81,23 @@ fn check_topic(topic: &Topic, before: &[Document], documents: &[Document]) -> Ve
         path: "spec.topicName".into(),
         says: format!("{:?} is declared by an earlier Topic; remove one of the two", topic.topic_name()),
     });
-    check_reference(&topic.spec.cluster_ref, documents).into_iter().chain(twice).collect()
+    let copies = check_copies(topic, documents);
+    check_reference(&topic.spec.cluster_ref, documents).into_iter().chain(twice).chain(copies).collect()
+}
+
+/// No more copies than there are nodes, and no more in sync than copies.
+fn check_copies(topic: &Topic, documents: &[Document]) -> Option<Problem> {
+    let (_, cluster) = clusters(documents).next()?;
+    let (replicas, minimum) = (topic.replicas_in(&cluster.spec), topic.min_in_sync_in(&cluster.spec));
+    let nodes = cluster.spec.replicas;
+    if replicas > nodes {
+        let says = format!("is {replicas}, but the Cluster has {nodes} nodes; write {nodes} or fewer");
+        return Some(Problem { path: "spec.replicas".into(), says });
+    }
+    (minimum > replicas).then(|| Problem {
+        path: "spec.minInSync".into(),
+        says: format!("is {minimum}, but there are {replicas} copies of each partition; write {replicas} or fewer"),
+    })
 }
 
 fn check_group(group: &ConsumerGroup, before: &[Document], documents: &[Document]) -> Vec<Problem> {

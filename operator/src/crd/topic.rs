@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::Checker;
 use super::value::topic_name_problem;
-use super::{Age, DeletionPolicy, Durability, Metadata, PARTITIONS_MAX, Problems, Reference, Size, SizeLimit, Unbuilt};
+use super::{
+    Age, ClusterSpec, DeletionPolicy, Durability, Metadata, PARTITIONS_MAX, Problems, Reference, Size, SizeLimit,
+    Unbuilt,
+};
 
 /// A topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +183,19 @@ impl Topic {
         }
     }
 
+    /// Copies of each partition, in a cluster with these defaults.
+    #[must_use]
+    pub fn replicas_in(&self, cluster: &ClusterSpec) -> i64 {
+        self.spec.replicas.unwrap_or_else(|| cluster.default_replicas())
+    }
+
+    /// Copies that an acknowledgement speaks of, in a cluster with these defaults; never more than there are.
+    #[must_use]
+    pub fn min_in_sync_in(&self, cluster: &ClusterSpec) -> i64 {
+        let usual = || cluster.default_min_in_sync().min(self.replicas_in(cluster));
+        self.spec.min_in_sync.unwrap_or_else(usual)
+    }
+
     /// The settings that this resource manages, by their names on the wire.
     #[must_use]
     pub fn wire_config(&self) -> Vec<(String, String)> {
@@ -189,6 +205,7 @@ impl Topic {
             ("retention.bytes", spec.retention.bytes.map(|bytes| bytes.wire_bytes().to_string())),
             ("cleanup.policy", spec.cleanup.map(|cleanup| cleanup.wire_name().to_owned())),
             ("max.message.bytes", spec.max_message_bytes.map(|size| size.0.to_string())),
+            ("min.insync.replicas", spec.min_in_sync.map(|minimum| minimum.to_string())),
         ];
         let own = own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
         own.chain(spec.config.clone()).collect()
@@ -204,7 +221,8 @@ impl Cleanup {
     }
 }
 
-const ONE_NODE: &str = "only one node per cluster is built";
+/// Most nodes of a cluster.
+const REPLICAS_MAX: i64 = 5;
 
 impl TopicSpec {
     fn check(&self, check: &mut Checker) {
@@ -212,12 +230,9 @@ impl TopicSpec {
         if let Some(partitions) = self.partitions {
             check.range("spec.partitions", partitions, 1, PARTITIONS_MAX);
         }
-        if let Some(replicas) = self.replicas {
-            check.only_one("spec.replicas", replicas, ONE_NODE);
-        }
-        if let Some(minimum) = self.min_in_sync {
-            check.only_one("spec.minInSync", minimum, ONE_NODE);
-        }
+        check.at_most("spec.replicas", self.replicas, REPLICAS_MAX, "nodes that a cluster can have");
+        let copies = self.replicas.unwrap_or(REPLICAS_MAX).clamp(1, REPLICAS_MAX);
+        check.at_most("spec.minInSync", self.min_in_sync, copies, "copies of a partition");
         self.check_sizes(check);
         self.check_config(check);
         self.check_unbuilt(check);

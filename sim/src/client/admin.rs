@@ -1,12 +1,15 @@
 //! Makes the topics, and makes, deletes and lists others all the while.
 
-use bytes::Bytes;
-use wherry_wire::codec::messages::create_topics_request::CreatableTopic;
-use wherry_wire::codec::messages::delete_topics_request::DeleteTopicState;
-use wherry_wire::codec::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest};
+use std::collections::BTreeSet;
 
-use super::{Client, Io, Wire, receive, topic_name};
-use crate::oracle::Oracle;
+use bytes::Bytes;
+use wherry_wire::codec::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use wherry_wire::codec::messages::delete_topics_request::DeleteTopicState;
+use wherry_wire::codec::messages::metadata_response::MetadataResponseTopic;
+use wherry_wire::codec::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, MetadataResponse};
+
+use super::{Client, Io, Wire, receive, text, topic_name};
+use crate::oracle::{Expected, Oracle};
 use crate::world::TOPICS;
 
 const CREATE: i16 = 7;
@@ -18,34 +21,66 @@ const UNKNOWN: i16 = 3;
 /// The request of a connection that broke was faster: the topic went while this one was on its way to the log.
 const UNKNOWN_ID: i16 = 100;
 const EXISTS: i16 = 36;
+/// Not enough nodes are known yet.
+const REPLICATION_FACTOR: i16 = 38;
 
 #[derive(Debug)]
 enum Asked {
     Create(String),
     Delete(String),
-    List(Box<crate::oracle::Expected>),
+    List(Box<Expected>),
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Admin {
+    nodes: usize,
     wire: Wire,
-    open: Option<(i32, Asked)>,
+    open: Option<(usize, i32, Asked)>,
     made: usize,
     extra: Option<String>,
     extras: u32,
-    looked: bool,
+    /// The nodes that have told all that they should, since calm.
+    looked: BTreeSet<usize>,
+    /// What was still missing when it looked last.
+    missing: String,
 }
 
 impl Admin {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            nodes,
+            wire: Wire::default(),
+            open: None,
+            made: 0,
+            extra: None,
+            extras: 0,
+            looked: BTreeSet::new(),
+            missing: String::new(),
+        }
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looked.len() == self.nodes
+    }
+
+    /// Three, where there are so many nodes.
+    fn replication_factor(&self) -> usize {
+        self.nodes.min(3)
+    }
+
     fn create(&mut self, io: &mut Io<'_>, name: &str, partitions: i32) -> Result<(), String> {
+        let minimum =
+            CreatableTopicConfig::default().with_name(text("min.insync.replicas")).with_value(Some(text("2")));
         let topic = CreatableTopic::default()
             .with_name(topic_name(name))
             .with_num_partitions(partitions)
-            .with_replication_factor(1);
+            .with_replication_factor(i16::try_from(self.replication_factor()).unwrap_or(1))
+            .with_configs(if self.nodes > 1 { vec![minimum] } else { Vec::new() });
         io.oracle.topics.asked(name);
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000);
-        self.open = Some((self.wire.send(io, CREATE, &request)?, Asked::Create(name.to_owned())));
+        let node = io.any_node();
+        self.open = Some((node, self.wire.send(io, node, CREATE, &request)?, Asked::Create(name.to_owned())));
         Ok(())
     }
 
@@ -53,14 +88,16 @@ impl Admin {
         io.oracle.topics.asked(name);
         let topic = DeleteTopicState::default().with_name(Some(topic_name(name)));
         let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000);
-        self.open = Some((self.wire.send(io, DELETE, &request)?, Asked::Delete(name.to_owned())));
+        let node = io.any_node();
+        self.open = Some((node, self.wire.send(io, node, DELETE, &request)?, Asked::Delete(name.to_owned())));
         Ok(())
     }
 
     fn list(&mut self, io: &mut Io<'_>) -> Result<(), String> {
         let expected = Box::new(io.oracle.topics.expected());
         let request = MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false);
-        self.open = Some((self.wire.send(io, METADATA, &request)?, Asked::List(expected)));
+        let node = io.any_node();
+        self.open = Some((node, self.wire.send(io, node, METADATA, &request)?, Asked::List(expected)));
         Ok(())
     }
 
@@ -90,8 +127,69 @@ impl Admin {
                 self.made += usize::from(TOPICS.iter().any(|(topic, _)| *topic == name));
                 Ok(())
             }
-            code if super::is_retriable(code) => Ok(()),
+            code if io.is_retriable(code) => Ok(()),
+            REPLICATION_FACTOR if self.nodes > 1 => Ok(()),
             code => Err(format!("creating topic '{name}' failed with {code}")),
+        }
+    }
+}
+
+impl Admin {
+    /// One node knows everything that it acknowledged at once; of several, each learns it in the end.
+    fn listed(
+        &mut self,
+        io: &mut Io<'_>,
+        node: usize,
+        expected: &Expected,
+        response: &MetadataResponse,
+    ) -> Result<(), String> {
+        let topics = response.topics.iter().filter(|topic| !topic.is_internal);
+        let names: Vec<String> = topics.filter_map(|topic| topic.name.as_ref()).map(|name| name.to_string()).collect();
+        expected.judge_strangers(&names)?;
+        let verdict = expected.judge(&names);
+        if self.nodes == 1 {
+            verdict.clone()?;
+        }
+        let verdict = verdict.and_then(|()| self.is_whole(response));
+        if !io.calm {
+            return Ok(());
+        }
+        match verdict {
+            Ok(()) => {
+                tell_replicas(io, response);
+                self.looked.insert(node);
+            }
+            Err(what) => self.missing = format!("node {node}: {what}"),
+        }
+        Ok(())
+    }
+
+    /// Every partition has a leader, and all its replicas are in sync.
+    fn is_whole(&self, response: &MetadataResponse) -> Result<(), String> {
+        for topic in response.topics.iter().filter(|topic| is_ours(topic)) {
+            for part in &topic.partitions {
+                let whole = part.leader_id.0 >= 0
+                    && part.replica_nodes.len() == self.replication_factor()
+                    && part.isr_nodes.len() == part.replica_nodes.len();
+                if !whole {
+                    return Err(format!("{:?} is not whole: {part:?}", topic.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_ours(topic: &MetadataResponseTopic) -> bool {
+    topic.name.as_ref().is_some_and(|name| TOPICS.iter().any(|(ours, _)| *ours == name.as_str()))
+}
+
+fn tell_replicas(io: &mut Io<'_>, response: &MetadataResponse) {
+    for topic in response.topics.iter().filter(|topic| is_ours(topic)) {
+        let Some(name) = &topic.name else { continue };
+        for part in &topic.partitions {
+            let nodes = part.replica_nodes.iter().map(|node| node.0).collect();
+            io.oracle.topics.lies_on(name, topic.topic_id, part.partition_index, nodes);
         }
     }
 }
@@ -99,8 +197,8 @@ impl Admin {
 impl Client for Admin {
     fn connected(&mut self, _: &mut Io<'_>) {}
 
-    fn frame(&mut self, io: &mut Io<'_>, frame: Bytes) -> Result<(), String> {
-        let Some((correlation, asked)) = self.open.take() else { return Err("a response to nothing".into()) };
+    fn frame(&mut self, io: &mut Io<'_>, node: usize, frame: Bytes) -> Result<(), String> {
+        let Some((_, correlation, asked)) = self.open.take() else { return Err("a response to nothing".into()) };
         match asked {
             Asked::Create(name) => {
                 let response = receive::<CreateTopicsRequest>(&frame, CREATE, correlation)?;
@@ -120,40 +218,39 @@ impl Client for Admin {
                         self.extra = None;
                         Ok(())
                     }
-                    code if super::is_retriable(code) => Ok(()),
+                    code if io.is_retriable(code) => Ok(()),
                     code => Err(format!("deleting topic '{name}' failed with {code}")),
                 }
             }
             Asked::List(expected) => {
                 let response = receive::<MetadataRequest>(&frame, METADATA, correlation)?;
-                let names = response.topics.iter().filter_map(|topic| topic.name.as_ref());
-                let names: Vec<String> = names.map(|name| name.0.to_string()).collect();
-                self.looked = io.calm;
-                expected.judge(&names)
+                self.listed(io, node, &expected, &response)
             }
         }
     }
 
-    fn closed(&mut self, _: &mut Io<'_>) {
-        self.open = None;
+    fn closed(&mut self, _: &mut Io<'_>, node: usize) {
+        if self.open.as_ref().is_some_and(|(at, _, _)| *at == node) {
+            self.open = None;
+        }
     }
 
     fn tick(&mut self, io: &mut Io<'_>) {
-        if self.open.is_none() && (self.made < TOPICS.len() || !self.looked && io.calm || io.rng.chance(10)) {
+        if self.open.is_none() && (self.made < TOPICS.len() || !self.has_looked() && io.calm || io.rng.chance(10)) {
             let verdict = self.next(io);
             io.oracle.judge(verdict);
         }
     }
 
     fn is_done(&self, _: &Oracle) -> bool {
-        self.made >= TOPICS.len() && self.looked && self.open.is_none()
+        self.made >= TOPICS.len() && self.has_looked() && self.open.is_none()
     }
 
     fn state(&self) -> String {
-        format!("admin: {} topics made, open {:?}", self.made, self.open)
+        format!("admin: {} topics made, open {:?}, missing {}", self.made, self.open, self.missing)
     }
 
     fn look_again(&mut self) {
-        self.looked = false;
+        self.looked.clear();
     }
 }

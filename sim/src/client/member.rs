@@ -9,15 +9,15 @@ use wherry_wire::codec::messages::offset_commit_request::{OffsetCommitRequestPar
 use wherry_wire::codec::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use wherry_wire::codec::messages::sync_group_request::SyncGroupRequestAssignment;
 use wherry_wire::codec::messages::{
-    FetchRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest,
+    FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest,
 };
 
-use super::reader::{fetch, visible};
-use super::{Client, Io, Wire, is_retriable, receive, text, topic_name};
-use crate::oracle::Oracle;
-
-type Place = (&'static str, i32);
+use super::reader::{FETCH, fetch, visible};
+use super::view::Leader;
+use super::{Client, Io, View, Wire, receive, text, topic_name};
+use crate::host::node_of;
+use crate::oracle::{Oracle, Place};
 
 const GROUP: &str = "readers";
 const JOIN: i16 = 9;
@@ -26,8 +26,9 @@ const HEARTBEAT: i16 = 4;
 const LEAVE: i16 = 4;
 const COMMIT: i16 = 8;
 const OFFSETS: i16 = 7;
-const FETCH: i16 = 11;
+const COORDINATOR: i16 = 4;
 
+const OUT_OF_RANGE: i16 = 1;
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER: i16 = 25;
 const REBALANCE: i16 = 27;
@@ -50,6 +51,8 @@ enum Phase {
 
 #[derive(Debug)]
 enum Asked {
+    View,
+    Coordinator,
     Join,
     Sync,
     /// With what must be known at least.
@@ -67,7 +70,10 @@ pub(crate) struct Member {
     places: Vec<Place>,
     instance: Option<String>,
     wire: Wire,
-    open: Option<(i32, Asked)>,
+    view: View,
+    /// The node that coordinates the group, as far as is known.
+    coordinator: Option<usize>,
+    open: Option<(usize, i32, Asked)>,
     phase: Phase,
     member_id: String,
     generation: i32,
@@ -78,6 +84,8 @@ pub(crate) struct Member {
     heartbeat_at_ms: u64,
     stalled_until_ms: u64,
     checked: bool,
+    /// The coordinator may be another one, or have been restarted: to ask what it knows before it is told again.
+    doubtful: bool,
 }
 
 impl Member {
@@ -86,6 +94,8 @@ impl Member {
             places: places.to_vec(),
             instance,
             wire: Wire::default(),
+            view: View::default(),
+            coordinator: None,
             open: None,
             phase: Phase::Out,
             member_id: String::new(),
@@ -96,35 +106,61 @@ impl Member {
             heartbeat_at_ms: 0,
             stalled_until_ms: 0,
             checked: false,
+            doubtful: false,
         }
     }
 
     fn act(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+        let Some(coordinator) = self.coordinator else { return self.find_coordinator(io) };
         match self.phase {
-            Phase::Out => self.join(io),
-            Phase::Joined => self.sync(io),
+            Phase::Out => self.join(io, coordinator),
+            Phase::Joined => self.sync(io, coordinator),
             Phase::Assigned => {
                 let places: Vec<Place> = self.next.keys().copied().collect();
-                let floors = self.ask_offsets(io, &places)?;
-                self.open = Some((floors.0, Asked::Offsets(floors.1)));
+                let floors = self.ask_offsets(io, coordinator, &places)?;
+                self.open = Some((coordinator, floors.0, Asked::Offsets(floors.1)));
                 Ok(())
             }
-            Phase::Running => self.run(io),
+            Phase::Running => self.run(io, coordinator),
         }
     }
 
-    fn run(&mut self, io: &mut Io<'_>) -> Result<(), String> {
-        if io.now_ms >= self.heartbeat_at_ms {
-            return self.heartbeat(io);
+    fn find_coordinator(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+        let request = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![text(GROUP)]);
+        let node = io.any_node();
+        self.open = Some((node, self.wire.send(io, node, COORDINATOR, &request)?, Asked::Coordinator));
+        Ok(())
+    }
+
+    fn found_coordinator(&mut self, io: &Io<'_>, frame: &Bytes, correlation: i32) -> Result<(), String> {
+        let response = receive::<FindCoordinatorRequest>(frame, COORDINATOR, correlation)?;
+        let Some(found) = response.coordinators.first() else { return Err("no coordinator was answered".into()) };
+        match found.error_code {
+            0 => {
+                let port = u16::try_from(found.port).unwrap_or(0);
+                let node = node_of(&found.host, port).filter(|node| *node < io.nodes);
+                let Some(node) = node else { return Err(format!("a coordinator at {}:{port}", &*found.host)) };
+                self.coordinator = Some(node);
+                Ok(())
+            }
+            code if io.is_retriable(code) => Ok(()),
+            code => Err(format!("FindCoordinator failed with {code}")),
         }
-        if io.calm && !self.checked && is_committed(io.oracle, &self.places) {
-            let (correlation, floors) = self.ask_offsets(io, &self.places.clone())?;
-            self.open = Some((correlation, Asked::Check(floors)));
+    }
+
+    fn run(&mut self, io: &mut Io<'_>, coordinator: usize) -> Result<(), String> {
+        if io.now_ms >= self.heartbeat_at_ms {
+            return self.heartbeat(io, coordinator);
+        }
+        if self.doubtful || io.calm && !self.checked && is_committed(io.oracle, &self.places) {
+            self.doubtful = false;
+            let (correlation, floors) = self.ask_offsets(io, coordinator, &self.places.clone())?;
+            self.open = Some((coordinator, correlation, Asked::Check(floors)));
             return Ok(());
         }
         if !io.calm {
             match io.rng.below(1_000) {
-                0..3 => return self.leave(io),
+                0..3 => return self.leave(io, coordinator),
                 3..8 => {
                     self.crash();
                     io.hang_up = true;
@@ -139,15 +175,25 @@ impl Member {
         }
         let uncommitted = self.next.iter().any(|(place, next)| self.committed.get(place) != Some(next));
         if uncommitted && io.rng.chance(40) {
-            self.commit(io)
-        } else if self.next.is_empty() {
+            self.commit(io, coordinator)
+        } else if !self.view.is_fresh() && io.rng.chance(50) {
+            let (node, correlation) = View::ask(io, &mut self.wire)?;
+            self.open = Some((node, correlation, Asked::View));
             Ok(())
         } else {
-            let places = self.next.iter().map(|((topic, partition), next)| (*topic, *partition, *next));
-            let request = fetch(io, places);
-            self.open = Some((self.wire.send(io, FETCH, &request)?, Asked::Fetch));
-            Ok(())
+            self.fetch(io)
         }
+    }
+
+    /// Reads what one node leads of this member's part.
+    fn fetch(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+        let led = |(place, next): (&Place, &i64)| self.view.leader(*place).map(|leader| (*place, *next, leader));
+        let led: Vec<(Place, i64, Leader)> = self.next.iter().filter_map(led).collect();
+        let Some((_, _, Leader { node, .. })) = led.get(io.rng.below(led.len())).copied() else { return Ok(()) };
+        let there = led.iter().filter(|(_, _, leader)| leader.node == node);
+        let request = fetch(io, there.map(|(place, next, leader)| (*place, *next, leader.epoch)));
+        self.open = Some((node, self.wire.send(io, node, FETCH, &request)?, Asked::Fetch));
+        Ok(())
     }
 
     /// The process is gone; another one knows only its instance id.
@@ -162,7 +208,7 @@ impl Member {
         self.committed.clear();
     }
 
-    fn join(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+    fn join(&mut self, io: &mut Io<'_>, to: usize) -> Result<(), String> {
         let topics: Vec<&str> = topics_of(&self.places);
         let protocol =
             JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(subscription(&topics));
@@ -174,11 +220,11 @@ impl Member {
             .with_group_instance_id(self.instance.as_deref().map(text))
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
-        self.open = Some((self.wire.send(io, JOIN, &request)?, Asked::Join));
+        self.open = Some((to, self.wire.send(io, to, JOIN, &request)?, Asked::Join));
         Ok(())
     }
 
-    fn sync(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+    fn sync(&mut self, io: &mut Io<'_>, to: usize) -> Result<(), String> {
         let mut parts: Vec<(String, Vec<Place>)> = self.to_assign.iter().map(|id| (id.clone(), Vec::new())).collect();
         if !parts.is_empty() {
             let count = parts.len();
@@ -198,32 +244,32 @@ impl Member {
             .with_protocol_type(Some(text("consumer")))
             .with_protocol_name(Some(text("range")))
             .with_assignments(assignments.collect());
-        self.open = Some((self.wire.send(io, SYNC, &request)?, Asked::Sync));
+        self.open = Some((to, self.wire.send(io, to, SYNC, &request)?, Asked::Sync));
         Ok(())
     }
 
-    fn heartbeat(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+    fn heartbeat(&mut self, io: &mut Io<'_>, to: usize) -> Result<(), String> {
         self.heartbeat_at_ms = io.now_ms + HEARTBEAT_MS;
         let request = HeartbeatRequest::default()
             .with_group_id(GroupId(text(GROUP)))
             .with_generation_id(self.generation)
             .with_member_id(text(&self.member_id))
             .with_group_instance_id(self.instance.as_deref().map(text));
-        self.open = Some((self.wire.send(io, HEARTBEAT, &request)?, Asked::Heartbeat));
+        self.open = Some((to, self.wire.send(io, to, HEARTBEAT, &request)?, Asked::Heartbeat));
         Ok(())
     }
 
-    fn leave(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+    fn leave(&mut self, io: &mut Io<'_>, to: usize) -> Result<(), String> {
         let member = MemberIdentity::default()
             .with_member_id(text(&self.member_id))
             .with_group_instance_id(self.instance.as_deref().map(text));
         let request = LeaveGroupRequest::default().with_group_id(GroupId(text(GROUP))).with_members(vec![member]);
         self.crash();
-        self.open = Some((self.wire.send(io, LEAVE, &request)?, Asked::Leave));
+        self.open = Some((to, self.wire.send(io, to, LEAVE, &request)?, Asked::Leave));
         Ok(())
     }
 
-    fn commit(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+    fn commit(&mut self, io: &mut Io<'_>, to: usize) -> Result<(), String> {
         let offsets: Vec<(Place, i64)> = self.next.iter().map(|(place, next)| (*place, *next)).collect();
         let mut request = OffsetCommitRequest::default()
             .with_group_id(GroupId(text(GROUP)))
@@ -239,11 +285,16 @@ impl Member {
             let topic = OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![part]);
             request.topics.push(topic);
         }
-        self.open = Some((self.wire.send(io, COMMIT, &request)?, Asked::Commit(offsets)));
+        self.open = Some((to, self.wire.send(io, to, COMMIT, &request)?, Asked::Commit(offsets)));
         Ok(())
     }
 
-    fn ask_offsets(&mut self, io: &mut Io<'_>, places: &[Place]) -> Result<(i32, Vec<(Place, i64)>), String> {
+    fn ask_offsets(
+        &mut self,
+        io: &mut Io<'_>,
+        to: usize,
+        places: &[Place],
+    ) -> Result<(i32, Vec<(Place, i64)>), String> {
         let topics = places.iter().map(|(topic, partition)| {
             OffsetFetchRequestTopic::default().with_name(topic_name(topic)).with_partition_indexes(vec![*partition])
         });
@@ -252,27 +303,27 @@ impl Member {
             .with_topics(Some(topics.collect()))
             .with_require_stable(true);
         let floors = places.iter().map(|place| (*place, io.oracle.groups.floor(*place))).collect();
-        Ok((self.wire.send(io, OFFSETS, &request)?, floors))
+        Ok((self.wire.send(io, to, OFFSETS, &request)?, floors))
     }
 
     /// What an error code means to a member; `Ok(true)`: there was none.
-    fn heed(&mut self, code: i16) -> Result<bool, String> {
+    fn heed(&mut self, io: &Io<'_>, code: i16) -> Result<bool, String> {
         match code {
             0 => return Ok(true),
             UNKNOWN_MEMBER | FENCED => self.crash(),
             ILLEGAL_GENERATION | REBALANCE => self.expel(),
-            code if is_retriable(code) => {}
+            code if io.is_retriable(code) => self.coordinator = None,
             code => return Err(format!("a member in {:?} was refused with {code}", self.phase)),
         }
         Ok(false)
     }
 
-    fn joined(&mut self, response: &JoinGroupResponse) -> Result<(), String> {
+    fn joined(&mut self, io: &Io<'_>, response: &JoinGroupResponse) -> Result<(), String> {
         if response.error_code == MEMBER_ID_REQUIRED {
             self.member_id = response.member_id.to_string();
             return Ok(());
         }
-        if self.heed(response.error_code)? {
+        if self.heed(io, response.error_code)? {
             self.member_id = response.member_id.to_string();
             self.generation = response.generation_id;
             let leads = response.leader == response.member_id && !response.skip_assignment;
@@ -301,7 +352,7 @@ impl Member {
         floors: &[(Place, i64)],
         start: bool,
     ) -> Result<bool, String> {
-        if !self.heed(response.error_code)? {
+        if !self.heed(io, response.error_code)? {
             return Ok(false);
         }
         for (place, floor) in floors {
@@ -309,6 +360,10 @@ impl Member {
             let Some(part) = topics.flat_map(|t| &t.partitions).find(|p| p.partition_index == place.1) else {
                 return Err(format!("{place:?} was not answered"));
             };
+            if io.is_retriable(part.error_code) {
+                self.coordinator = None;
+                return Ok(false);
+            }
             if part.error_code != 0 {
                 return Err(format!("{place:?}: no offset, but error {}", part.error_code));
             }
@@ -328,8 +383,12 @@ impl Member {
                 let place = self.places.iter().find(|(t, p)| *t == topic.topic.as_str() && *p == data.partition_index);
                 let Some(place) = place else { return Err("a partition that nobody asked for".into()) };
                 let Some(next) = self.next.get_mut(place) else { continue };
-                if data.error_code != 0 && !is_retriable(data.error_code) {
-                    return Err(format!("{place:?}: a fetch at {next} failed with {}", data.error_code));
+                match data.error_code {
+                    0 => {}
+                    // Offsets come from the coordinator, so this member may know of more than a deposed leader does.
+                    OUT_OF_RANGE if io.nodes > 1 && !io.calm => self.view.doubt(),
+                    code if io.is_retriable(code) => self.view.doubt(),
+                    code => return Err(format!("{place:?}: a fetch at {next} failed with {code}")),
                 }
                 for (offset, value) in visible(data, *next)? {
                     io.oracle.logs.read(*place, offset, &value)?;
@@ -343,10 +402,12 @@ impl Member {
 
     fn take(&mut self, io: &mut Io<'_>, frame: &Bytes, correlation: i32, asked: Asked) -> Result<(), String> {
         match asked {
-            Asked::Join => self.joined(&receive::<JoinGroupRequest>(frame, JOIN, correlation)?),
+            Asked::View => self.view.learn(io, frame, correlation),
+            Asked::Coordinator => self.found_coordinator(io, frame, correlation),
+            Asked::Join => self.joined(io, &receive::<JoinGroupRequest>(frame, JOIN, correlation)?),
             Asked::Sync => {
                 let response = receive::<SyncGroupRequest>(frame, SYNC, correlation)?;
-                if self.heed(response.error_code)? {
+                if self.heed(io, response.error_code)? {
                     self.assigned(io, &response.assignment)?;
                 } else if self.phase == Phase::Joined {
                     // The coordinator is not to be had: what it knows of this generation is uncertain.
@@ -363,19 +424,20 @@ impl Member {
             }
             Asked::Check(floors) => {
                 let response = receive::<OffsetFetchRequest>(frame, OFFSETS, correlation)?;
-                self.checked = self.told_offsets(io, &response, &floors, false)?;
+                let told = self.told_offsets(io, &response, &floors, false)?;
+                self.checked = told && io.calm && is_committed(io.oracle, &self.places);
                 Ok(())
             }
             Asked::Heartbeat => {
                 let response = receive::<HeartbeatRequest>(frame, HEARTBEAT, correlation)?;
-                self.heed(response.error_code).map(|_| ())
+                self.heed(io, response.error_code).map(|_| ())
             }
             Asked::Commit(offsets) => {
                 let response = receive::<OffsetCommitRequest>(frame, COMMIT, correlation)?;
                 let codes: Vec<i16> =
                     response.topics.iter().flat_map(|t| &t.partitions).map(|p| p.error_code).collect();
                 for ((place, offset), code) in offsets.into_iter().zip(codes) {
-                    if self.heed(code)? {
+                    if self.heed(io, code)? {
                         io.oracle.groups.committed(place, offset);
                         self.committed.insert(place, offset);
                     }
@@ -428,14 +490,22 @@ fn decode(assignment: &[u8], places: &[Place]) -> Result<Vec<Place>, String> {
 impl Client for Member {
     fn connected(&mut self, _: &mut Io<'_>) {}
 
-    fn frame(&mut self, io: &mut Io<'_>, frame: Bytes) -> Result<(), String> {
-        let Some((correlation, asked)) = self.open.take() else { return Err("a response to nothing".into()) };
+    fn frame(&mut self, io: &mut Io<'_>, _: usize, frame: Bytes) -> Result<(), String> {
+        let Some((_, correlation, asked)) = self.open.take() else { return Err("a response to nothing".into()) };
         self.take(io, &frame, correlation, asked)
     }
 
-    fn closed(&mut self, _: &mut Io<'_>) {
+    fn closed(&mut self, _: &mut Io<'_>, node: usize) {
+        if self.coordinator == Some(node) {
+            self.coordinator = None;
+            self.doubtful = true;
+        }
+        self.view.doubt();
+        if self.open.as_ref().is_none_or(|(at, _, _)| *at != node) {
+            return;
+        }
         // What was asked may or may not have happened; joining again finds out.
-        if matches!(self.open, Some((_, Asked::Join | Asked::Sync))) {
+        if matches!(self.open, Some((_, _, Asked::Join | Asked::Sync))) {
             self.phase = Phase::Out;
         }
         self.open = None;

@@ -1,11 +1,13 @@
 //! Simulated clients: state machines that speak the Kafka protocol and tell the oracles what they were told.
 //!
-//! They must not know of the node's inside; they know what a frame is, and that a connection may break at any time.
+//! They must not know of the nodes' inside; they know what a frame is, that a connection may break at any time, and that
+//! leaders and coordinators move. A request to a node opens a connection to it.
 
 mod admin;
 mod member;
 mod producer;
 mod reader;
+mod view;
 
 use bytes::Bytes;
 use kafka_protocol::protocol::Request;
@@ -14,8 +16,9 @@ use wherry_wire::codec::{StrBytes, correlation_id, decode_response, encode_reque
 
 pub(crate) use admin::Admin;
 pub(crate) use member::Member;
-pub(crate) use producer::Producer;
+pub(crate) use producer::{Acks, Producer};
 pub(crate) use reader::Reader;
+pub(crate) use view::View;
 
 use crate::oracle::Oracle;
 use crate::rng::Rng;
@@ -28,40 +31,72 @@ pub(crate) struct Io<'a> {
     pub(crate) oracle: &'a mut Oracle,
     /// Faults and new work are over: finish.
     pub(crate) calm: bool,
-    pub(crate) out: Vec<Bytes>,
+    /// How many there are; their ids are 0, 1, ...
+    pub(crate) nodes: usize,
+    /// What to send, and to which node.
+    pub(crate) out: Vec<(usize, Bytes)>,
+    /// Break all connections: the process ends.
     pub(crate) hang_up: bool,
 }
 
-/// One client with at most one connection.
+impl Io<'_> {
+    /// Some node: each knows all that every node knows.
+    pub(crate) fn any_node(&mut self) -> usize {
+        self.rng.below(self.nodes)
+    }
+
+    /// Error codes that a client meets while nodes come and go, and asks again for.
+    pub(crate) fn is_retriable(&self, code: i16) -> bool {
+        match code {
+            // Leader not available, not leader, timeout, load, coordinator, storage, epochs.
+            5 | 6 | 7 | 14 | 15 | 16 | 56 | 74 | 75 => true,
+            // Topic, replica, in-sync replicas, controller, offset, topic id: where one node may know more than another.
+            3 | 9 | 19 | 20 | 41 | 78 | 100 | 103 => self.nodes > 1,
+            _ => false,
+        }
+    }
+}
+
+/// One client with at most one connection to each node.
 pub(crate) trait Client {
-    /// The connection is there.
+    /// A connection is there.
     fn connected(&mut self, io: &mut Io<'_>);
-    /// A whole response frame, without its length.
-    fn frame(&mut self, io: &mut Io<'_>, frame: Bytes) -> Result<(), String>;
-    /// The connection is gone; what was asked and not answered never will be.
-    fn closed(&mut self, io: &mut Io<'_>);
-    /// Some time has passed; only while connected.
+    /// A whole response frame from a node, without its length.
+    fn frame(&mut self, io: &mut Io<'_>, node: usize, frame: Bytes) -> Result<(), String>;
+    /// The connection to a node is gone; what was asked there and not answered never will be.
+    fn closed(&mut self, io: &mut Io<'_>, node: usize);
+    /// Some time has passed.
     fn tick(&mut self, io: &mut Io<'_>);
     /// Nothing is left to do, once calm.
     fn is_done(&self, oracle: &Oracle) -> bool;
     /// For who wonders why it is not done.
     fn state(&self) -> String;
-    /// The node was restarted after everything was done: see whether it still knows.
+    /// The nodes were restarted after everything was done: see whether they still know.
     fn look_again(&mut self);
+    /// Whether what it sent may still arrive when it has hung up and asked elsewhere.
+    fn may_haunt(&self) -> bool {
+        false
+    }
 }
 
-/// Numbers requests; responses come in the order of their requests.
+/// Numbers requests; the responses of a node come in the order of their requests.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     next: i32,
 }
 
 impl Wire {
-    pub(crate) fn send<R: Request>(&mut self, io: &mut Io<'_>, version: i16, request: &R) -> Result<i32, String> {
+    pub(crate) fn send<R: Request>(
+        &mut self,
+        io: &mut Io<'_>,
+        node: usize,
+        version: i16,
+        request: &R,
+    ) -> Result<i32, String> {
         self.next += 1;
         let client = StrBytes::from_static_str("sim");
         let frame = encode_request(self.next, Some(&client), version, request).map_err(|e| e.to_string())?;
-        io.out.push(frame);
+        io.out.push((node, frame));
         Ok(self.next)
     }
 }
@@ -81,10 +116,4 @@ pub(crate) fn text(text: &str) -> StrBytes {
 
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
-}
-
-/// Error codes that a client meets while a node comes and goes, and asks again for.
-pub(crate) fn is_retriable(code: i16) -> bool {
-    // Leader not available, not leader, timeout, load, coordinator, storage.
-    matches!(code, 5 | 6 | 7 | 14 | 15 | 16 | 56)
 }

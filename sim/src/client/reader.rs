@@ -7,29 +7,49 @@ use wherry_wire::codec::messages::fetch_request::{FetchPartition, FetchTopic};
 use wherry_wire::codec::messages::fetch_response::PartitionData;
 use wherry_wire::records::records;
 
-use super::{Client, Io, Wire, is_retriable, receive, topic_name};
-use crate::oracle::Oracle;
+use super::view::Leader;
+use super::{Client, Io, View, Wire, receive, topic_name};
+use crate::oracle::{Oracle, Place};
 
-const FETCH: i16 = 11;
-const MAX_BATCH_BYTES: usize = 1 << 20;
+/// The last version that only leaders answer.
+pub(crate) const FETCH: i16 = 10;
+/// From here on any replica answers (KIP-392).
+const FETCH_ANYWHERE: i16 = 11;
 const OUT_OF_RANGE: i16 = 1;
+const MAX_BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Partition {
-    topic: &'static str,
-    partition: i32,
+    place: Place,
     next: i64,
     /// Read to the end since it was told to look again.
     whole: bool,
 }
 
+/// A partition that was asked for, the epoch it was asked in, and what must be visible at least.
+#[derive(Debug)]
+struct Part {
+    index: usize,
+    epoch: i32,
+    floor: i64,
+}
+
+#[derive(Debug)]
+enum Asked {
+    View,
+    Fetch(Vec<Part>),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    /// Reads from any replica, not from leaders alone.
+    anywhere: bool,
     wire: Wire,
+    view: View,
     partitions: Vec<Partition>,
-    /// The request on its way, its partitions and what must be visible to it at least.
-    open: Option<(i32, Vec<(usize, i64)>)>,
+    /// The request on its way, and where.
+    open: Option<(usize, i32, Asked)>,
 }
 
 /// What one partition's part of a fetch gave: offset and value of every record from `next` on.
@@ -54,19 +74,19 @@ pub(crate) fn visible(data: &PartitionData, next: i64) -> Result<Vec<(i64, Bytes
     Ok(out)
 }
 
-/// A fetch of these partitions.
-pub(crate) fn fetch(io: &mut Io<'_>, places: impl Iterator<Item = (&'static str, i32, i64)>) -> FetchRequest {
+/// A fetch of these partitions from these offsets, each in an epoch.
+pub(crate) fn fetch(io: &mut Io<'_>, places: impl Iterator<Item = (Place, i64, i32)>) -> FetchRequest {
     let mut request = FetchRequest::default()
         .with_max_wait_ms([0, 20, 300][io.rng.below(3)])
         .with_min_bytes([0, 1, 1, 2_000][io.rng.below(4)])
         .with_max_bytes([1, 10_000, 1 << 20][io.rng.below(3)])
         .with_session_epoch(-1);
-    for (topic, partition, next) in places {
+    for ((topic, partition), next, epoch) in places {
         let bytes = [1, 4_000, 1 << 20][io.rng.below(3)];
         let part = FetchPartition::default()
             .with_partition(partition)
             .with_fetch_offset(next)
-            .with_current_leader_epoch(-1)
+            .with_current_leader_epoch(epoch)
             .with_partition_max_bytes(bytes);
         let name = topic_name(topic);
         match request.topics.iter_mut().find(|t| t.topic == name) {
@@ -78,43 +98,61 @@ pub(crate) fn fetch(io: &mut Io<'_>, places: impl Iterator<Item = (&'static str,
 }
 
 impl Reader {
-    pub(crate) fn new(places: &[(&'static str, i32)]) -> Self {
-        let new = |(topic, partition): &(&'static str, i32)| Partition {
-            topic,
-            partition: *partition,
-            next: 0,
-            whole: false,
-        };
-        Self { wire: Wire::default(), partitions: places.iter().map(new).collect(), open: None }
+    pub(crate) fn new(places: &[Place], anywhere: bool) -> Self {
+        let partitions = places.iter().map(|place| Partition { place: *place, next: 0, whole: false }).collect();
+        Self { anywhere, wire: Wire::default(), view: View::default(), partitions, open: None }
+    }
+
+    fn version(&self) -> i16 {
+        if self.anywhere { FETCH_ANYWHERE } else { FETCH }
     }
 
     fn ask(&mut self, io: &mut Io<'_>) -> Result<(), String> {
+        if !self.view.is_fresh() && io.rng.chance(50) {
+            let (node, correlation) = View::ask(io, &mut self.wire)?;
+            self.open = Some((node, correlation, Asked::View));
+            return Ok(());
+        }
         let one = io.rng.chance(30);
         let chosen = io.rng.below(self.partitions.len());
-        let wanted = |index: &usize| !one || *index == chosen;
-        let indexes: Vec<usize> = (0..self.partitions.len()).filter(wanted).collect();
-        let floor = |index: usize| {
-            let partition = &self.partitions[index];
-            (index, io.oracle.logs.end((partition.topic, partition.partition)))
-        };
-        let floors = indexes.iter().map(|index| floor(*index)).collect();
-        let places = indexes.iter().map(|index| &self.partitions[*index]);
-        let request = fetch(io, places.map(|p| (p.topic, p.partition, p.next)));
-        self.open = Some((self.wire.send(io, FETCH, &request)?, floors));
+        let Some(Leader { node, .. }) = self.view.leader(self.partitions[chosen].place) else { return Ok(()) };
+        let node = if self.anywhere { io.any_node() } else { node };
+        let mut parts = Vec::new();
+        for (index, partition) in self.partitions.iter().enumerate() {
+            let leader = self.view.leader(partition.place).filter(|leader| self.anywhere || leader.node == node);
+            if let Some(Leader { epoch, .. }) = leader.filter(|_| !one || index == chosen) {
+                // A follower may know of less than its leader.
+                let floor = if self.anywhere { 0 } else { io.oracle.logs.floor(partition.place, epoch) };
+                parts.push(Part { index, epoch, floor });
+            }
+        }
+        let places = parts.iter().map(|part| (&self.partitions[part.index], part.epoch));
+        let request = fetch(io, places.map(|(p, epoch)| (p.place, p.next, epoch)));
+        self.open = Some((node, self.wire.send(io, node, self.version(), &request)?, Asked::Fetch(parts)));
         Ok(())
     }
 
-    fn take(&mut self, io: &mut Io<'_>, index: usize, floor: i64, data: &PartitionData) -> Result<(), String> {
-        let partition = &mut self.partitions[index];
-        let place = (partition.topic, partition.partition);
+    fn take(&mut self, io: &mut Io<'_>, part: &Part, data: &PartitionData) -> Result<(), String> {
+        let partition = &mut self.partitions[part.index];
+        let (place, floor) = (partition.place, part.floor);
         match data.error_code {
             0 => {}
-            OUT_OF_RANGE if partition.next > floor => {}
-            code if is_retriable(code) => return Ok(()),
+            // A consumer asks the leader then.
+            OUT_OF_RANGE if self.anywhere => return Ok(()),
+            code if io.is_retriable(code) => {
+                self.view.doubt();
+                return Ok(());
+            }
             code => return Err(format!("{place:?}: a fetch at {} failed with {code}", partition.next)),
         }
         if data.high_watermark < floor {
-            return Err(format!("{place:?}: high watermark {} though {floor} was visible", data.high_watermark));
+            let (high_watermark, epoch) = (data.high_watermark, part.epoch);
+            return Err(format!(
+                "{place:?}: high watermark {high_watermark} in epoch {epoch} though {floor} was visible"
+            ));
+        }
+        if !self.anywhere {
+            io.oracle.logs.visible(place, part.epoch, data.high_watermark);
         }
         for (offset, value) in visible(data, partition.next)? {
             if offset != partition.next {
@@ -126,30 +164,40 @@ impl Reader {
         partition.whole |= io.calm && partition.next >= io.oracle.logs.end(place).max(data.high_watermark);
         Ok(())
     }
+
+    fn fetched(&mut self, io: &mut Io<'_>, frame: &Bytes, correlation: i32, parts: &[Part]) -> Result<(), String> {
+        let response = receive::<FetchRequest>(frame, self.version(), correlation)?;
+        if response.error_code != 0 {
+            return Err(format!("a fetch failed with {}", response.error_code));
+        }
+        for part in parts {
+            let (topic, partition) = self.partitions[part.index].place;
+            let answers = response.responses.iter().filter(|t| t.topic.as_str() == topic);
+            let Some(data) = answers.flat_map(|t| &t.partitions).find(|p| p.partition_index == partition) else {
+                return Err(format!("{topic}-{partition} was not answered"));
+            };
+            self.take(io, part, data)?;
+        }
+        Ok(())
+    }
 }
 
 impl Client for Reader {
     fn connected(&mut self, _: &mut Io<'_>) {}
 
-    fn frame(&mut self, io: &mut Io<'_>, frame: Bytes) -> Result<(), String> {
-        let Some((correlation, floors)) = self.open.take() else { return Err("a response to nothing".into()) };
-        let response = receive::<FetchRequest>(&frame, FETCH, correlation)?;
-        if response.error_code != 0 {
-            return Err(format!("a fetch failed with {}", response.error_code));
+    fn frame(&mut self, io: &mut Io<'_>, _: usize, frame: Bytes) -> Result<(), String> {
+        match self.open.take() {
+            None => Err("a response to nothing".into()),
+            Some((_, correlation, Asked::View)) => self.view.learn(io, &frame, correlation),
+            Some((_, correlation, Asked::Fetch(parts))) => self.fetched(io, &frame, correlation, &parts),
         }
-        for (index, floor) in floors {
-            let (topic, partition) = (self.partitions[index].topic, self.partitions[index].partition);
-            let answers = response.responses.iter().filter(|t| t.topic.as_str() == topic);
-            let Some(data) = answers.flat_map(|t| &t.partitions).find(|p| p.partition_index == partition) else {
-                return Err(format!("{topic}-{partition} was not answered"));
-            };
-            self.take(io, index, floor, data)?;
-        }
-        Ok(())
     }
 
-    fn closed(&mut self, _: &mut Io<'_>) {
-        self.open = None;
+    fn closed(&mut self, _: &mut Io<'_>, node: usize) {
+        self.view.doubt();
+        if self.open.as_ref().is_some_and(|(at, _, _)| *at == node) {
+            self.open = None;
+        }
     }
 
     fn tick(&mut self, io: &mut Io<'_>) {
@@ -167,7 +215,7 @@ impl Client for Reader {
     }
 
     fn is_done(&self, oracle: &Oracle) -> bool {
-        let at_end = |p: &Partition| p.whole && p.next >= oracle.logs.end((p.topic, p.partition));
+        let at_end = |p: &Partition| p.whole && p.next >= oracle.logs.end(p.place);
         self.partitions.iter().all(at_end)
     }
 

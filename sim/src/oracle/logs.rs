@@ -27,15 +27,62 @@ struct Partition {
     acknowledged: u64,
     /// All below was seen by readers, or is acknowledged.
     end: i64,
+    /// By leader epoch: who leads, as clients were told.
+    leaders: BTreeMap<i32, i32>,
+    /// By leader epoch: the highest high watermark that a reader was told.
+    high_watermarks: BTreeMap<i32, i64>,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct LogOracle {
     partitions: BTreeMap<Place, Partition>,
+    /// Whether leadership can move to another node.
+    clustered: bool,
 }
 
 impl LogOracle {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { partitions: BTreeMap::new(), clustered: nodes > 1 }
+    }
+
+    /// A client was told who leads a partition in an epoch.
+    pub(crate) fn leads(&mut self, place: Place, epoch: i32, node: i32) -> Verdict {
+        let partition = self.partitions.entry(place).or_default();
+        match partition.leaders.insert(epoch, node) {
+            Some(other) if other != node => Err(format!("{place:?}: {other} and {node} both lead in epoch {epoch}")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A reader was told of this high watermark.
+    pub(crate) fn visible(&mut self, place: Place, epoch: i32, high_watermark: i64) {
+        let known = self.partitions.entry(place).or_default().high_watermarks.entry(epoch).or_default();
+        *known = high_watermark.max(*known);
+    }
+
+    /// The high watermark that whoever asks the leader of this epoch from now on must be told at least. Of a deposed
+    /// leader nothing more than what it said itself; where there is one node, all that is known.
+    pub(crate) fn floor(&self, place: Place, epoch: i32) -> i64 {
+        let Some(partition) = self.partitions.get(&place) else { return 0 };
+        let said = partition.high_watermarks.get(&epoch).copied().unwrap_or(0);
+        if self.clustered { said } else { said.max(partition.end) }
+    }
+
+    /// Leader epochs that clients were told of.
+    pub(crate) fn epochs(&self) -> u64 {
+        self.partitions.values().map(|partition| partition.leaders.len() as u64).sum()
+    }
+
+    /// The node says that its own disk has this record (`acks=1`): where there is another one, it may be lost.
+    pub(crate) fn written(&mut self, place: Place, id: RecordId, offset: i64) -> Verdict {
+        if !self.clustered {
+            return self.acknowledged(place, id, offset);
+        }
+        self.partitions.entry(place).or_default().acknowledged += 1;
+        Ok(())
+    }
+
     pub(crate) fn expect(&mut self, place: Place) {
         self.partitions.entry(place).or_default();
     }
@@ -162,7 +209,7 @@ mod tests {
     }
 
     fn oracle(sent: u64) -> LogOracle {
-        let mut oracle = LogOracle::default();
+        let mut oracle = LogOracle::new(3);
         (0..sent).for_each(|n| oracle.sent(PLACE, id(n), value(id(n), 5)));
         oracle
     }
@@ -174,6 +221,24 @@ mod tests {
         assert_eq!(oracle.read(PLACE, 0, &value(id(0), 5)), Ok(()));
         assert_eq!(oracle.read(PLACE, 1, &value(id(1), 5)), Ok(()));
         assert_eq!((oracle.end(PLACE), oracle.judge_whole()), (2, Ok(())));
+    }
+
+    #[test]
+    fn an_epoch_has_one_leader_and_a_high_watermark_that_does_not_go_back() {
+        let mut oracle = oracle(0);
+        assert_eq!(oracle.leads(PLACE, 4, 1), Ok(()));
+        assert_eq!(oracle.leads(PLACE, 4, 1), Ok(()));
+        assert!(oracle.leads(PLACE, 4, 2).is_err());
+        assert_eq!(oracle.leads(PLACE, 5, 2), Ok(()));
+        oracle.visible(PLACE, 4, 9);
+        assert_eq!((oracle.floor(PLACE, 4), oracle.floor(PLACE, 5)), (9, 0));
+    }
+
+    #[test]
+    fn what_only_a_leader_wrote_may_be_lost() {
+        let mut oracle = oracle(1);
+        assert_eq!(oracle.written(PLACE, id(0), 0), Ok(()));
+        assert_eq!((oracle.end(PLACE), oracle.judge_whole()), (0, Ok(())));
     }
 
     #[test]

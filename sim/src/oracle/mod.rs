@@ -5,7 +5,7 @@ mod logs;
 mod topics;
 
 pub(crate) use groups::GroupOracle;
-pub(crate) use logs::{LogOracle, RecordId, value};
+pub(crate) use logs::{LogOracle, Place, RecordId, value};
 pub(crate) use topics::{Expected, TopicOracle};
 
 /// All oracles, and the first promise that was broken.
@@ -22,6 +22,11 @@ pub(crate) struct Oracle {
 pub(crate) type Verdict = Result<(), String>;
 
 impl Oracle {
+    /// For a cluster of so many nodes.
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { logs: LogOracle::new(nodes), ..Self::default() }
+    }
+
     /// Keeps the first broken promise: what follows it is confusion.
     pub(crate) fn judge(&mut self, verdict: Verdict) {
         if let Err(what) = verdict {

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+use wherry_wire::types::LogId;
+
 use super::Verdict;
+use super::logs::Place;
 
 /// What the node has said of a topic last, or what it was last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,8 @@ enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct TopicOracle {
     fates: BTreeMap<String, Fate>,
+    /// By name and partition: its log, and the nodes that hold it.
+    replicas: BTreeMap<(String, i32), (LogId, Vec<i32>)>,
 }
 
 /// What must be there and what must not, for whoever asks now.
@@ -43,17 +49,33 @@ impl TopicOracle {
         self.fates.get(topic) == Some(&Fate::There)
     }
 
+    /// A client was told where a partition is.
+    pub(crate) fn lies_on(&mut self, topic: &str, id: Uuid, partition: i32, nodes: Vec<i32>) {
+        self.replicas.insert((topic.to_owned(), partition), (LogId { topic: id, partition }, nodes));
+    }
+
+    /// See [`TopicOracle::lies_on`].
+    pub(crate) fn replicas(&self, (topic, partition): Place) -> Option<(LogId, Vec<i32>)> {
+        self.replicas.get(&(topic.to_owned(), partition)).cloned()
+    }
+
     pub(crate) fn expected(&self) -> Expected {
         Expected { fates: self.fates.clone() }
     }
 }
 
 impl Expected {
-    /// The node lists these topics.
-    pub(crate) fn judge(&self, listed: &[String]) -> Verdict {
+    /// A node lists these topics: each was asked for.
+    pub(crate) fn judge_strangers(&self, listed: &[String]) -> Verdict {
         if let Some(stranger) = listed.iter().find(|name| !self.fates.contains_key(*name)) {
             return Err(format!("topic '{stranger}' is listed, and nobody made it"));
         }
+        Ok(())
+    }
+
+    /// A node that knows all lists these topics.
+    pub(crate) fn judge(&self, listed: &[String]) -> Verdict {
+        self.judge_strangers(listed)?;
         for (name, fate) in &self.fates {
             match (fate, listed.contains(name)) {
                 (Fate::There, false) => return Err(format!("topic '{name}' was made, acknowledged, and is gone")),

@@ -5,16 +5,16 @@
 //! invented, a doubled, a reordered or a changed record, a gap in offsets, and history that changed after it was read.
 //! It must not know which faults happen.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clients::{kcat, python};
-use crate::server::Server;
-use crate::until;
+use crate::{Target, until};
 
 /// How long a whole soak may take; producers are killed after that.
 const SOAK: Duration = Duration::from_secs(6 * 3600);
@@ -25,13 +25,16 @@ struct Acked {
     producer: usize,
     sequence: u64,
     partition: usize,
-    offset: usize,
+    /// `None`: the client only learnt that the message is in the log, from a refusal of its repetition.
+    offset: Option<usize>,
 }
 
 /// What the producers have said so far.
 #[derive(Debug, Default)]
 struct Said {
     acks: Vec<Acked>,
+    /// When each was heard.
+    times: Vec<Instant>,
     /// Messages sent, by producer, once it has ended.
     sent: Vec<Option<u64>>,
     failures: Vec<String>,
@@ -47,20 +50,20 @@ pub struct Load {
 
 impl Load {
     /// Starts `producers` idempotent producers of at most `rate` messages a second each.
-    pub fn start(server: &Server, topic: &str, partitions: usize, producers: usize, rate: u64) -> Result<Load> {
+    pub fn start(target: &impl Target, topic: &str, partitions: usize, producers: usize, rate: u64) -> Result<Load> {
         let said = Arc::new(Mutex::new(Said { sent: vec![None; producers], ..Said::default() }));
         let (mut threads, mut pids) = (Vec::new(), Vec::new());
         for producer in 0..producers {
-            let mut running = python("load.py")
-                .typed(&format!("{} {topic} {partitions} {producer} {rate}", server.addr()))
-                .deadline(SOAK)
-                .start()?;
+            let program = python("load.py")
+                .typed(&format!("{} {topic} {partitions} {producer} {rate}", target.brokers()))
+                .deadline(SOAK);
+            let mut running = target.place(program).start()?;
             pids.push(running.pid());
             let said = Arc::clone(&said);
             threads.push(std::thread::spawn(move || {
                 let outcome = loop {
                     match running.next_line() {
-                        Ok(Some(line)) => match lock(&said).hear(producer, &line) {
+                        Ok(Some(line)) => match lock(&said).hear(producer, &line).with_context(|| line.clone()) {
                             Ok(()) => {}
                             Err(e) => break Err(e),
                         },
@@ -94,6 +97,23 @@ impl Load {
         lock(&self.said).acks.len()
     }
 
+    /// A moment to measure from.
+    pub fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The longest time since then in which a partition had no acknowledgement.
+    pub fn longest_gap(&self, since: Instant) -> Duration {
+        let (said, end) = (lock(&self.said), Instant::now());
+        let mut last: HashMap<usize, Instant> = HashMap::new();
+        let mut longest = Duration::ZERO;
+        for (ack, at) in said.acks.iter().zip(&said.times).filter(|(_, at)| **at >= since) {
+            let before = last.insert(ack.partition, *at).unwrap_or(since);
+            longest = longest.max(*at - before);
+        }
+        last.values().fold(longest, |longest, at| longest.max(end - *at))
+    }
+
     /// Lets the producers settle what they have sent, and end.
     pub fn finish(self) -> Result<Settled> {
         for pid in &self.pids {
@@ -118,6 +138,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Acknowledged messages of which the client did not learn the place.
+    pub fn without_place(&self) -> usize {
+        self.acks.iter().filter(|ack| ack.offset.is_none()).count()
+    }
+
     /// Messages sent in all.
     pub fn total(&self) -> u64 {
         self.sent.iter().sum()
@@ -136,12 +161,15 @@ impl Said {
                 ensure!(failed == "0", "{failed} messages failed");
                 self.sent[producer] = Some(sent.parse()?);
             }
-            [sequence, partition, offset] => self.acks.push(Acked {
-                producer,
-                sequence: sequence.parse()?,
-                partition: partition.parse()?,
-                offset: offset.parse()?,
-            }),
+            [sequence, partition, offset] => {
+                self.acks.push(Acked {
+                    producer,
+                    sequence: sequence.parse()?,
+                    partition: partition.parse()?,
+                    offset: if offset == "None" { None } else { Some(offset.parse()?) },
+                });
+                self.times.push(Instant::now());
+            }
             _ => bail!("not an acknowledgement: {line}"),
         }
         Ok(())
@@ -159,12 +187,74 @@ fn payload(producer: usize, sequence: u64) -> String {
     format!("{producer}/{sequence}/{}", format!("{word:016x}").repeat(words))
 }
 
+/// A consumer that reads every partition from its beginning, all through the faults.
+#[derive(Debug)]
+pub struct Reader {
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// By partition and offset: producer and sequence number.
+type Logs = Vec<Vec<(usize, u64)>>;
+
+/// What a reader saw so far, or why it ended.
+#[derive(Debug, Default)]
+struct Seen {
+    logs: Logs,
+    failure: Option<String>,
+}
+
+impl Reader {
+    /// Starts it; it ends with the test.
+    pub fn start(target: &impl Target, topic: &str, partitions: usize) -> Result<Reader> {
+        let program = python("follow.py").typed(&format!("{} {topic} {partitions}", target.brokers())).deadline(SOAK);
+        let mut running = target.place(program).start()?;
+        let seen = Arc::new(Mutex::new(Seen { logs: vec![Vec::new(); partitions], failure: None }));
+        let weak = Arc::downgrade(&seen);
+        std::thread::spawn(move || {
+            loop {
+                let line = running.line();
+                let Some(seen) = weak.upgrade() else { return };
+                let mut seen = lock(&seen);
+                if let Err(e) = line.and_then(|line| seen.hear(&line)) {
+                    seen.failure = Some(format!("{e:#}"));
+                    return;
+                }
+            }
+        });
+        Ok(Reader { seen })
+    }
+
+    /// What it saw must be what the log holds: every record once and in order, and nothing that is not there any more.
+    pub fn conclude(self, judge: &Judge) -> Result<()> {
+        until("the consumer to read everything", || {
+            let seen = lock(&self.seen);
+            let count: usize = seen.logs.iter().map(Vec::len).sum();
+            ensure!(seen.failure.is_none(), "the consumer: {}", seen.failure.as_deref().unwrap_or_default());
+            Ok(count >= judge.seen())
+        })?;
+        for (partition, (saw, holds)) in lock(&self.seen).logs.iter().zip(&judge.logs).enumerate() {
+            ensure!(saw == holds, "partition {partition}: a consumer saw what the log does not hold");
+        }
+        Ok(())
+    }
+}
+
+impl Seen {
+    fn hear(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split([' ', '/']).collect();
+        let [partition, offset, producer, sequence] = words[..] else { bail!("not a record: {line}") };
+        let log = self.logs.get_mut(partition.parse::<usize>()?).context("no such partition")?;
+        ensure!(offset.parse() == Ok(log.len()), "saw {line} where offset {} was due", log.len());
+        log.push((producer.parse()?, sequence.parse()?));
+        Ok(())
+    }
+}
+
 /// What the log is known to hold.
 #[derive(Debug)]
 pub struct Judge {
     topic: String,
-    /// By partition and offset: producer and sequence number.
-    logs: Vec<Vec<(usize, u64)>>,
+    logs: Logs,
     /// By partition and producer: the sequence number that must come next.
     next: Vec<Vec<u64>>,
 }
@@ -182,48 +272,69 @@ impl Judge {
     }
 
     /// Reads what is new in every partition, then checks every acknowledgement that was heard before the reading.
-    pub fn read_on(&mut self, server: &Server, load: &Load) -> Result<()> {
+    pub fn read_on(&mut self, target: &impl Target, load: &Load) -> Result<()> {
         let heard = load.acked();
         for partition in 0..self.logs.len() {
-            self.read_partition(server, partition).with_context(|| format!("partition {partition}"))?;
+            self.read_partition(target, partition).with_context(|| format!("partition {partition}"))?;
         }
         self.check(&lock(&load.said).acks[..heard])
     }
 
     /// Reads the whole log once more from its beginning: history must be what it was, and hold all that was sent.
-    pub fn conclude(&mut self, server: &Server, settled: &Settled) -> Result<()> {
+    pub fn conclude(&mut self, target: &impl Target, settled: &Settled) -> Result<()> {
         for partition in 0..self.logs.len() {
-            self.read_partition(server, partition).with_context(|| format!("partition {partition}"))?;
+            self.read_partition(target, partition).with_context(|| format!("partition {partition}"))?;
         }
         self.check(&settled.acks)?;
-        let producers = settled.sent.len();
-        let mut again = Judge::new(&self.topic, self.logs.len(), producers);
-        for partition in 0..self.logs.len() {
-            again.read_partition(server, partition).with_context(|| format!("partition {partition}, read again"))?;
-            ensure!(again.logs[partition] == self.logs[partition], "the history of partition {partition} has changed");
-        }
+        self.read_again(target)?;
         let (seen, sent) = (self.seen() as u64, settled.total());
         ensure!(seen == sent, "sent {sent}, in the log {seen}");
         ensure!(settled.acks.len() as u64 == sent, "sent {sent}, acknowledged {}", settled.acks.len());
         Ok(())
     }
 
+    /// Reads the whole log from its beginning: what was seen before must be there as it was.
+    pub fn read_again(&self, target: &impl Target) -> Result<()> {
+        let producers = self.next.first().map_or(0, Vec::len);
+        let mut again = Judge::new(&self.topic, self.logs.len(), producers);
+        for (partition, before) in self.logs.iter().enumerate() {
+            again.read_partition(target, partition).with_context(|| format!("partition {partition}, read again"))?;
+            let same = again.logs[partition].starts_with(before);
+            ensure!(same, "the history of partition {partition} has changed");
+        }
+        Ok(())
+    }
+
     /// Reads on to where the partition ends at this moment: under load a reader that waits for the end finds none.
-    fn read_partition(&mut self, server: &Server, partition: usize) -> Result<()> {
+    fn read_partition(&mut self, target: &impl Target, partition: usize) -> Result<()> {
         let from = self.logs[partition].len();
-        let asked = kcat(&server.addr()).typed(&format!("-Q -t {}:{partition}:-1", self.topic)).run()?.concat();
+        let asked = self.ask_end(target, partition)?;
         let end: usize = asked.rsplit(' ').next().context("no offset")?.parse().context(asked.clone())?;
         ensure!(end >= from, "the log ends at {end}; it ended at {from} before");
         if end == from {
             return Ok(());
         }
         let set = format!("-C -t {} -p {partition} -o {from} -c {} -X check.crcs=true -f", self.topic, end - from);
-        let mut read = kcat(&server.addr()).typed(&set).arg("%o %s\\n").start()?;
+        let mut read = target.place(kcat(&target.brokers()).typed(&set).arg("%o %s\\n")).start()?;
         while let Some(line) = read.next_line()? {
             self.take(partition, &line)?;
         }
-        ensure!(self.logs[partition].len() == end, "read to {}, the end is {end}", self.logs[partition].len());
-        read.rest().map(drop)
+        let read_to = self.logs[partition].len();
+        read.rest().with_context(|| format!("read to {read_to}, the end is {end}"))?;
+        ensure!(read_to == end, "read to {read_to}, the end is {end}");
+        Ok(())
+    }
+
+    /// A leader that is new can't say for a moment, and kcat does not ask again.
+    fn ask_end(&self, target: &impl Target, partition: usize) -> Result<String> {
+        let mut said = String::new();
+        until("the end of the log", || {
+            let ask = kcat(&target.brokers()).typed(&format!("-Q -t {}:{partition}:-1", self.topic));
+            let done = target.place(ask).finish()?;
+            said = done.lines.concat();
+            Ok(done.status.success())
+        })?;
+        Ok(said)
     }
 
     fn take(&mut self, partition: usize, line: &str) -> Result<()> {
@@ -250,8 +361,9 @@ impl Judge {
     }
 
     fn check(&self, acks: &[Acked]) -> Result<()> {
-        for ack in acks {
-            let at = self.logs.get(ack.partition).and_then(|l| l.get(ack.offset));
+        // Where the place is not known, the totals at the end tell whether it is there.
+        for (ack, offset) in acks.iter().filter_map(|ack| Some((ack, ack.offset?))) {
+            let at = self.logs.get(ack.partition).and_then(|l| l.get(offset));
             let at = at.with_context(|| format!("acknowledged and lost: {ack:?}"))?;
             ensure!(*at == (ack.producer, ack.sequence), "acknowledged {ack:?}, but there is {at:?}");
         }
@@ -276,7 +388,7 @@ mod tests {
     #[test]
     fn a_whole_log_is_accepted() {
         let judge = judge_of(&[line(0, 0, 0), line(1, 1, 0), line(2, 0, 2), line(3, 1, 2)]).unwrap();
-        judge.check(&[Acked { producer: 0, sequence: 2, partition: 0, offset: 2 }]).unwrap();
+        judge.check(&[Acked { producer: 0, sequence: 2, partition: 0, offset: Some(2) }]).unwrap();
     }
 
     #[test]
@@ -288,7 +400,10 @@ mod tests {
         assert!(verdict(&[line(0, 0, 0), format!("1 {}x", payload(0, 2))]).contains("nobody"), "changed");
         assert!(verdict(&[line(0, 0, 0), "1 hello".into()]).contains("nobody"), "invented");
         let judge = judge_of(&[line(0, 0, 0)]).unwrap();
-        assert!(judge.check(&[Acked { producer: 0, sequence: 2, partition: 0, offset: 1 }]).is_err(), "lost");
-        assert!(judge.check(&[Acked { producer: 1, sequence: 0, partition: 0, offset: 0 }]).is_err(), "another's");
+        assert!(judge.check(&[Acked { producer: 0, sequence: 2, partition: 0, offset: Some(1) }]).is_err(), "lost");
+        assert!(
+            judge.check(&[Acked { producer: 1, sequence: 0, partition: 0, offset: Some(0) }]).is_err(),
+            "another's"
+        );
     }
 }

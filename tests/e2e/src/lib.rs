@@ -7,14 +7,27 @@
 //! `WHERRY_BIN` (a built `wherry`; otherwise it is built), `WHERRY_CACHE` (where setup.sh keeps the clients).
 
 pub mod clients;
+pub mod cluster;
 pub mod judge;
+pub mod loopback;
 pub mod loopfs;
+pub mod net;
 pub mod process;
 pub mod records;
 pub mod server;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Whatever clients connect to.
+pub trait Target {
+    /// Addresses, as clients take them.
+    fn brokers(&self) -> String;
+    /// A client program, put where it can reach them.
+    fn place(&self, program: process::Program) -> process::Program;
+    /// The end of what it said, for messages.
+    fn last_words(&self) -> String;
+}
 
 /// How long anything that a test waits for may take. Generous: machines that run tests are slow and shared.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -63,6 +63,16 @@ impl Program {
         self
     }
 
+    /// Runs it in this network namespace; call it last.
+    pub fn in_namespace(mut self, namespace: Option<&str>) -> Program {
+        let Some(namespace) = namespace else { return self };
+        let mut outer = Command::new("ip");
+        outer.args(["netns", "exec", namespace]).arg(self.command.get_program()).args(self.command.get_args());
+        outer.envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        self.command = outer;
+        self
+    }
+
     /// How long it may run, instead of [`PATIENCE`].
     pub fn deadline(mut self, deadline: Duration) -> Program {
         self.deadline = deadline;

@@ -16,7 +16,8 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::clients::{KAFKA, cache, java, kcat};
-use crate::{PATIENCE, until};
+use crate::process::Program;
+use crate::{PATIENCE, Target, until};
 
 /// How Wherry's node does its input and output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +65,8 @@ impl Kind {
 pub struct Options {
     /// Where its data goes; a temporary directory by default.
     pub data: Option<PathBuf>,
+    /// Where it listens; a free port by default.
+    pub port: Option<u16>,
     /// More arguments of `wherry node`; Kafka gets none of them.
     pub wherry_args: Vec<String>,
 }
@@ -121,7 +124,7 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port between 10000 and 30000")
 }
 
-const PREFIX: &str = "wherry-e2e-";
+pub(crate) const PREFIX: &str = "wherry-e2e-";
 
 /// Removes the directories of test processes that are gone: shared servers live until their process ends, so nobody
 /// is left to remove theirs.
@@ -159,11 +162,18 @@ pub fn shared() -> Result<Vec<&'static Server>> {
 impl Server {
     /// Starts a broker and waits until it answers.
     pub fn start(kind: Kind, options: Options) -> Result<Server> {
+        let server = Server::prepare(kind, options)?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// A broker that is still to be launched: one of several that answer only together.
+    pub fn prepare(kind: Kind, options: Options) -> Result<Server> {
         let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir()?;
         let data = options.data.clone().unwrap_or_else(|| dir.path().join("data"));
         let server = Server {
             kind,
-            port: free_port()?,
+            port: options.port.map_or_else(free_port, Ok)?,
             data,
             log: dir.path().join("log"),
             options,
@@ -173,7 +183,6 @@ impl Server {
         if kind.is_kafka() {
             server.format_kafka()?;
         }
-        server.start_again()?;
         Ok(server)
     }
 
@@ -203,9 +212,7 @@ impl Server {
 
     /// The end of what it wrote to its output, for messages.
     pub fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+        last_lines(&self.log)
     }
 
     /// Starts it on the data it left, and waits until it answers.
@@ -324,6 +331,27 @@ impl Server {
     }
 }
 
+impl Target for Server {
+    fn brokers(&self) -> String {
+        self.addr()
+    }
+
+    fn place(&self, program: Program) -> Program {
+        program
+    }
+
+    fn last_words(&self) -> String {
+        last_lines(&self.log)
+    }
+}
+
+/// The end of a log, for messages.
+pub(crate) fn last_lines(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.kill();
@@ -332,13 +360,13 @@ impl Drop for Server {
 
 // The kernel kills the server when the thread that started it ends; so one thread that lives as long as the test
 // process starts them all, and no server outlives its tests, however those end.
-fn bound_command(program: &Path) -> Command {
+pub(crate) fn bound_command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-fn spawn_bound(command: Command) -> Result<Child> {
+pub(crate) fn spawn_bound(command: Command) -> Result<Child> {
     type Order = (Command, SyncSender<std::io::Result<Child>>);
     static KEEPER: OnceLock<Mutex<SyncSender<Order>>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {

@@ -285,7 +285,8 @@ fn a_full_disk_is_told_and_used_again_when_there_is_room() -> Result<()> {
 fn full_disk(kind: Kind, fs: &LoopFs) -> Result<()> {
     let sizes = "--journal-size 32MiB --reserve 64MiB --tail-size 16MiB";
     let wherry_args = sizes.split(' ').map(String::from).collect();
-    let server = Server::start(kind, Options { data: Some(fs.path().join("data")), wherry_args })?;
+    let server =
+        Server::start(kind, Options { data: Some(fs.path().join("data")), wherry_args, ..Options::default() })?;
     let filler = std::fs::File::create(fs.path().join("filler"))?;
     let fill = fs.free_bytes()?.saturating_sub(200 << 20);
     rustix::fs::fallocate(&filler, FallocateFlags::empty(), 0, fill)?;

@@ -52,10 +52,17 @@ static SERVED: &[Served] = &[
     served(ApiKey::DescribeLogDirs, 1, 4),
     served(ApiKey::CreatePartitions, 0, 3),
     served(ApiKey::DeleteGroups, 0, 2),
+    served(ApiKey::ElectLeaders, 0, 2),
     served(ApiKey::IncrementalAlterConfigs, 0, 1),
+    served(ApiKey::AlterPartitionReassignments, 0, 1),
+    served(ApiKey::ListPartitionReassignments, 0, 0),
     served(ApiKey::OffsetDelete, 0, 0),
+    served(ApiKey::DescribeQuorum, 0, 2),
     served(ApiKey::DescribeCluster, 0, 2),
+    served(ApiKey::UnregisterBroker, 0, 0),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
+    served(ApiKey::AddRaftVoter, 0, 0),
+    served(ApiKey::RemoveRaftVoter, 0, 0),
 ];
 
 /// Everything that is served, sorted by API key.

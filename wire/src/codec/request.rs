@@ -88,10 +88,17 @@ bodies! {
     DescribeLogDirs => DescribeLogDirsRequest,
     CreatePartitions => CreatePartitionsRequest,
     DeleteGroups => DeleteGroupsRequest,
+    ElectLeaders => ElectLeadersRequest,
     IncrementalAlterConfigs => IncrementalAlterConfigsRequest,
+    AlterPartitionReassignments => AlterPartitionReassignmentsRequest,
+    ListPartitionReassignments => ListPartitionReassignmentsRequest,
     OffsetDelete => OffsetDeleteRequest,
+    DescribeQuorum => DescribeQuorumRequest,
     DescribeCluster => DescribeClusterRequest,
+    UnregisterBroker => UnregisterBrokerRequest,
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
+    AddRaftVoter => AddRaftVoterRequest,
+    RemoveRaftVoter => RemoveRaftVoterRequest,
 }
 
 /// Takes a request header off the start of `frame`.

@@ -13,6 +13,7 @@ use crate::output::{self, Output};
 #[command(after_help = "\
 Examples:
   wherry topic create orders --partitions 6
+  wherry topic create ledger --replication-factor 3 --config min.insync.replicas=2
   wherry topic create audit --config retention.ms=-1
   wherry topic create customers --config cleanup.policy=compact")]
 pub(crate) struct CreateArgs {
@@ -23,6 +24,9 @@ pub(crate) struct CreateArgs {
     /// Number of partitions; the node's default if absent
     #[arg(short, long, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Option<i32>,
+    /// Replicas of each partition, each on a node of its own; the node's default if absent
+    #[arg(short, long, value_name = "REPLICAS", value_parser = clap::value_parser!(i16).range(1..))]
+    replication_factor: Option<i16>,
     /// A setting; may be given more than once
     #[arg(short, long = "config", value_parser = super::setting, value_name = "KEY=VALUE")]
     configs: Vec<(String, String)>,
@@ -42,7 +46,8 @@ pub(crate) async fn run(args: CreateArgs, output: Output) -> Result<()> {
     let topic = NewTopic {
         name: args.name.as_str().into(),
         partitions: args.partitions,
-        replication: None,
+        replication: args.replication_factor,
+        assignment: Vec::new(),
         configs: args.configs,
     };
     let outcome = super::only(admin.create_topics(&[topic], args.dry_run).await?, &args.name);

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use wherry_client::admin::{ConfigChange, ConfigResource, NewTopic, OffsetSpec, TopicListing};
 use wherry_client::{Admin, TopicPartition};
-use wherry_operator::crd::{ConsumerGroup, InitialOffset, Topic};
+use wherry_operator::crd::{ClusterSpec, ConsumerGroup, InitialOffset, Topic};
 
 use super::resources::Resources;
 use crate::commands::topic::{describe, only};
 use crate::exit;
 
 pub(super) async fn apply(admin: &Admin, resources: &Resources) -> Result<()> {
-    let usual = resources.cluster.spec.defaults.partitions;
+    let cluster = &resources.cluster.spec;
     let existing = admin.list_topics().await?;
     for topic in &resources.topics {
         let found = existing.iter().find(|listing| *listing.name == *topic.topic_name());
         let applied = match found {
-            None => create(admin, topic, topic.spec.partitions.unwrap_or(usual)).await,
+            None => create(admin, topic, cluster).await,
             Some(found) => adopt(admin, topic, found).await,
         };
         applied.with_context(|| format!("Topic {}", topic.metadata.name))?;
@@ -31,19 +31,43 @@ pub(super) async fn apply(admin: &Admin, resources: &Resources) -> Result<()> {
     Ok(())
 }
 
-async fn create(admin: &Admin, topic: &Topic, partitions: i64) -> Result<()> {
+async fn create(admin: &Admin, topic: &Topic, cluster: &ClusterSpec) -> Result<()> {
+    let mut configs = topic.wire_config();
+    let minimum = topic.min_in_sync_in(cluster);
+    // One is what a topic has that says nothing.
+    if topic.spec.min_in_sync.is_none() && minimum > 1 {
+        configs.push((MIN_IN_SYNC.into(), minimum.to_string()));
+    }
     let wanted = NewTopic {
         name: topic.topic_name().into(),
-        partitions: Some(i32::try_from(partitions)?),
-        replication: None,
-        configs: topic.wire_config(),
+        partitions: Some(i32::try_from(topic.spec.partitions.unwrap_or(cluster.defaults.partitions))?),
+        replication: Some(i16::try_from(topic.replicas_in(cluster))?),
+        assignment: Vec::new(),
+        configs,
     };
     only(admin.create_topics(&[wanted], false).await?, topic.topic_name())
+}
+
+/// The setting that `minInSync` is on the wire.
+const MIN_IN_SYNC: &str = "min.insync.replicas";
+
+/// Moving replicas takes a while and space on other nodes: not done in passing.
+async fn check_replicas(admin: &Admin, topic: &Topic) -> Result<()> {
+    let (Some(wanted), name) = (topic.spec.replicas, topic.topic_name()) else { return Ok(()) };
+    let described = only(admin.describe_topics(&[name]).await?, name)?;
+    let has = described.partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(0);
+    if usize::try_from(wanted) == Ok(has) {
+        return Ok(());
+    }
+    Err(exit::usage(format!(
+        "spec.replicas: is {wanted}, but {name} has {has} and changing the number of copies is not built yet; write {has}"
+    )))
 }
 
 /// A topic that exists grows and gets the settings that its resource manages; it never shrinks.
 async fn adopt(admin: &Admin, topic: &Topic, found: &TopicListing) -> Result<()> {
     let name = topic.topic_name();
+    check_replicas(admin, topic).await?;
     if let Some(wanted) = topic.spec.partitions {
         let (wanted, has) = (i32::try_from(wanted)?, i32::try_from(found.partitions)?);
         if wanted < has {

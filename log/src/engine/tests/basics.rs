@@ -82,16 +82,18 @@ fn reads_honour_bounds() {
     let t = rig.append(id, &[1, 2, 3], 10, 100).unwrap();
     rig.until_durable(t);
     for (from, fits) in [(-1, false), (0, true), (30, true), (31, false)] {
-        let read = rig.engine.read(id, Offset(from), 1000, true);
+        let read = rig.engine.read(id, Offset(from), ReadUpTo::Sealed, 1000, true);
         assert_eq!(read.is_ok(), fits, "{from}: {read:?}");
     }
-    let Read::Ready(one) = rig.engine.read(id, Offset(15), 1, true).unwrap() else { panic!("cold") };
+    let Read::Ready(one) = rig.engine.read(id, Offset(15), ReadUpTo::Sealed, 1, true).unwrap() else { panic!("cold") };
     assert_eq!(
         (one.batches.len(), one.next),
         (1, Offset(20)),
         "the whole batch that holds the offset, though it is large"
     );
-    let Read::Ready(none) = rig.engine.read(id, Offset(15), 1, false).unwrap() else { panic!("cold") };
+    let Read::Ready(none) = rig.engine.read(id, Offset(15), ReadUpTo::Sealed, 1, false).unwrap() else {
+        panic!("cold")
+    };
     assert!(none.batches.is_empty());
 }
 
@@ -223,7 +225,7 @@ fn records_are_found_by_time_in_memory_and_in_segments() {
     assert!(rig.engine.info(id).unwrap().segments > 0 && rig.engine.stats().checkpoints > 0);
     for (time, expected) in [(-5, Some(0)), (0, Some(0)), (11, Some(2)), (400, Some(40)), (790, Some(79)), (791, None)]
     {
-        let found = match rig.engine.find_offset_by_time(id, time).unwrap() {
+        let found = match rig.engine.find_offset_by_time(id, time, Offset(80)).unwrap() {
             Lookup::Ready(found) => found,
             Lookup::Pending(token) => {
                 let mut answer = None;
@@ -321,7 +323,8 @@ fn cold_log(seed: u64) -> (Rig, LogId) {
 /// Reads like a consumer does; gives the offset to go on from, and the bytes read from disk meanwhile.
 fn read_from(rig: &mut Rig, id: LogId, from: Offset) -> (Offset, u64) {
     let before = rig.engine.stats().cold_bytes;
-    let Read::Pending(token) = rig.engine.read(id, from, 4_000, true).unwrap() else { panic!("{from:?} is in memory") };
+    let read = rig.engine.read(id, from, ReadUpTo::Sealed, 4_000, true).unwrap();
+    let Read::Pending(token) = read else { panic!("{from:?} is in memory") };
     let served = rig.wait_read(token).unwrap();
     (served.next, rig.engine.stats().cold_bytes - before)
 }

@@ -31,7 +31,7 @@ fn read_records(rig: &mut Rig) -> Vec<Record> {
     let info = rig.engine.info(id).unwrap();
     let (mut from, mut out) = (info.log_start, Vec::new());
     while from < info.durable_end {
-        let served = match rig.engine.read(id, from, 6 << 10, true).unwrap() {
+        let served = match rig.engine.read(id, from, ReadUpTo::Offset(info.durable_end), 6 << 10, true).unwrap() {
             Read::Ready(served) => served,
             Read::Pending(token) => rig.wait_read(token).unwrap(),
         };

@@ -45,6 +45,21 @@ fn some_work(rig: &mut Rig, dice: &mut Dice, steps: u64, names: &mut u64) {
                     rig.delete_records(id, Offset(before));
                 }
             }
+            4 => {
+                let start = dice.roll(2 * log.end.max(10) as u64) as i64;
+                rig.restart(id, Offset(start));
+            }
+            5..15 => {
+                *names += 10;
+                let latest = rig.engine.info(id).unwrap().leader_epoch.map_or(0, |e| e.0);
+                let epoch = LeaderEpoch(latest + i32::from(dice.roll(4) == 0));
+                let gap = if dice.roll(3) == 0 { dice.roll(9) as i64 } else { 0 };
+                let size = (1 + i32::try_from(dice.roll(4)).unwrap(), [20, 300, 1500, 5000][dice.roll(4) as usize]);
+                match rig.replicate(id, *names, gap, epoch, size) {
+                    Ok(_) | Err(LogError::Busy { .. }) => {}
+                    Err(e) => panic!("{e}"),
+                }
+            }
             _ => {
                 *names += 10;
                 let count = 1 + dice.roll(3);

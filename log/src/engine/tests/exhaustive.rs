@@ -14,9 +14,11 @@ enum Work {
     Truncate,
     Roll,
     Delete,
+    Restart,
+    Gap,
 }
 
-const WORK: [Work; 5] = [Work::Append, Work::Flush, Work::Truncate, Work::Roll, Work::Delete];
+const WORK: [Work; 7] = [Work::Append, Work::Flush, Work::Truncate, Work::Roll, Work::Delete, Work::Restart, Work::Gap];
 
 fn tiny() -> EngineConfig {
     EngineConfig { journal_file_bytes: 16 << 10, journal_files: 4, mark_after_ms: 1 << 40, ..small() }
@@ -46,6 +48,12 @@ fn begin(rig: &mut Rig, work: Work, n: u64) {
         // Enough for the journal to go on in its next file.
         (Work::Roll, Some(_)) => {
             rig.append(id, &[n], 1, 7000).unwrap();
+        }
+        (Work::Restart, Some(log)) => {
+            rig.restart(id, Offset(log.end + 1));
+        }
+        (Work::Gap, Some(_)) => {
+            rig.replicate(id, n, 2, LeaderEpoch(i32::try_from(n).unwrap()), (1, 200)).unwrap();
         }
         (Work::Delete, Some(_)) => {
             rig.delete(id);

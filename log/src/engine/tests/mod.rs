@@ -8,18 +8,20 @@ mod corruption;
 mod crashes;
 mod exhaustive;
 mod faults;
+mod replica;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use uuid::Uuid;
-use wherry_wire::batch::{self, CheckedBatch, crc32c};
+use wherry_wire::batch::{self, BatchHeader, CheckedBatch, crc32c};
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
-use super::{Engine, Event, Read, Recovery};
+use super::{Engine, Event, Read, ReadUpTo, Recovery};
 use crate::config::{EngineConfig, LogConfig};
 use crate::error::{LogError, OpenError};
 use crate::io::{SimConfig, SimDisk};
+use crate::producers::Verdict;
 use crate::{Now, Ticket};
 
 /// A batch of `records` records and about `bytes` bytes, whose content names it.
@@ -77,6 +79,9 @@ pub(super) fn small() -> EngineConfig {
 pub(super) enum Asked {
     Create(LogId),
     Append(LogId, Vec<u64>, i32),
+    /// At an offset of its own.
+    Replicate(LogId, i64, u64, i32),
+    Restart(LogId, Offset),
     Truncate(LogId, Offset),
     DeleteRecords(LogId, Offset),
     Delete(LogId),
@@ -104,8 +109,17 @@ pub(super) fn apply(model: &mut Model, asked: &Asked) {
                 log.end += i64::from(*records);
             }
         }
+        Asked::Replicate(id, base, name, records) => {
+            let log = model.get_mut(id).unwrap();
+            log.batches.push((*base, *name, *records));
+            log.end = base + i64::from(*records);
+        }
+        Asked::Restart(id, start) => {
+            model.insert(*id, ModelLog { start: start.0, end: start.0, batches: Vec::new() });
+        }
         Asked::Truncate(id, to) => {
             let log = model.get_mut(id).unwrap();
+            log.start = log.start.min(to.0);
             log.batches.retain(|(base, _, n)| base + i64::from(*n) <= to.0);
             log.end = to.0;
         }
@@ -132,6 +146,8 @@ pub(super) struct Rig {
     pub(super) durable: Ticket,
     pub(super) events: Vec<Event>,
     pub(super) log_config: LogConfig,
+    /// Newest batch of producer 7 in each log, when it was last read.
+    newest: BTreeMap<LogId, BatchHeader>,
 }
 
 impl Rig {
@@ -144,8 +160,17 @@ impl Rig {
         let now = Now { monotonic_ns: 1, wall_ms: 1 };
         let (engine, report) = Engine::open(disk, config.clone(), now, Uuid::from_u128(99))?;
         let log_config = LogConfig { segment_bytes: 20 << 10, ..LogConfig::default() };
-        let mut rig =
-            Self { engine, config, now, asked: Vec::new(), base, durable: Ticket(0), events: Vec::new(), log_config };
+        let mut rig = Self {
+            engine,
+            config,
+            now,
+            asked: Vec::new(),
+            base,
+            durable: Ticket(0),
+            events: Vec::new(),
+            log_config,
+            newest: BTreeMap::new(),
+        };
         let logs = rig.engine.logs();
         for id in logs {
             rig.engine.configure(id, rig.log_config.clone()).unwrap();
@@ -199,7 +224,8 @@ impl Rig {
 
     pub(super) fn append(&mut self, id: LogId, names: &[u64], records: i32, bytes: usize) -> Result<Ticket, LogError> {
         let batches: Vec<_> = names.iter().map(|n| batch(*n, records, bytes)).collect();
-        let done = self.engine.append(id, &batches, LeaderEpoch(0), self.now.wall_ms)?;
+        let epoch = self.engine.info(id).and_then(|info| info.leader_epoch).unwrap_or(LeaderEpoch(0));
+        let done = self.engine.append(id, &batches, epoch, self.now.wall_ms)?;
         // Several batches may lie in several frames: a crash may keep the first of them.
         for name in names {
             self.record(Asked::Append(id, vec![*name], records), done.ticket);
@@ -208,8 +234,48 @@ impl Rig {
     }
 
     pub(super) fn truncate(&mut self, id: LogId, to: Offset) -> Ticket {
-        let ticket = self.engine.truncate(id, to).unwrap();
+        let (ticket, to) = self.engine.truncate(id, to).unwrap();
         self.record(Asked::Truncate(id, to), ticket)
+    }
+
+    /// A batch of producer 7, `gap` offsets after the log's end; it goes on with the sequence that comes next.
+    pub(super) fn replicate(
+        &mut self,
+        id: LogId,
+        name: u64,
+        gap: i64,
+        epoch: LeaderEpoch,
+        size: (i32, usize),
+    ) -> Result<Ticket, LogError> {
+        let index = self.engine.index_of(id)?;
+        // A leader knows its producers, and would not take sequence 0 of the same epoch again.
+        self.until("producers are found", |r| !r.engine.logs[index].producers.any_lost());
+        let known = self.engine.logs[index].producers.iter().find(|(id, _)| id.0 == 7);
+        let (producer_epoch, seq) = known.map_or((0, 0), |(_, p)| (p.epoch, p.batches.last().unwrap().last_seq + 1));
+        let (records, bytes) = size;
+        let base = self.engine.info(id).unwrap().log_end.0 + gap;
+        let batch = replica::stored(&produced(name, records, bytes, 7, producer_epoch, seq), base, epoch.0);
+        let done = self.engine.append_replica(id, &[batch], self.now.wall_ms)?;
+        Ok(self.record(Asked::Replicate(id, base, name, records), done.ticket))
+    }
+
+    pub(super) fn restart(&mut self, id: LogId, start: Offset) -> Ticket {
+        let ticket = self.engine.restart_log_at(id, start).unwrap();
+        self.record(Asked::Restart(id, start), ticket)
+    }
+
+    /// The newest batch of producer 7 in the log is what the engine says of it: a retry is known, the next is new.
+    fn check_producer(&mut self, id: LogId, newest: &BatchHeader, context: &str) {
+        self.until("producers are found", |r| {
+            r.engine.index_of(id).is_ok_and(|index| !r.engine.logs[index].producers.any_lost())
+        });
+        let producers = &self.engine.logs[self.engine.index_of(id).unwrap()].producers;
+        let found = producers.check(id, newest);
+        let known = matches!(found, Ok(Verdict::Duplicate(batch)) if batch.base == newest.base_offset);
+        let next = BatchHeader { base_sequence: newest.base_sequence + newest.last_offset_delta + 1, ..*newest };
+        let fresh = producers.check(id, &next);
+        let fits = known && matches!(fresh, Ok(Verdict::Fresh));
+        assert!(fits, "{context}: {id}: {newest:?}: a retry is {found:?}, the next {fresh:?}");
     }
 
     pub(super) fn delete_records(&mut self, id: LogId, before: Offset) -> Ticket {
@@ -234,10 +300,11 @@ impl Rig {
     /// Reads a whole log back through the public API.
     pub(super) fn read_all(&mut self, id: LogId) -> Result<ModelLog, LogError> {
         let info = self.engine.info(id).ok_or(LogError::NoSuchLog(id))?;
+        self.newest.remove(&id);
         let mut log = ModelLog { start: info.log_start.0, end: info.durable_end.0, batches: Vec::new() };
         let mut from = info.log_start;
         while from < info.durable_end {
-            let served = match self.engine.read(id, from, 6 << 10, true)? {
+            let served = match self.engine.read(id, from, ReadUpTo::Offset(info.durable_end), 6 << 10, true)? {
                 Read::Ready(served) => served,
                 Read::Pending(token) => self.wait_read(token)?,
             };
@@ -245,6 +312,10 @@ impl Rig {
             for bytes in &served.batches {
                 let checked = batch::split(bytes.clone()).next().unwrap().unwrap().check().expect("served a bad CRC");
                 let header = checked.header();
+                assert_eq!(self.engine.epoch_at(id, header.base_offset), Some(header.leader_epoch), "{id} {header:?}");
+                if header.producer_id == 7 {
+                    self.newest.insert(id, *header);
+                }
                 let name = u64::from_be_bytes(bytes[61..69].try_into().unwrap()) >> 16;
                 log.batches.push((header.base_offset.0, name, header.record_count));
             }
@@ -295,6 +366,9 @@ impl Rig {
             brief(&observed),
             brief(&model),
         );
+        for (id, newest) in std::mem::take(&mut next.newest) {
+            next.check_producer(id, &newest, context);
+        }
         next.base = observed;
         next
     }

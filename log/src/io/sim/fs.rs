@@ -552,6 +552,11 @@ impl Fs {
         out
     }
 
+    /// Everything that has a name.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.paths().into_values().collect()
+    }
+
     fn paths(&self) -> BTreeMap<Ino, String> {
         let mut found = BTreeMap::from([(ROOT, String::new())]);
         let mut todo = vec![ROOT];

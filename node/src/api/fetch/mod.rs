@@ -10,14 +10,16 @@ mod op;
 mod request;
 mod response;
 
-use wherry_wire::types::Offset;
+use smallvec::SmallVec;
+use wherry_metadata::Topic;
+use wherry_wire::types::{LogId, Offset};
 
 use super::errors::ApiError;
 use super::{Ctx, Outcome, topics};
-use crate::core::Core;
 use crate::core::purgatory::FetchId;
 use crate::core::sessions::{Told, TopicRef};
-use crate::core::store::{LogError, LogStore, Read, ReadToken, Served};
+use crate::core::store::{LogError, LogStore, Read, ReadToken, ReadUpTo, Served};
+use crate::core::{Core, partition_of};
 pub(crate) use op::FetchOp;
 use op::Part;
 use wherry_wire::codec::ResponseError;
@@ -81,13 +83,16 @@ fn watch_if_idle<S: LogStore>(core: &mut Core<S>, id: FetchId) {
 fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
     let mut owed = Vec::new();
     let mut taken = 0usize;
+    let overdue = core.now.monotonic_ns >= op.deadline_ns;
+    let reader = Reader { may_follow: op.may_follow, rack: op.rack.as_deref(), overdue };
     for (n, part) in (0u32..).zip(&mut op.parts) {
         part.data.clear();
         part.error = None;
+        part.preferred = None;
         part.dirty = false;
         part.known_bytes = 0;
         let room = op.max_bytes.saturating_sub(taken);
-        match read_part(core, part, room, taken == 0) {
+        match read_part(core, part, &reader, room, taken == 0) {
             Ok(Found::Data) => taken = taken.saturating_add(part.data_bytes()),
             // There is data; that the budget has no room for it is no reason to wait.
             Ok(Found::NoRoom) => part.known_bytes = usize::MAX,
@@ -102,6 +107,14 @@ fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
     owed
 }
 
+/// Who reads.
+struct Reader<'a> {
+    may_follow: bool,
+    rack: Option<&'a str>,
+    /// It has waited long enough.
+    overdue: bool,
+}
+
 enum Found {
     /// All that there is, or that there is room for.
     Data,
@@ -114,16 +127,28 @@ enum Found {
 fn read_part<S: LogStore>(
     core: &mut Core<S>,
     part: &mut Part,
+    reader: &Reader<'_>,
     room: usize,
     first: bool,
 ) -> Result<Found, ResponseError> {
-    locate(core, part)?;
+    locate(core, part, reader.may_follow)?;
     let Some(log) = part.log else { return Err(ResponseError::UnknownTopicOrPartition) };
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    part.now = Told { high_watermark: info.durable_end.0, log_start: info.log_start.0 };
+    let committed = core.committed_end(log).map_or(info.log_start, |end| end.max(info.log_start));
+    part.now = Told { high_watermark: committed.0, log_start: info.log_start.0 };
     let from = Offset(part.wanted.offset);
-    // Between the durable end and the log's end: nothing to see yet, and nothing wrong.
-    if from >= info.durable_end && from <= info.log_end {
+    if let Some(rack) = reader.rack.filter(|_| (info.log_start..=committed).contains(&from)) {
+        part.preferred = nearer(core, log, rack);
+        if part.preferred.is_some() {
+            return Ok(Found::Data);
+        }
+    }
+    // A new leader shows nothing before it knows what is committed (trap 10): the reader waits for that, or comes again.
+    if reader.overdue && core.committed_end(log).is_none() {
+        return Err(ResponseError::OffsetNotAvailable);
+    }
+    // Between the high watermark and the log's end: nothing to see yet, and nothing wrong.
+    if from >= committed && from <= info.log_end {
         part.known_bytes = 0;
         return Ok(Found::Data);
     }
@@ -132,7 +157,7 @@ fn read_part<S: LogStore>(
     if budget == 0 && !first {
         return Ok(Found::NoRoom);
     }
-    match core.store.read(log, from, budget, first) {
+    match core.store.read(log, from, ReadUpTo::Offset(committed), budget, first) {
         Ok(Read::Ready(served)) => {
             part.take(served);
             Ok(Found::Data)
@@ -140,28 +165,64 @@ fn read_part<S: LogStore>(
         Ok(Read::Pending(token)) => Ok(Found::Owed(token, budget)),
         // Too many reads wait: the client gets the rest in its next fetch.
         Err(LogError::Busy { .. }) => Ok(Found::NoRoom),
-        Err(error) => Err(error_of(&error)),
+        Err(error) => Err(error_of(core, Some(log), &error)),
     }
 }
 
-fn error_of(error: &LogError) -> ResponseError {
-    if let LogError::Corrupt(what) = error {
-        tracing::error!(%what, "refusing to serve damaged bytes");
+/// Damaged bytes are never served (INV-6). Where others have the same in sync, one of them leads in a moment: consumers shall
+/// look for it, and hear of no damage.
+fn error_of<S: LogStore>(core: &Core<S>, log: Option<LogId>, error: &LogError) -> ResponseError {
+    let LogError::Corrupt(what) = error else { return ApiError::from(error).error };
+    tracing::error!(%what, "refusing to serve damaged bytes");
+    if log.is_some_and(|log| core.others_in_sync(log)) {
+        return ResponseError::KafkaStorageError;
     }
     ApiError::from(error).error
 }
 
 /// Finds the part's log anew each time: the topic may be gone since, or another under the same name.
-fn locate<S: LogStore>(core: &Core<S>, part: &mut Part) -> Result<(), ResponseError> {
+fn locate<S: LogStore>(core: &Core<S>, part: &mut Part, may_follow: bool) -> Result<(), ResponseError> {
     part.log = None;
     let topic = match &part.wanted.topic {
         TopicRef::Name(name) => topics::by_name(&core.meta, name)?,
         TopicRef::Id(id) => topics::by_id(&core.meta, *id)?,
     };
     let log = topics::log(topic, part.wanted.partition)?;
-    topics::check_epoch(part.wanted.leader_epoch, core.leader_epoch(topic))?;
+    topics::check_epoch(part.wanted.leader_epoch, core.known_epoch(topic, part.wanted.partition))?;
+    may_read(core, log, topic, may_follow)?;
     part.log = Some(log);
     Ok(())
+}
+
+/// The leader may be read from. Consumers that know racks may also read from a replica that is in sync (KIP-392), as far
+/// as it knows what is committed.
+fn may_read<S: LogStore>(core: &Core<S>, log: LogId, topic: &Topic, may_follow: bool) -> Result<(), ResponseError> {
+    let knows = core.committed_end(log).is_some();
+    if core.leads(log).is_ok() {
+        return Ok(());
+    }
+    let me = core.config.node_id;
+    let in_sync = topic.partition(log.partition).is_some_and(|partition| partition.isr.contains(&me));
+    if may_follow && in_sync && knows && core.may_acknowledge() {
+        Ok(())
+    } else {
+        Err(ResponseError::NotLeaderOrFollower)
+    }
+}
+
+/// An in-sync replica in the reader's rack, where this node leads and is in another one.
+fn nearer<S: LogStore>(core: &Core<S>, log: LogId, rack: &str) -> Option<i32> {
+    let me = core.config.node_id;
+    let is_there = |node: i32| core.meta.broker(node).is_some_and(|b| b.is_active() && b.rack.as_deref() == Some(rack));
+    if !core.config.follower_reads || core.leads(log).is_err() || is_there(me) {
+        return None;
+    }
+    let partition = core.meta.partition(partition_of(log))?;
+    let near: SmallVec<[i32; 4]> =
+        partition.isr.iter().copied().filter(|node| *node != me && is_there(*node)).collect();
+    // Partitions that have several take turns.
+    let turn = usize::try_from(log.partition).unwrap_or(0).checked_rem(near.len())?;
+    near.get(turn).copied()
 }
 
 /// A read came back from the disk.
@@ -169,14 +230,28 @@ pub(crate) fn read_done<S: LogStore>(core: &mut Core<S>, token: ReadToken, resul
     let Some((id, n)) = core.purgatory.read_arrived(token) else { return };
     let Some(op) = core.purgatory.get_mut(id) else { return };
     op.outstanding = op.outstanding.saturating_sub(1);
-    if let Some(part) = usize::try_from(n).ok().and_then(|n| op.parts.get_mut(n)) {
-        match result {
-            Ok(served) => part.take(served),
-            Err(error) => part.fail(error_of(&error)),
+    let part = usize::try_from(n).ok().and_then(|n| op.parts.get_mut(n));
+    let damaged = part.and_then(|part| match result {
+        Ok(served) => {
+            part.take(served);
+            None
         }
+        Err(error) => Some((part.log, error)),
+    });
+    if let Some((log, error)) = damaged {
+        fail(core, id, n, log, &error);
     }
+    let Some(op) = core.purgatory.get_mut(id) else { return };
     if op.outstanding == 0 {
         decide(core, id);
+    }
+}
+
+fn fail<S: LogStore>(core: &mut Core<S>, id: FetchId, n: u32, log: Option<LogId>, error: &LogError) {
+    let error = error_of(core, log, error);
+    let op = core.purgatory.get_mut(id);
+    if let Some(part) = op.and_then(|op| op.parts.get_mut(usize::try_from(n).unwrap_or(usize::MAX))) {
+        part.fail(error);
     }
 }
 
@@ -231,7 +306,7 @@ fn conclude<S: LogStore>(core: &mut Core<S>, id: FetchId, mut op: Box<FetchOp>) 
 
 impl<S: LogStore> Core<S> {
     /// A log moved, or is gone: fetches that watch it are looked at in this turn.
-    pub(crate) fn wake_log(&mut self, log: wherry_wire::types::LogId) {
+    pub(crate) fn wake_log(&mut self, log: LogId) {
         self.purgatory.wake(log);
     }
 
@@ -249,9 +324,10 @@ impl<S: LogStore> Core<S> {
 
     fn peek_dirty(&mut self, op: &mut FetchOp) {
         let room = op.max_bytes;
+        let reader = Reader { may_follow: op.may_follow, rack: op.rack.as_deref(), overdue: false };
         for part in op.parts.iter_mut().filter(|part| part.dirty) {
             part.dirty = false;
-            match read_part(self, part, room, true) {
+            match read_part(self, part, &reader, room, true) {
                 Ok(Found::Data) => {}
                 // Surely there: `conclude` reads it. A token finds nobody.
                 Ok(Found::NoRoom | Found::Owed(..)) => part.known_bytes = usize::MAX,

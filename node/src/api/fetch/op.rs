@@ -38,6 +38,8 @@ pub(crate) struct Part {
     pub(crate) error: Option<ResponseError>,
     pub(crate) now: Told,
     pub(crate) data: Vec<Bytes>,
+    /// A replica nearer to the client that it should ask instead (KIP-392).
+    pub(crate) preferred: Option<i32>,
     /// Bytes that were there when it was last looked at.
     pub(crate) known_bytes: usize,
     /// The log moved since.
@@ -55,6 +57,7 @@ impl Part {
             error: None,
             now: Told::default(),
             data: Vec::new(),
+            preferred: None,
             known_bytes: 0,
             dirty: true,
             watched: false,
@@ -82,7 +85,7 @@ impl Part {
 
     /// Whether an incremental response must name it.
     pub(crate) fn is_news(&self) -> bool {
-        self.error.is_some() || !self.data.is_empty() || self.told != Some(self.now)
+        self.error.is_some() || self.preferred.is_some() || !self.data.is_empty() || self.told != Some(self.now)
     }
 }
 
@@ -95,6 +98,10 @@ pub(crate) struct FetchOp {
     pub(crate) min_bytes: usize,
     pub(crate) max_bytes: usize,
     pub(crate) read_committed: bool,
+    /// A follower may answer.
+    pub(crate) may_follow: bool,
+    /// Where the client is, if it says so.
+    pub(crate) rack: Option<String>,
     pub(crate) session: InSession,
     pub(crate) parts: Vec<Part>,
     /// Reads that the disk owes.
@@ -113,6 +120,7 @@ impl FetchOp {
     /// Whether there is enough to answer before the deadline.
     pub(crate) fn is_satisfied(&self) -> bool {
         let known = self.parts.iter().fold(0usize, |sum, part| sum.saturating_add(part.known_bytes));
-        self.parts.is_empty() || known >= self.min_bytes || self.parts.iter().any(|part| part.error.is_some())
+        let is_told = |part: &Part| part.error.is_some() || part.preferred.is_some();
+        self.parts.is_empty() || known >= self.min_bytes || self.parts.iter().any(is_told)
     }
 }

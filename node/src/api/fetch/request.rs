@@ -12,6 +12,8 @@ use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// First version with sessions.
 const SESSIONS_FROM: i16 = 7;
+/// First version whose clients know that they may ask a follower (KIP-392).
+const FOLLOWER_READS_FROM: i16 = 11;
 /// First version that names topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
 
@@ -25,6 +27,7 @@ pub(super) fn plan<S: LogStore>(
     let wait_ms = u64::try_from(request.max_wait_ms.clamp(0, MAX_FETCH_WAIT_MS)).unwrap_or(0);
     let (max_bytes, min_bytes) = budget(core, &request);
     let read_committed = request.isolation_level == 1;
+    let rack = rack(&request);
     let (session, parts) = members(core, ctx, request)?;
     core.stats.fetch_sessions.set(core.sessions.len() as u64);
     Ok(FetchOp {
@@ -34,10 +37,18 @@ pub(super) fn plan<S: LogStore>(
         min_bytes,
         max_bytes,
         read_committed,
+        may_follow: ctx.version >= FOLLOWER_READS_FROM,
+        rack,
         session,
         parts,
         outstanding: 0,
     })
+}
+
+/// The client's rack. One that is longer than any rack can be is none.
+fn rack(request: &FetchRequest) -> Option<String> {
+    let rack = request.rack_id.as_str();
+    (1..=wherry_metadata::limits::MAX_HOST).contains(&rack.len()).then(|| rack.to_owned())
 }
 
 fn budget<S: LogStore>(core: &Core<S>, request: &FetchRequest) -> (usize, usize) {

@@ -1,13 +1,18 @@
 //! From what was found to the response: record bytes are sent as they lie in memory, beside the encoded rest.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use uuid::Uuid;
+use wherry_metadata::{Broker, PartitionId};
 use wherry_wire::codec::messages::FetchResponse;
-use wherry_wire::codec::{EncodeError, FetchPartition, FetchResponseHead, FetchResponseWriter, ResponseError};
+use wherry_wire::codec::{
+    EncodeError, FetchPartition, FetchResponseHead, FetchResponseWriter, LeaderHint, NodeEndpoint, ResponseError,
+};
 
 use super::op::{FetchOp, InSession, Part};
 
-use crate::api::{Ctx, Outcome};
+use crate::api::{Ctx, Outcome, leaders, topics};
 use crate::core::Core;
 use crate::core::sessions::{Told, TopicRef};
 use crate::core::store::LogStore;
@@ -29,13 +34,20 @@ pub(super) fn answer<S: LogStore>(core: &mut Core<S>, op: FetchOp) -> Outcome {
         core.stats.bytes_fetched.add(part.data_bytes() as u64);
         core.stats.errors.add(u64::from(part.error.is_some()));
     }
-    match write(&op.ctx, op.session.id(), op.read_committed, parts) {
+    match write(core, &op.ctx, op.session.id(), op.read_committed, parts) {
         Ok(chunks) => Outcome::Reply(chunks),
         Err(error) => Outcome::Close(format!("can't answer a fetch in version {}: {error}", op.ctx.version)),
     }
 }
 
-fn write(ctx: &Ctx, session_id: i32, read_committed: bool, parts: Vec<Part>) -> Result<Vec<Bytes>, EncodeError> {
+fn write<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    session_id: i32,
+    read_committed: bool,
+    parts: Vec<Part>,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let mut named: BTreeMap<i32, NodeEndpoint<'_>> = BTreeMap::new();
     let mut runs = run_lengths(&parts).into_iter();
     let head = FetchResponseHead {
         version: ctx.version,
@@ -56,9 +68,15 @@ fn write(ctx: &Ctx, session_id: i32, read_committed: bool, parts: Vec<Part>) -> 
             }
         }
         left -= 1;
-        writer.partition(&described(&part, read_committed), part.data)?;
+        let mut described = described(&part, read_committed);
+        if let Some((broker, hint)) = hint(core, ctx.version, &part) {
+            described.leader = Some(hint);
+            named.insert(broker.node_id, leaders::endpoint(broker));
+        }
+        writer.partition(&described, part.data)?;
     }
-    writer.finish(&[])
+    let named: Vec<NodeEndpoint<'_>> = named.into_values().collect();
+    writer.finish(&named)
 }
 
 /// How many partitions of the same topic follow one another, run by run: each run is a topic of the response.
@@ -74,7 +92,18 @@ fn described(part: &Part, read_committed: bool) -> FetchPartition<'static> {
         None => FetchPartition::new(part.wanted.partition, high_watermark, high_watermark, log_start),
     };
     described.aborted = read_committed.then_some(&[]);
+    described.preferred_read_replica = part.preferred.unwrap_or(-1);
     described
+}
+
+/// Who leads, for a client that asked the wrong node.
+fn hint<'a, S: LogStore>(core: &'a Core<S>, version: i16, part: &Part) -> Option<(&'a Broker, LeaderHint)> {
+    part.error?;
+    let topic = match &part.wanted.topic {
+        TopicRef::Name(name) => topics::by_name(&core.meta, name).ok()?.id,
+        TopicRef::Id(id) => *id,
+    };
+    leaders::fetch_hint(core, version, part.error, PartitionId { topic, partition: part.wanted.partition })
 }
 
 fn note<S: LogStore>(core: &mut Core<S>, session: InSession, part: &Part) {

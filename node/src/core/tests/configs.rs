@@ -142,6 +142,23 @@ fn refused_changes_change_nothing() {
     assert_eq!(describe(&mut node, conn, TOPIC, "t", None), before);
 }
 
+/// Tools clean up after themselves without looking whether there is anything (kafka-reassign-partitions --verify).
+#[test]
+fn what_nobody_set_can_be_reset() {
+    let mut node = node();
+    let conn = node.connect();
+    node.create_topic(conn, "t", 1, &[]);
+    for request in [
+        alter(BROKER, "0", &[("leader.replication.throttled.rate", 1, None)]),
+        alter(TOPIC, "t", &[("leader.replication.throttled.replicas", 1, None)]),
+    ] {
+        assert_eq!(node.ask(conn, 1, &request).responses[0].error_code, 0, "{request:?}");
+    }
+    let both = [("leader.replication.throttled.rate", 1, None), ("log.retention.ms", 0, Some("1"))];
+    let error = node.ask(conn, 1, &alter(BROKER, "0", &both)).responses[0].error_code;
+    assert_eq!(error, ResponseError::InvalidConfig.code());
+}
+
 #[test]
 fn the_old_request_replaces_everything() {
     let mut node = node();

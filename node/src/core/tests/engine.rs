@@ -1,7 +1,8 @@
 //! The core over the real engine on a simulated disk: the same requests, and crashes that take what was not durable.
 
 use wherry_log::io::{SimConfig, SimDisk, Survive};
-use wherry_wire::codec::messages::ProduceRequest;
+use wherry_wire::codec::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use wherry_wire::codec::messages::{FindCoordinatorRequest, OffsetFetchRequest, ProduceRequest};
 
 use super::*;
 use crate::config::EngineOptions;
@@ -117,4 +118,36 @@ fn a_start_long_after_deletes_nothing_that_is_to_be_kept() {
     let conn = node.connect();
     let response = ask(&mut node, conn, 11, &fetch("forever", 0));
     assert_eq!((first(&response).error_code, first(&response).log_start_offset), (0, 0));
+}
+
+/// Groups are read from segments, a piece at a time, while clients are told to come again.
+#[test]
+fn groups_of_many_partitions_are_read_back() {
+    let mut node = fresh(7);
+    let conn = node.connect();
+    ask(&mut node, conn, 7, &create("t", 1, &[]));
+    let find = FindCoordinatorRequest::default().with_key(text("g"));
+    assert_eq!(ask(&mut node, conn, 3, &find).error_code, 0);
+    let commits = |round: i64| {
+        (0..40i64).map(move |n| (n + round, groups::commit(&format!("group-{n}"), "", -1, "t", n + round)))
+    };
+    for (_, commit) in (0..5).flat_map(commits) {
+        assert_eq!(ask(&mut node, conn, 7, &commit).topics[0].partitions[0].error_code, 0);
+    }
+    let now = node.now;
+    node.core.close(now).unwrap();
+    let mut node = open(node.core.into_store().into_disk());
+    let conn = node.connect();
+    for (offset, commit) in commits(4) {
+        let one = OffsetFetchRequestGroup::default().with_group_id(commit.group_id).with_topics(None);
+        let request = OffsetFetchRequest::default().with_groups(vec![one]);
+        let found = loop {
+            let response = ask(&mut node, conn, 8, &request);
+            match response.groups[0].error_code {
+                14 => {}
+                code => break (code, response.groups[0].topics[0].partitions[0].committed_offset),
+            }
+        };
+        assert_eq!(found, (0, offset));
+    }
 }

@@ -9,18 +9,30 @@ use wherry_wire::codec::messages::offset_fetch_request::{
 };
 use wherry_wire::codec::messages::sync_group_request::SyncGroupRequestAssignment;
 use wherry_wire::codec::messages::{
-    DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, SyncGroupRequest, leave_group_request,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, leave_group_request,
 };
 
 use super::*;
 
-fn group(id: &str) -> GroupId {
+/// A node that has met groups before: the topic that keeps them is there.
+pub(super) fn node() -> Node {
+    ready(super::node())
+}
+
+pub(super) fn ready(mut node: Node) -> Node {
+    let conn = node.connect();
+    let found = node.ask(conn, 2, &FindCoordinatorRequest::default().with_key(text("g")));
+    assert_eq!(found.error_code, 0);
+    node
+}
+
+pub(super) fn group(id: &str) -> GroupId {
     GroupId(text(id))
 }
 
-fn join(member: &str) -> JoinGroupRequest {
+pub(super) fn join(member: &str) -> JoinGroupRequest {
     let protocol =
         JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"meta"));
     JoinGroupRequest::default()
@@ -32,7 +44,7 @@ fn join(member: &str) -> JoinGroupRequest {
         .with_protocols(vec![protocol])
 }
 
-fn sync(member: &str, generation: i32, assignment: Option<&'static [u8]>) -> SyncGroupRequest {
+pub(super) fn sync(member: &str, generation: i32, assignment: Option<&'static [u8]>) -> SyncGroupRequest {
     let assignments = assignment.map(|bytes| {
         SyncGroupRequestAssignment::default().with_member_id(text(member)).with_assignment(Bytes::from_static(bytes))
     });
@@ -43,11 +55,11 @@ fn sync(member: &str, generation: i32, assignment: Option<&'static [u8]>) -> Syn
         .with_assignments(assignments.into_iter().collect())
 }
 
-fn heartbeat(member: &str, generation: i32) -> HeartbeatRequest {
+pub(super) fn heartbeat(member: &str, generation: i32) -> HeartbeatRequest {
     HeartbeatRequest::default().with_group_id(group("g")).with_generation_id(generation).with_member_id(text(member))
 }
 
-fn commit(id: &str, member: &str, generation: i32, topic: &str, offset: i64) -> OffsetCommitRequest {
+pub(super) fn commit(id: &str, member: &str, generation: i32, topic: &str, offset: i64) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition::default()
         .with_committed_offset(offset)
         .with_committed_metadata(Some(text("note")));
@@ -60,11 +72,11 @@ fn commit(id: &str, member: &str, generation: i32, topic: &str, offset: i64) -> 
         .with_topics(vec![topic])
 }
 
-fn commit_code(node: &mut Node, conn: ConnId, version: i16, request: &OffsetCommitRequest) -> i16 {
+pub(super) fn commit_code(node: &mut Node, conn: ConnId, version: i16, request: &OffsetCommitRequest) -> i16 {
     node.ask(conn, version, request).topics[0].partitions[0].error_code
 }
 
-fn fetched(node: &mut Node, conn: ConnId, id: &str, topic: &str) -> (i64, String) {
+pub(super) fn fetched(node: &mut Node, conn: ConnId, id: &str, topic: &str) -> (i64, String) {
     let topics = vec![OffsetFetchRequestTopic::default().with_name(name(topic)).with_partition_indexes(vec![0])];
     let request = OffsetFetchRequest::default().with_group_id(group(id)).with_topics(Some(topics));
     let response = node.ask(conn, 5, &request);
@@ -73,7 +85,7 @@ fn fetched(node: &mut Node, conn: ConnId, id: &str, topic: &str) -> (i64, String
 }
 
 /// One member in a stable group; gives its id.
-fn stable(node: &mut Node, conn: ConnId) -> String {
+pub(super) fn stable(node: &mut Node, conn: ConnId) -> String {
     let first = node.ask(conn, 4, &join(""));
     assert_eq!(first.error_code, ResponseError::MemberIdRequired.code());
     let member = first.member_id.to_string();

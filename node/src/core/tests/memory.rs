@@ -8,7 +8,8 @@ use wherry_wire::batch::{BatchHeader, CheckedBatch};
 use wherry_wire::types::{LeaderEpoch, LogId, Offset, ProducerId};
 
 use crate::core::store::{
-    Appended, EngineStats, Event, LogConfig, LogError, LogInfo, LogStore, Lookup, Now, Read, ReadToken, Served, Ticket,
+    Appended, EngineStats, Event, LogConfig, LogError, LogInfo, LogStore, Lookup, Now, Read, ReadToken, ReadUpTo,
+    Served, Ticket,
 };
 
 #[derive(Debug, Default)]
@@ -18,6 +19,7 @@ struct MemLog {
     end: i64,
     durable: i64,
     config: LogConfig,
+    watched: bool,
     producers: HashMap<i64, MemProducer>,
 }
 
@@ -33,8 +35,8 @@ pub(super) struct MemStore {
     durable: u64,
     events: Vec<Event>,
     token: u64,
-    cold: Vec<(ReadToken, LogId, Offset, usize, bool)>,
-    cold_lookups: Vec<(ReadToken, LogId, i64)>,
+    cold: Vec<(ReadToken, LogId, Offset, ReadUpTo, usize, bool)>,
+    cold_lookups: Vec<(ReadToken, LogId, i64, Offset)>,
     /// Nothing becomes durable.
     pub(super) hold: bool,
     /// Reads are answered by an event, when the test says so.
@@ -51,12 +53,12 @@ pub(super) struct MemStore {
 impl MemStore {
     /// Answers the reads that wait for the disk.
     pub(super) fn finish_reads(&mut self) {
-        for (token, log, from, max, one) in std::mem::take(&mut self.cold) {
-            let result = self.serve(log, from, max, one);
+        for (token, log, from, upto, max, one) in std::mem::take(&mut self.cold) {
+            let result = self.serve(log, from, upto, max, one);
             self.events.push(Event::ReadDone(token, result));
         }
-        for (token, log, timestamp) in std::mem::take(&mut self.cold_lookups) {
-            let found = self.find(log, timestamp);
+        for (token, log, timestamp, upto) in std::mem::take(&mut self.cold_lookups) {
+            let found = self.find(log, timestamp, upto);
             self.events.push(Event::LookupDone(token, Ok(found)));
         }
     }
@@ -103,20 +105,19 @@ impl MemStore {
         Ticket(self.ticket)
     }
 
-    fn serve(&mut self, id: LogId, from: Offset, max: usize, one: bool) -> Result<Served, LogError> {
+    fn serve(&mut self, id: LogId, from: Offset, upto: ReadUpTo, max: usize, one: bool) -> Result<Served, LogError> {
         let log = self.log(id)?;
-        if from.0 < log.start || from.0 > log.durable {
-            return Err(LogError::OutOfRange {
-                log: id,
-                offset: from,
-                start: Offset(log.start),
-                end: Offset(log.durable),
-            });
+        let bound = match upto {
+            ReadUpTo::Offset(upto) => upto.0.min(log.end),
+            ReadUpTo::Sealed => log.end,
+        };
+        if from.0 < log.start || from.0 > log.end {
+            return Err(LogError::OutOfRange { log: id, offset: from, start: Offset(log.start), end: Offset(log.end) });
         }
         let mut served = Served { batches: Vec::new(), next: from };
         let mut bytes = 0;
         for (header, data) in &log.batches {
-            if header.next_offset() <= from || header.next_offset().0 > log.durable {
+            if header.next_offset() <= from || header.next_offset().0 > bound {
                 continue;
             }
             if bytes + data.len() > max && !(one && served.batches.is_empty()) {
@@ -129,10 +130,9 @@ impl MemStore {
         Ok(served)
     }
 
-    fn find(&mut self, id: LogId, timestamp: i64) -> Option<(Offset, i64)> {
+    fn find(&mut self, id: LogId, timestamp: i64, upto: Offset) -> Option<(Offset, i64)> {
         let log = self.logs.get(&id)?;
-        let found =
-            log.batches.iter().find(|(h, _)| h.max_timestamp >= timestamp && h.next_offset().0 <= log.durable)?;
+        let found = log.batches.iter().find(|(h, _)| h.max_timestamp >= timestamp && h.next_offset() <= upto)?;
         Some((found.0.base_offset, found.0.max_timestamp))
     }
 
@@ -158,12 +158,90 @@ impl MemStore {
 }
 
 impl LogStore for MemStore {
+    fn directory(&self) -> uuid::Uuid {
+        uuid::Uuid::from_u128(1)
+    }
+
     fn create_log(&mut self, id: LogId, config: LogConfig) -> Result<Ticket, LogError> {
+        self.create_log_at(id, config, Offset::ZERO)
+    }
+
+    fn create_log_at(&mut self, id: LogId, config: LogConfig, start: Offset) -> Result<Ticket, LogError> {
         if self.logs.contains_key(&id) {
             return Err(LogError::Exists(id));
         }
-        self.logs.insert(id, MemLog { config, ..MemLog::default() });
+        let start = start.0;
+        self.logs.insert(id, MemLog { config, start, end: start, durable: start, ..MemLog::default() });
         Ok(self.next_ticket())
+    }
+
+    fn restart_log_at(&mut self, id: LogId, start: Offset) -> Result<Ticket, LogError> {
+        let old = self.logs.remove(&id).ok_or(LogError::NoSuchLog(id))?;
+        let ticket = self.create_log_at(id, old.config, start)?;
+        self.watch_sealed(id, old.watched)?;
+        Ok(ticket)
+    }
+
+    fn append_replica(&mut self, id: LogId, batches: &[CheckedBatch], _: i64) -> Result<Appended, LogError> {
+        if self.full {
+            return Err(LogError::Full { reserve: 1 });
+        }
+        if self.busy {
+            return Err(LogError::Busy { waiting: 1 });
+        }
+        let log = self.log(id)?;
+        let (mut next, mut latest) = (log.end, log.batches.last().map(|(h, _)| h.leader_epoch));
+        for header in batches.iter().map(CheckedBatch::header) {
+            let (offset, got) = (header.base_offset, header.leader_epoch);
+            if offset.0 < next {
+                return Err(LogError::OutOfRange { log: id, offset, start: Offset(log.start), end: Offset(next) });
+            }
+            if let Some(latest) = latest.filter(|latest| got < *latest) {
+                return Err(LogError::StaleEpoch { log: id, got, latest });
+            }
+            (next, latest) = (header.next_offset().0, Some(got));
+        }
+        log.end = next;
+        log.batches.extend(batches.iter().map(|b| (*b.header(), b.bytes().clone())));
+        let appended = Appended {
+            base_offset: batches.first().map_or(Offset(next), |b| b.header().base_offset),
+            last_offset: Offset(next - 1),
+            ticket: Ticket(0),
+            duplicate: false,
+            log_start: Offset(log.start),
+        };
+        if log.watched {
+            self.events.push(Event::Sealed(id));
+        }
+        self.moved.insert(id);
+        Ok(Appended { ticket: self.next_ticket(), ..appended })
+    }
+
+    fn truncate(&mut self, id: LogId, to: Offset) -> Result<(Ticket, Offset), LogError> {
+        let log = self.log(id)?;
+        if to.0 < log.start || to.0 > log.end {
+            let (start, end) = (Offset(log.start), Offset(log.end));
+            return Err(LogError::OutOfRange { log: id, offset: to, start, end });
+        }
+        log.batches.retain(|(h, _)| h.next_offset() <= to);
+        log.end = log.batches.last().map_or(log.start, |(h, _)| h.next_offset().0);
+        log.durable = log.durable.min(log.end);
+        for (_, last, recent) in log.producers.values_mut() {
+            recent.retain(|(_, appended)| appended.base_offset < to);
+            let sequence = |(first, a): &(i32, Appended)| first + (a.last_offset.0 - a.base_offset.0) as i32;
+            *last = recent.last().map_or(-1, sequence);
+        }
+        let end = Offset(log.end);
+        Ok((self.next_ticket(), end))
+    }
+
+    fn watch_sealed(&mut self, id: LogId, watch: bool) -> Result<(), LogError> {
+        self.log(id)?.watched = watch;
+        Ok(())
+    }
+
+    fn set_settled_end(&mut self, id: LogId, _: Offset) -> Result<(), LogError> {
+        self.log(id).map(drop)
     }
 
     fn delete_log(&mut self, id: LogId) -> Result<Ticket, LogError> {
@@ -224,6 +302,9 @@ impl LogStore for MemStore {
             entry.1 = header.base_sequence + header.last_offset_delta;
             entry.2.push((header.base_sequence, appended));
         }
+        if log.watched {
+            self.events.push(Event::Sealed(id));
+        }
         Ok(appended)
     }
 
@@ -242,41 +323,52 @@ impl LogStore for MemStore {
             log_end: Offset(log.end),
             size_bytes: log.batches.iter().map(|(_, b)| b.len() as u64).sum(),
             leader_epoch: log.batches.last().map(|(h, _)| h.leader_epoch),
+            sealed_end: Offset(log.end),
             segments: 1,
+            damaged: false,
         })
     }
 
-    fn read(&mut self, id: LogId, from: Offset, max_bytes: usize, min_one: bool) -> Result<Read, LogError> {
+    fn read(
+        &mut self,
+        id: LogId,
+        from: Offset,
+        upto: ReadUpTo,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Read, LogError> {
         self.reads += 1;
-        let served = self.serve(id, from, max_bytes, min_one)?;
+        let served = self.serve(id, from, upto, max_bytes, min_one)?;
         if self.cold_reads && !served.batches.is_empty() {
             self.token += 1;
             let token = ReadToken(self.token);
-            self.cold.push((token, id, from, max_bytes, min_one));
+            self.cold.push((token, id, from, upto, max_bytes, min_one));
             return Ok(Read::Pending(token));
         }
         Ok(Read::Ready(served))
     }
 
-    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64) -> Result<Lookup, LogError> {
+    fn find_offset_by_time(&mut self, id: LogId, timestamp_ms: i64, upto: Offset) -> Result<Lookup, LogError> {
         self.log(id)?;
         if self.cold_reads {
             self.token += 1;
-            self.cold_lookups.push((ReadToken(self.token), id, timestamp_ms));
+            self.cold_lookups.push((ReadToken(self.token), id, timestamp_ms, upto));
             return Ok(Lookup::Pending(ReadToken(self.token)));
         }
-        Ok(Lookup::Ready(self.find(id, timestamp_ms)))
+        Ok(Lookup::Ready(self.find(id, timestamp_ms, upto)))
     }
 
-    fn find_max_timestamp(&mut self, id: LogId) -> Result<Lookup, LogError> {
-        let newest = self.log(id)?.batches.iter().map(|(h, _)| h.max_timestamp).max();
-        Ok(Lookup::Ready(newest.and_then(|t| self.find(id, t))))
+    fn find_max_timestamp(&mut self, id: LogId, upto: Offset) -> Result<Lookup, LogError> {
+        let below = self.log(id)?.batches.iter().filter(|(h, _)| h.next_offset() <= upto);
+        let newest = below.map(|(h, _)| h.max_timestamp).max();
+        Ok(Lookup::Ready(newest.and_then(|t| self.find(id, t, upto))))
     }
 
     fn epoch_end(&self, id: LogId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let log = self.logs.get(&id)?;
         let last = log.batches.iter().rev().find(|(h, _)| h.leader_epoch <= epoch)?;
-        Some((last.0.leader_epoch, last.0.next_offset()))
+        let next = log.batches.iter().find(|(h, _)| h.leader_epoch > epoch);
+        Some((last.0.leader_epoch, next.map_or(Offset(log.end), |(h, _)| h.base_offset)))
     }
 
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {

@@ -1,10 +1,13 @@
 //! The core driven as a driver would: encoded requests in, encoded responses out, a clock that the test moves.
 
+mod admin;
 mod configs;
+mod coordinators;
 mod engine;
 mod fetch;
 mod groups;
 mod hostile;
+mod links;
 mod memory;
 mod ordering;
 mod produce;
@@ -52,6 +55,8 @@ struct Node<S: LogStore = MemStore> {
     now: Now,
     seen: HashMap<ConnId, Seen>,
     stopped: Option<String>,
+    dialled: Vec<(ConnId, String, u16)>,
+    promoted: Vec<ConnId>,
     next_correlation: i32,
     /// Sent bytes are acknowledged at once unless a test looks at backpressure.
     ack_sends: bool,
@@ -84,7 +89,16 @@ impl<S: LogStore> Node<S> {
     }
 
     fn from_core(core: Core<S>, now: Now) -> Self {
-        Self { core, now, seen: HashMap::new(), stopped: None, next_correlation: 100, ack_sends: true }
+        Self {
+            core,
+            now,
+            seen: HashMap::new(),
+            stopped: None,
+            dialled: Vec::new(),
+            promoted: Vec::new(),
+            next_correlation: 100,
+            ack_sends: true,
+        }
     }
 
     fn connect(&mut self) -> ConnId {
@@ -115,9 +129,11 @@ impl<S: LogStore> Node<S> {
         for effect in effects {
             match effect {
                 Effect::Send { conn, chunks } => self.take_chunks(conn, &chunks),
-                Effect::Close { conn, reason } => self.seen.get_mut(&conn).unwrap().closed = Some(reason),
+                Effect::Close { conn, reason } => self.seen.entry(conn).or_default().closed = Some(reason),
                 Effect::PauseReads { conn } => self.seen.get_mut(&conn).unwrap().paused = true,
                 Effect::ResumeReads { conn } => self.seen.get_mut(&conn).unwrap().paused = false,
+                Effect::Connect { conn, host, port } => self.dialled.push((conn, host, port)),
+                Effect::Promote { conn } => self.promoted.push(conn),
                 Effect::Stop { reason } => self.stopped = Some(reason),
             }
         }
@@ -127,7 +143,7 @@ impl<S: LogStore> Node<S> {
     }
 
     fn take_chunks(&mut self, conn: ConnId, chunks: &[Bytes]) {
-        let seen = self.seen.get_mut(&conn).unwrap();
+        let seen = self.seen.entry(conn).or_default();
         chunks.iter().for_each(|chunk| seen.partial.extend_from_slice(chunk));
         while seen.partial.len() >= 4 {
             let len = u32::from_be_bytes(seen.partial[..4].try_into().unwrap()) as usize;
@@ -211,7 +227,10 @@ impl Node<MemStore> {
     fn restart(mut self, config: NodeConfig) -> Self {
         let mut store = std::mem::take(self.core.store_mut());
         store.crash();
-        Node::new(config, store)
+        let mut node = Node::new(config, store);
+        // Groups are read back in its first turns.
+        node.settle();
+        node
     }
 }
 

@@ -168,7 +168,7 @@ fn ids_and_coordinators() {
 #[test]
 fn groups() {
     for version in served(ApiKey::JoinGroup) {
-        let mut node = node();
+        let mut node = groups::node();
         let conn = node.connect();
         let join = |member: &str, protocol_type: &str| {
             let protocol =

@@ -318,6 +318,9 @@ impl Walk {
         if self.rng.chance(70) {
             return;
         }
+        if self.rng.chance(50) {
+            self.resign();
+        }
         let whole = self.rng.below(self.world.appends.len() + 1);
         let appends = std::mem::take(&mut self.world.appends);
         for (at, (_, mut records)) in appends.into_iter().enumerate() {
@@ -343,6 +346,32 @@ impl Walk {
         }
         let ids = [self.topic_id(0), self.topic_id(1)];
         self.world.restart_where(|topic| Some(ids[usize::from(topic == TOPICS[1])]));
+    }
+
+    /// The coordinator lives on elsewhere: everyone who waits is told so, once, and nobody that something was written.
+    fn resign(&mut self) {
+        let successor = Groups::new(self.world.config.clone(), 0).unwrap();
+        let groups = std::mem::replace(&mut self.world.groups, successor);
+        for effect in groups.resign() {
+            let Effect::Reply { request, response } = effect else { panic!("{effect:?}") };
+            if self.abandoned.remove(&request) {
+                continue;
+            }
+            assert!(self.open.remove(&request).is_some(), "{request:?} was answered before: {response:?}");
+            match response {
+                Response::Join(join) => assert_eq!(join.error, GroupError::NotCoordinator),
+                Response::Sync(sync) => assert_eq!(sync.error, GroupError::NotCoordinator),
+                Response::OffsetCommit(commit) => {
+                    assert_eq!(commit.topics[0].partitions[0].1, GroupError::NotCoordinator);
+                }
+                Response::OffsetDelete(delete) => assert_eq!(delete.error, GroupError::NotCoordinator),
+                Response::Delete(delete) => {
+                    assert!(delete.results.iter().any(|(_, error)| *error == GroupError::NotCoordinator));
+                }
+                other => panic!("this waits for nothing: {other:?}"),
+            }
+        }
+        assert!(self.open.is_empty(), "not answered: {:?}", self.open.keys());
     }
 
     fn collect(&mut self) {

@@ -111,3 +111,31 @@ fn the_quickstart_is_good() {
     let documents = load(path, &text).unwrap();
     check_set(&documents).unwrap();
 }
+
+#[test]
+fn copies_follow_from_the_cluster_unless_the_topic_says() {
+    let text = |spec: &str, topic: &str| {
+        format!(
+            "apiVersion: wherry.dev/v1alpha1\nkind: Cluster\nmetadata: {{name: c}}\nspec: {{{spec}}}\n---\n\
+             apiVersion: wherry.dev/v1alpha1\nkind: Topic\nmetadata: {{name: t}}\nspec: {{clusterRef: {{name: c}}{topic}}}\n"
+        )
+    };
+    let copies = |spec: &str, topic: &str| {
+        let text = text(spec, topic);
+        check(&text).unwrap();
+        let documents = load("all.yaml", &text).unwrap();
+        let [Resource::Cluster(cluster), Resource::Topic(topic)] =
+            &documents.iter().map(|d| d.resource.clone()).collect::<Vec<_>>()[..]
+        else {
+            panic!("not both")
+        };
+        (topic.replicas_in(&cluster.spec), topic.min_in_sync_in(&cluster.spec))
+    };
+    assert_eq!(copies("", ""), (3, 2));
+    assert_eq!(copies("replicas: 1", ""), (1, 1));
+    assert_eq!(copies("replicas: 5", ""), (3, 2));
+    assert_eq!(copies("replicas: 5, defaults: {replicas: 5}", ""), (5, 3));
+    assert_eq!(copies("defaults: {minInSync: 1}", ""), (3, 1));
+    assert_eq!(copies("", ", replicas: 1"), (1, 1), "the default minimum would be out of reach");
+    assert_eq!(copies("", ", replicas: 2, minInSync: 2"), (2, 2));
+}

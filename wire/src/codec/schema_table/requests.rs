@@ -429,6 +429,21 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "ElectLeadersRequest",
+        api_key: 43,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 2,
+        fields: &[
+            field("election_type", Kind::Fixed(1), 1, 32767),
+            field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                field("topic", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+        ],
+    },
+    Message {
         name: "IncrementalAlterConfigsRequest",
         api_key: 44,
         min_version: 0,
@@ -448,6 +463,38 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "AlterPartitionReassignmentsRequest",
+        api_key: 45,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("allow_replication_factor_change", Kind::Fixed(1), 1, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListPartitionReassignmentsRequest",
+        api_key: 46,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
         name: "OffsetDeleteRequest",
         api_key: 47,
         min_version: 0,
@@ -457,6 +504,21 @@ pub(in super::super) static REQUESTS: &[Message] = &[
             field("group_id", Kind::String, 0, 32767),
             field("topics", Kind::Array(&Kind::Struct(&[
                 field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeQuorumRequest",
+        api_key: 55,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("topic_name", Kind::String, 0, 32767),
                 field("partitions", Kind::Array(&Kind::Struct(&[
                     field("partition_index", Kind::Fixed(4), 0, 32767),
                 ])), 0, 32767),
@@ -476,6 +538,16 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "UnregisterBrokerRequest",
+        api_key: 64,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("broker_id", Kind::Fixed(4), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeTopicPartitionsRequest",
         api_key: 75,
         min_version: 0,
@@ -490,6 +562,36 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("topic_name", Kind::String, 0, 32767),
                 field("partition_index", Kind::Fixed(4), 0, 32767),
             ]), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AddRaftVoterRequest",
+        api_key: 80,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("voter_id", Kind::Fixed(4), 0, 32767),
+            field("voter_directory_id", Kind::Fixed(16), 0, 32767),
+            field("listeners", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("host", Kind::String, 0, 32767),
+                field("port", Kind::Fixed(2), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "RemoveRaftVoterRequest",
+        api_key: 81,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("voter_id", Kind::Fixed(4), 0, 32767),
+            field("voter_directory_id", Kind::Fixed(16), 0, 32767),
         ],
     },
 ];

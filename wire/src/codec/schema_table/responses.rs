@@ -552,6 +552,25 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "ElectLeadersResponse",
+        api_key: 43,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 1, 32767),
+            field("replica_election_results", Kind::Array(&Kind::Struct(&[
+                field("topic", Kind::String, 0, 32767),
+                field("partition_result", Kind::Array(&Kind::Struct(&[
+                    field("partition_id", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "IncrementalAlterConfigsResponse",
         api_key: 44,
         min_version: 0,
@@ -564,6 +583,48 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
                 field("resource_type", Kind::Fixed(1), 0, 32767),
                 field("resource_name", Kind::String, 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterPartitionReassignmentsResponse",
+        api_key: 45,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("allow_replication_factor_change", Kind::Fixed(1), 1, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("responses", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListPartitionReassignmentsResponse",
+        api_key: 46,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                    field("adding_replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                    field("removing_replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
             ])), 0, 32767),
         ],
     },
@@ -583,6 +644,50 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                     field("error_code", Kind::Fixed(2), 0, 32767),
                 ])), 0, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeQuorumResponse",
+        api_key: 55,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 2, 32767).nullable(2, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("topic_name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 2, 32767).nullable(2, 32767),
+                    field("leader_id", Kind::Fixed(4), 0, 32767),
+                    field("leader_epoch", Kind::Fixed(4), 0, 32767),
+                    field("high_watermark", Kind::Fixed(8), 0, 32767),
+                    field("current_voters", Kind::Array(&Kind::Struct(&[
+                        field("replica_id", Kind::Fixed(4), 0, 32767),
+                        field("replica_directory_id", Kind::Fixed(16), 2, 32767),
+                        field("log_end_offset", Kind::Fixed(8), 0, 32767),
+                        field("last_fetch_timestamp", Kind::Fixed(8), 1, 32767),
+                        field("last_caught_up_timestamp", Kind::Fixed(8), 1, 32767),
+                    ])), 0, 32767),
+                    field("observers", Kind::Array(&Kind::Struct(&[
+                        field("replica_id", Kind::Fixed(4), 0, 32767),
+                        field("replica_directory_id", Kind::Fixed(16), 2, 32767),
+                        field("log_end_offset", Kind::Fixed(8), 0, 32767),
+                        field("last_fetch_timestamp", Kind::Fixed(8), 1, 32767),
+                        field("last_caught_up_timestamp", Kind::Fixed(8), 1, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+            field("nodes", Kind::Array(&Kind::Struct(&[
+                field("node_id", Kind::Fixed(4), 2, 32767),
+                field("listeners", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 2, 32767),
+                    field("host", Kind::String, 2, 32767),
+                    field("port", Kind::Fixed(2), 2, 32767),
+                ])), 2, 32767),
+            ])), 2, 32767),
         ],
     },
     Message {
@@ -606,6 +711,18 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("is_fenced", Kind::Fixed(1), 2, 32767),
             ])), 0, 32767),
             field("cluster_authorized_operations", Kind::Fixed(4), 0, 32767),
+        ],
+    },
+    Message {
+        name: "UnregisterBrokerResponse",
+        api_key: 64,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
         ],
     },
     Message {
@@ -638,6 +755,30 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("topic_name", Kind::String, 0, 32767),
                 field("partition_index", Kind::Fixed(4), 0, 32767),
             ]), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AddRaftVoterResponse",
+        api_key: 80,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "RemoveRaftVoterResponse",
+        api_key: 81,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
         ],
     },
 ];

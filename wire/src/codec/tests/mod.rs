@@ -88,10 +88,17 @@ each_api! {
     DescribeLogDirs => DescribeLogDirsRequest,
     CreatePartitions => CreatePartitionsRequest,
     DeleteGroups => DeleteGroupsRequest,
+    ElectLeaders => ElectLeadersRequest,
     IncrementalAlterConfigs => IncrementalAlterConfigsRequest,
+    AlterPartitionReassignments => AlterPartitionReassignmentsRequest,
+    ListPartitionReassignments => ListPartitionReassignmentsRequest,
     OffsetDelete => OffsetDeleteRequest,
+    DescribeQuorum => DescribeQuorumRequest,
     DescribeCluster => DescribeClusterRequest,
+    UnregisterBroker => UnregisterBrokerRequest,
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
+    AddRaftVoter => AddRaftVoterRequest,
+    RemoveRaftVoter => RemoveRaftVoterRequest,
 }
 
 /// Some samples of every message in every version.

@@ -1,0 +1,24 @@
+//! Named bounds of the cluster. They are part of the state machine: every node must decide alike.
+
+/// Topics of a cluster.
+pub const MAX_TOPICS: usize = 100_000;
+/// Partitions of one topic.
+pub const MAX_PARTITIONS_PER_TOPIC: i32 = 10_000;
+/// Partitions of a cluster.
+pub const MAX_PARTITIONS: usize = 200_000;
+/// Replicas of a partition. While a reassignment runs there may be twice as many.
+pub const MAX_REPLICAS: usize = 16;
+/// Replicas where nothing else is asked for, if there are as many nodes.
+pub const DEFAULT_REPLICAS: usize = 3;
+/// Producer ids taken at once.
+pub const MAX_PRODUCER_ID_BLOCK: i64 = 1_000_000;
+/// Registered nodes.
+pub const MAX_BROKERS: usize = 1_000;
+/// Nodes whose last sequence is remembered: the registered ones, and some that were.
+pub const MAX_ORIGINS: usize = 2 * MAX_BROKERS;
+/// Earlier processes of a node that are remembered, so that what they proposed late is not taken for a new one's.
+pub const MAX_PAST_INCARNATIONS: usize = 4;
+/// Bytes of a cluster id.
+pub const MAX_CLUSTER_ID: usize = 128;
+/// Bytes of a node's host name, or of its rack.
+pub const MAX_HOST: usize = 255;

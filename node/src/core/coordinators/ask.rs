@@ -1,0 +1,175 @@
+//! Requests on their way to coordinators and back. One that names groups of several partitions is cut, and answered when
+//! all its parts are.
+
+use std::collections::BTreeMap;
+
+use super::{GroupDesk, Phase};
+use crate::api::{Ctx, Outcome, groups};
+use crate::core::Core;
+use crate::core::store::LogStore;
+use crate::groups::types::{ListRequest, ListResponse};
+use crate::groups::{GroupError, Input, Part, Request, RequestRef, Response, Split, malformed, refused, split};
+
+/// A request that is not answered.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// One coordinator has it.
+    Whole { ctx: Ctx, partition: i32 },
+    /// Several have a part of it each, listed with their partitions.
+    Cut { ctx: Ctx, answer: Response, parts: BTreeMap<u64, i32> },
+    /// A part of that request, with the places of its answer there.
+    Part { of: u64, places: Vec<usize> },
+}
+
+impl GroupDesk {
+    fn next_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    fn enter(&mut self, waiting: Waiting) -> u64 {
+        let request = self.next_request();
+        self.waiting.insert(request, waiting);
+        request
+    }
+
+    /// Registers a request with all its parts; gives its number, and theirs.
+    fn enter_cut(&mut self, ctx: &Ctx, answer: Response, parts: Vec<Part>) -> (u64, Vec<(u64, i32, Request)>) {
+        let of = self.next_request();
+        let mut entered = Vec::with_capacity(parts.len());
+        for Part { partition, places, body } in parts {
+            entered.push((self.enter(Waiting::Part { of, places }), partition, body));
+        }
+        let parts = entered.iter().map(|(request, partition, _)| (*request, *partition)).collect();
+        self.waiting.insert(of, Waiting::Cut { ctx: ctx.clone(), answer, parts });
+        (of, entered)
+    }
+
+    /// Takes an answer; gives a request that is answered by it, with the whole answer.
+    fn answered(&mut self, request: u64, response: Response) -> Option<(u64, Ctx, Response)> {
+        match self.waiting.remove(&request)? {
+            Waiting::Whole { ctx, .. } => Some((request, ctx, response)),
+            Waiting::Part { of, places } => self.part_answered(of, request, &places, response),
+            // Coordinators know its parts, not the request.
+            Waiting::Cut { .. } => None,
+        }
+    }
+
+    fn part_answered(
+        &mut self,
+        of: u64,
+        part: u64,
+        places: &[usize],
+        response: Response,
+    ) -> Option<(u64, Ctx, Response)> {
+        let Some(Waiting::Cut { answer, parts, .. }) = self.waiting.get_mut(&of) else { return None };
+        answer.place(places, response);
+        parts.remove(&part);
+        if !parts.is_empty() {
+            return None;
+        }
+        match self.waiting.remove(&of)? {
+            Waiting::Cut { ctx, answer, .. } => Some((of, ctx, answer)),
+            Waiting::Whole { .. } | Waiting::Part { .. } => None,
+        }
+    }
+
+    /// Forgets a request; gives those that coordinators know of it, with their partitions.
+    pub(super) fn abandon(&mut self, request: u64) -> Vec<(u64, i32)> {
+        match self.waiting.remove(&request) {
+            None | Some(Waiting::Part { .. }) => Vec::new(),
+            Some(Waiting::Whole { partition, .. }) => vec![(request, partition)],
+            Some(Waiting::Cut { parts, .. }) => {
+                for part in parts.keys() {
+                    self.waiting.remove(part);
+                }
+                parts.into_iter().collect()
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting_requests(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The groups of all coordinators here. If one can't say, the list is not whole, and says so.
+    fn list(&self, request: &ListRequest) -> ListResponse {
+        let mut whole = ListResponse { error: GroupError::None, groups: Vec::new() };
+        for coordinator in self.coordinators.values() {
+            match coordinator.phase {
+                Phase::Serving => whole.groups.append(&mut coordinator.groups.list(request).groups),
+                Phase::Queued(_) | Phase::Loading(_) => whole.error = GroupError::CoordinatorLoadInProgress,
+                Phase::Damaged if whole.error == GroupError::None => whole.error = GroupError::CoordinatorNotAvailable,
+                Phase::Damaged => {}
+            }
+        }
+        whole.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        whole
+    }
+}
+
+impl<S: LogStore> Core<S> {
+    /// Hands a request to the coordinators of its groups.
+    pub(crate) fn ask_groups(&mut self, ctx: &Ctx, body: Request) -> Outcome {
+        if let Some(response) = malformed(&self.desk.settings, &body) {
+            return groups::answer(ctx, response);
+        }
+        let Some(partitions) = self.offsets_partitions() else { return self.ask_nobody(ctx, &body) };
+        match split(body, partitions) {
+            Split::One { partition, body } => self.ask_one(ctx, partition, body),
+            Split::Many { whole, parts } if parts.is_empty() => groups::answer(ctx, whole),
+            Split::Many { whole, parts } => self.ask_many(ctx, whole, parts),
+            Split::Everyone(body) => groups::answer(ctx, Response::List(self.desk.list(&body))),
+        }
+    }
+
+    /// No group was ever heard of: there are none to be listed, and others have the topic made.
+    fn ask_nobody(&mut self, ctx: &Ctx, body: &Request) -> Outcome {
+        if let Request::List(body) = body {
+            return groups::answer(ctx, Response::List(self.desk.list(body)));
+        }
+        self.make_offsets_topic();
+        groups::answer(ctx, refused(GroupError::CoordinatorNotAvailable, body))
+    }
+
+    fn ask_one(&mut self, ctx: &Ctx, partition: i32, body: Request) -> Outcome {
+        if let Some(error) = self.desk.refusal(partition) {
+            return groups::answer(ctx, refused(error, &body));
+        }
+        let request = self.desk.enter(Waiting::Whole { ctx: ctx.clone(), partition });
+        self.remember(ctx, request);
+        self.step_groups(partition, Input::Request { request: RequestRef(request), body });
+        // If it was answered, its slot is filled already.
+        Outcome::Later
+    }
+
+    fn ask_many(&mut self, ctx: &Ctx, whole: Response, parts: Vec<Part>) -> Outcome {
+        let (request, parts) = self.desk.enter_cut(ctx, whole, parts);
+        self.remember(ctx, request);
+        for (part, partition, body) in parts {
+            let request = RequestRef(part);
+            match self.desk.refusal(partition) {
+                Some(error) => self.group_reply(request, refused(error, &body)),
+                None => self.step_groups(partition, Input::Request { request, body }),
+            }
+        }
+        Outcome::Later
+    }
+
+    /// The connection knows what to abandon when it ends.
+    fn remember(&mut self, ctx: &Ctx, request: u64) {
+        if let Some(connection) = self.connection(ctx.id.conn) {
+            connection.group_requests.push(request);
+        }
+    }
+
+    pub(super) fn group_reply(&mut self, request: RequestRef, response: Response) {
+        let Some((request, ctx, response)) = self.desk.answered(request.0, response) else { return };
+        if let Some(connection) = self.connection(ctx.id.conn) {
+            connection.group_requests.retain(|waiting| *waiting != request);
+        }
+        let outcome = groups::answer(&ctx, response);
+        self.finish(ctx.id, outcome);
+    }
+}

@@ -1,0 +1,7 @@
+//! Replication among three nodes in memory.
+
+mod codec;
+mod disk;
+mod scenarios;
+mod walk;
+mod world;
