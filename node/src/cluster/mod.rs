@@ -357,9 +357,8 @@ impl<S: LogStore> Core<S> {
                 .find(|at| *at > self.now.monotonic_ns)
         });
         let now = (!self.cluster.inbox.is_empty()).then_some(self.now.monotonic_ns);
-        let lease = self.replicas.is_waiting_for_lease().then(|| self.cluster.lease.next_deadline());
         let others = [self.cluster.membership.next_deadline(), self.cluster.asks.next_deadline()];
-        [beat, controller, leave.flatten(), now, lease].into_iter().chain(others).flatten().min()
+        [beat, controller, leave.flatten(), now].into_iter().chain(others).flatten().min()
     }
 
     /// Names this node's cluster for its links.

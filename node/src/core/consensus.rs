@@ -201,7 +201,9 @@ impl Consensus {
 
     /// When proposals should be looked at again.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        let again = (!self.given.is_empty()).then_some(self.told_ns + GIVE_AGAIN_NS);
+        // Without a leader there is nobody to tell; a new one is told at once.
+        let waits = !self.given.is_empty() && self.leader().is_some();
+        let again = waits.then_some(self.told_ns + GIVE_AGAIN_NS);
         [self.quorum.next_deadline(), again].into_iter().flatten().min()
     }
 }
@@ -266,10 +268,11 @@ impl<S: LogStore> Core<S> {
         for n in 0..self.consensus.given.len() {
             let Some(given) = self.consensus.given.get(n).filter(|given| !given.told) else { continue };
             let bytes = given.bytes.clone();
+            self.consensus.told_ns = now_ns;
+            // Without a link it is tried again when there is one, or when the time has come.
             if !self.give(leader, bytes) {
                 break;
             }
-            self.consensus.told_ns = now_ns;
             if let Some(given) = self.consensus.given.get_mut(n) {
                 given.told = true;
             }

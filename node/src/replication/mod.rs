@@ -555,12 +555,6 @@ impl Replicas {
         }
     }
 
-    /// Whether something waits until this node may acknowledge again.
-    #[must_use]
-    pub fn is_waiting_for_lease(&self) -> bool {
-        !self.lease_waiters.is_empty()
-    }
-
     fn lag_ns(&self) -> u64 {
         self.config.replica_lag_time_ms.saturating_mul(1_000_000)
     }

@@ -15,6 +15,9 @@ use crate::rng::Rng;
 /// What a node says when it sends clients away that it may not answer any more: the one reason to close on an honest one.
 const FENCED: &str = "fenced before it could acknowledge";
 
+/// Turns in a row that may bring nothing: a real driver would burn a core.
+const RESTLESS: u32 = 1_000;
+
 /// One machine and the process on it.
 pub(crate) struct Machine {
     pub(super) host: Host,
@@ -27,6 +30,8 @@ pub(crate) struct Machine {
     /// The others can't count on it until then.
     pub(super) troubled_until: u64,
     turn_at: u64,
+    /// Turns in a row after which it wanted another one at once, though its disk had nothing to do.
+    restless: u32,
 }
 
 impl Machine {
@@ -40,6 +45,7 @@ impl Machine {
             off: false,
             troubled_until: 0,
             turn_at: u64::MAX,
+            restless: 0,
         }
     }
 
@@ -83,22 +89,27 @@ impl World {
                 self.node_effect(node, effect)?;
             }
         }
-        self.plan_turn(node);
-        Ok(())
+        self.plan_turn(node)
     }
 
-    fn plan_turn(&mut self, node: usize) {
-        let machine = &self.machines[node];
-        let Some(core) = machine.core.as_ref() else { return };
+    fn plan_turn(&mut self, node: usize) -> Result<(), String> {
+        let machine = &mut self.machines[node];
+        let Some(core) = machine.core.as_ref() else { return Ok(()) };
         let deadline = core.next_deadline().map_or(u64::MAX, |at| machine.clock.in_world(at));
+        let is_busy = machine.host.disk_is_busy();
+        machine.restless = if deadline > self.now_ns || is_busy { 0 } else { machine.restless + 1 };
+        if machine.restless > RESTLESS {
+            return Err(format!("node {node} spins: {RESTLESS} times in a row it wants to be called again at once"));
+        }
         let mut at = deadline.max(self.now_ns + 1_000);
-        if machine.host.disk_is_busy() {
+        if is_busy {
             at = at.min(self.now_ns + self.rng.between(10_000, 200_000));
         }
         if at < self.machines[node].turn_at {
             self.machines[node].turn_at = at;
             self.at(at - self.now_ns, Event::Turn(node));
         }
+        Ok(())
     }
 
     fn node_effect(&mut self, node: usize, effect: Effect) -> Result<(), String> {
