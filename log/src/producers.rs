@@ -242,6 +242,12 @@ impl Producers {
         self.map.insert(id.0, producer);
     }
 
+    /// Whether anything is remembered of a producer.
+    #[must_use]
+    pub fn knows(&self, id: i64) -> bool {
+        self.map.contains_key(&id)
+    }
+
     /// Number of producers.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -238,6 +238,13 @@ impl<D: Disk> Engine<D> {
         self.logs.get(*self.by_id.get(&id)?)?.epochs.at(offset)
     }
 
+    /// Whether the log remembers batches of this idempotent producer.
+    #[must_use]
+    pub fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        let log = self.by_id.get(&id).and_then(|index| self.logs.get(*index));
+        log.is_some_and(|log| log.producers.knows(producer_id))
+    }
+
     /// The logs that exist, sorted: whatever is done with them is done in the same order every time.
     #[must_use]
     pub fn logs(&self) -> Vec<LogId> {

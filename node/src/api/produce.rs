@@ -5,9 +5,11 @@
 //! Where no other node has a share, the response is encoded as soon as the offsets are known, and only its sending waits
 //! for the disk.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use wherry_metadata::{TimestampType, Topic, TopicConfig};
+use wherry_metadata::{Metadata, TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
 use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
 use wherry_wire::types::{LogId, Offset};
@@ -220,6 +222,11 @@ impl<E: Into<ApiError>> From<E> for Failure {
     }
 }
 
+fn find<'a>(meta: &'a Metadata, ctx: &Ctx, topic: &TopicProduceResponse) -> Result<&'a Arc<Topic>, ResponseError> {
+    if ctx.version >= TOPIC_IDS_FROM { topics::by_id(meta, topic.topic_id) } else { topics::by_name(meta, &topic.name) }
+}
+
+/// Appends the batches of one partition, unless one before them was refused on this connection and has not come again.
 fn append<S: LogStore>(
     core: &mut Core<S>,
     ctx: &Ctx,
@@ -227,13 +234,69 @@ fn append<S: LogStore>(
     topic: &TopicProduceResponse,
     data: &PartitionProduceData,
 ) -> Result<Placed, Failure> {
-    let found = if ctx.version >= TOPIC_IDS_FROM {
-        topics::by_id(&core.meta, topic.topic_id)?
-    } else {
-        topics::by_name(&core.meta, &topic.name)?
-    };
+    let log = topics::log(find(&core.meta, ctx, topic)?, data.index)?;
+    let earlier = refused_before(core, ctx, log, data);
+    if let Some((error, producer_id)) = earlier
+        && !core.store.knows_producer(log, producer_id)
+    {
+        // To the log this would be the producer's beginning, whatever its sequence.
+        return Err(error.into());
+    }
+    match place(core, ctx, acks, topic, data, log) {
+        Err(Failure::Refused(error)) => {
+            let error = match earlier {
+                Some((earlier, _)) if error.error == ResponseError::OutOfOrderSequenceNumber => earlier.into(),
+                Some(_) | None => error,
+            };
+            note_refusal(core, ctx, log, data, error.error);
+            Err(Failure::Refused(error))
+        }
+        outcome @ (Ok(_) | Err(Failure::Busy)) => outcome,
+    }
+}
+
+fn header_of(data: &PartitionProduceData) -> Option<BatchHeader> {
+    data.records.as_ref().and_then(|records| BatchHeader::read(records, 0).ok())
+}
+
+fn refused_before<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    log: LogId,
+    data: &PartitionProduceData,
+) -> Option<(ResponseError, i64)> {
+    let now_ns = core.now.monotonic_ns;
+    let refusals = &mut core.connection(ctx.id.conn)?.refusals;
+    if refusals.is_empty() {
+        return None;
+    }
+    let header = header_of(data)?;
+    refusals.before(now_ns, log, &header).map(|error| (error, header.producer_id))
+}
+
+fn note_refusal<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    log: LogId,
+    data: &PartitionProduceData,
+    error: ResponseError,
+) {
+    let now_ns = core.now.monotonic_ns;
+    if let (Some(header), Some(connection)) = (header_of(data), core.connection(ctx.id.conn)) {
+        connection.refusals.note(now_ns, log, &header, error);
+    }
+}
+
+fn place<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    acks: i16,
+    topic: &TopicProduceResponse,
+    data: &PartitionProduceData,
+    log: LogId,
+) -> Result<Placed, Failure> {
+    let found = find(&core.meta, ctx, topic)?;
     topics::check_not_internal(found, "producing to")?;
-    let log = topics::log(found, data.index)?;
     let epoch = core.leads(log)?;
     let in_sync = found.partition(data.index).map_or(0, |partition| partition.isr.len());
     if acks == -1 && in_sync < found.min_insync() {
