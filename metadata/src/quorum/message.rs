@@ -31,8 +31,17 @@ pub(super) enum Body {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
     /// `handed_over`: the leader wants it so, and nobody need wait for the time that it was promised.
-    Vote { ballot: Ballot, last: Option<Position>, handed_over: bool },
-    Append { ballot: Ballot, before: Option<Position>, entries: Vec<EntryRecord>, committed: Option<Position> },
+    Vote {
+        ballot: Ballot,
+        last: Option<Position>,
+        handed_over: bool,
+    },
+    Append {
+        ballot: Ballot,
+        before: Option<Position>,
+        entries: Vec<EntryRecord>,
+        committed: Option<Position>,
+    },
     Part(Part),
 }
 
