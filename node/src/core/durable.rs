@@ -53,6 +53,17 @@ pub(crate) enum Then {
         /// Whether they were appended.
         result: Result<(), PersistError>,
     },
+    /// The same of a transaction coordinator.
+    TransactionPersisted {
+        /// Its partition.
+        partition: i32,
+        /// Its leadership.
+        term: Term,
+        /// Which.
+        id: PersistId,
+        /// Whether they were appended.
+        result: Result<(), PersistError>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +108,7 @@ impl DurableQueue {
 fn may_hurry(then: &Then) -> bool {
     match then {
         Then::Respond { .. } => mutated!(AckBeforeDurable),
-        Then::GroupPersisted { .. } => mutated!(CommitBeforeDurable),
+        Then::GroupPersisted { .. } | Then::TransactionPersisted { .. } => mutated!(CommitBeforeDurable),
         Then::QuorumWritten { .. } => mutated!(HastyQuorum),
         Then::AckDurable { .. } => mutated!(AckBeforeDurable),
     }
@@ -117,7 +128,10 @@ mod tests {
         std::iter::from_fn(|| queue.pop())
             .map(|then| match then {
                 Then::Respond { request, .. } => request.sequence,
-                Then::QuorumWritten { .. } | Then::AckDurable { .. } | Then::GroupPersisted { .. } => panic!(),
+                Then::QuorumWritten { .. }
+                | Then::AckDurable { .. }
+                | Then::GroupPersisted { .. }
+                | Then::TransactionPersisted { .. } => panic!(),
             })
             .collect()
     }

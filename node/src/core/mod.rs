@@ -18,6 +18,7 @@ mod duties;
 mod effect;
 mod internal_log;
 mod links;
+mod markers;
 mod open;
 mod producer_ids;
 pub(crate) mod purgatory;
@@ -27,7 +28,10 @@ pub(crate) mod sessions;
 mod shard;
 pub mod store;
 mod timers;
+mod transactional_commit;
+pub(crate) mod transactions;
 mod turn;
+mod verify;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -61,11 +65,17 @@ use durable::DurableQueue;
 pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
 pub(crate) use internal_log::Pair;
-pub(crate) use producer_ids::ProducerIdGrant;
+pub(crate) use markers::Marker;
 use producer_ids::ProducerIds;
+pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
 use sessions::Sessions;
 use store::{Event, LogStore, Now};
+pub(crate) use transactional_commit::TransactionalCommit;
+use transactional_commit::TransactionalCommits;
+use transactions::TransactionDesk;
+use verify::Questions;
+pub(crate) use verify::Verify;
 
 /// One node's state machine over a store of logs. Methods are cheap and never block.
 #[derive(Debug)]
@@ -93,6 +103,9 @@ pub struct Core<S: LogStore> {
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
     pub(crate) desk: GroupDesk,
+    pub(crate) transactions: TransactionDesk,
+    pub(crate) questions: Questions,
+    pub(crate) transactional_commits: TransactionalCommits,
     pub(crate) stats: Arc<NodeStats>,
     pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
@@ -190,8 +203,16 @@ impl<S: LogStore> Core<S> {
     pub fn next_deadline(&self) -> Option<u64> {
         let links = self.links.as_ref().and_then(Links::next_deadline);
         let cluster = [self.consensus.next_deadline(), self.cluster_deadline(), self.replicas.next_deadline(), links];
-        let requests = [self.purgatory.next_deadline(), self.desk.next_deadline(), self.acks.next_deadline()];
-        cluster.into_iter().chain(requests).chain([self.store.next_deadline(), self.census_ns]).flatten().min()
+        let requests = [self.purgatory.next_deadline(), self.acks.next_deadline()];
+        let coordinators =
+            [self.desk.next_deadline(), self.transactions.next_deadline(), self.questions.next_deadline()];
+        cluster
+            .into_iter()
+            .chain(requests)
+            .chain(coordinators)
+            .chain([self.store.next_deadline(), self.census_ns])
+            .flatten()
+            .min()
     }
 
     /// The counters; shared with whoever renders them.

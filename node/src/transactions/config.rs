@@ -17,8 +17,6 @@ pub struct TransactionsConfig {
     pub max_id_bytes: usize,
     /// Partitions of one transaction.
     pub max_partitions: usize,
-    /// Transactional ids that one request names.
-    pub max_names_per_request: usize,
     /// Persists that are not committed yet; beyond, requests that need one are refused with a retriable error.
     pub max_pending_persists: usize,
     /// Requests that wait for a producer id.
@@ -37,7 +35,6 @@ impl Default for TransactionsConfig {
             max_ids: 100_000,
             max_id_bytes: 1_024,
             max_partitions: 10_000,
-            max_names_per_request: 10_000,
             max_pending_persists: 65_536,
             max_id_asks: 10_000,
             expiry_ids_per_step: 256,

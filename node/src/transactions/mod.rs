@@ -110,6 +110,11 @@ impl Transactions {
         Ok(())
     }
 
+    /// Forgets what was replayed: it is of no use without the rest.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// All records have been replayed: transactions go on where they were.
     pub fn loaded(&mut self, now: Now) -> Effects {
         self.phase = Phase::Serving;
@@ -188,11 +193,6 @@ impl Transactions {
                 self.outbox.reply(request, response);
             }
             Request::End(body) => self.end(now, request, body, id),
-            Request::Describe(body) => {
-                let describe = |id: &Arc<str>| (Arc::clone(id), self.describe(id));
-                let found = body.transactional_ids.iter().map(describe).collect();
-                self.outbox.reply(request, Response::Describe(found));
-            }
         }
     }
 
@@ -202,15 +202,11 @@ impl Transactions {
             return Err(TransactionError::CoordinatorLoadInProgress);
         }
         let partitions = match body {
-            Request::Describe(body) if body.transactional_ids.len() > self.config.max_names_per_request => {
-                return Err(TransactionError::InvalidRequest);
-            }
-            Request::Describe(_) => return Ok(()),
             Request::Init(_) | Request::End(_) => 0,
             Request::Add(body) => body.partitions.len(),
             Request::Verify(body) => body.partitions.len(),
         };
-        let length = body.transactional_id().map_or(0, |id| id.len());
+        let length = body.transactional_id().len();
         if length == 0 || length > self.config.max_id_bytes || partitions > self.config.max_partitions {
             return Err(TransactionError::InvalidRequest);
         }
@@ -220,7 +216,11 @@ impl Transactions {
         Ok(())
     }
 
-    fn describe(&self, id: &str) -> Result<Description, TransactionError> {
+    /// What people see of one transactional id.
+    pub fn describe(&self, id: &str) -> Result<Description, TransactionError> {
+        if self.phase == Phase::Loading {
+            return Err(TransactionError::CoordinatorLoadInProgress);
+        }
         let current = self.entries.get(id).and_then(|entry| entry.current.as_ref());
         let current = current.ok_or(TransactionError::TransactionalIdNotFound)?;
         Ok(Description {
@@ -262,7 +262,10 @@ impl Transactions {
             let response = match result {
                 Ok(()) => response,
                 Err(PersistError::NotAvailable) => outbox::failed(TransactionError::CoordinatorNotAvailable, &response),
-                Err(PersistError::TooLarge) => outbox::failed(TransactionError::InvalidRequest, &response),
+                // Nothing of a coordinator's own is written in a transaction.
+                Err(PersistError::TooLarge | PersistError::Fenced) => {
+                    outbox::failed(TransactionError::InvalidRequest, &response)
+                }
             };
             self.outbox.reply(request, response);
         }

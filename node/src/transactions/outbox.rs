@@ -102,9 +102,6 @@ pub(crate) fn refused(error: TransactionError, request: &Request) -> Response {
         Request::Init(_) => Response::Init(Err(error)),
         Request::Add(_) | Request::Verify(_) => Response::Add(Err(error)),
         Request::End(_) => Response::End(Err(error)),
-        Request::Describe(body) => {
-            Response::Describe(body.transactional_ids.iter().map(|id| (Arc::clone(id), Err(error))).collect())
-        }
     }
 }
 
@@ -114,8 +111,5 @@ pub(super) fn failed(error: TransactionError, response: &Response) -> Response {
         Response::Init(_) => Response::Init(Err(error)),
         Response::Add(_) => Response::Add(Err(error)),
         Response::End(_) => Response::End(Err(error)),
-        Response::Describe(found) => {
-            Response::Describe(found.iter().map(|(id, _)| (Arc::clone(id), Err(error))).collect())
-        }
     }
 }

@@ -142,19 +142,16 @@ pub enum Request {
     Verify(VerifyRequest),
     /// EndTxn.
     End(EndRequest),
-    /// DescribeTransactions.
-    Describe(DescribeRequest),
 }
 
 impl Request {
-    /// The transactional id of a request that is about one.
-    pub fn transactional_id(&self) -> Option<&Arc<str>> {
+    /// The transactional id that it is about.
+    pub fn transactional_id(&self) -> &Arc<str> {
         match self {
-            Self::Init(body) => Some(&body.transactional_id),
-            Self::Add(body) => Some(&body.producer.transactional_id),
-            Self::Verify(body) => Some(&body.producer.transactional_id),
-            Self::End(body) => Some(&body.producer.transactional_id),
-            Self::Describe(_) => None,
+            Self::Init(body) => &body.transactional_id,
+            Self::Add(body) => &body.producer.transactional_id,
+            Self::Verify(body) => &body.producer.transactional_id,
+            Self::End(body) => &body.producer.transactional_id,
         }
     }
 }
@@ -168,8 +165,6 @@ pub enum Response {
     Add(Result<Vec<(TopicPartition, TransactionError)>, TransactionError>),
     /// EndTxn: id and epoch of the next transaction.
     End(Result<(i64, i16), TransactionError>),
-    /// DescribeTransactions.
-    Describe(Vec<(Arc<str>, Result<Description, TransactionError>)>),
 }
 
 /// InitProducerId.
@@ -223,13 +218,6 @@ pub struct EndRequest {
     pub commit: bool,
     /// How it does transactions.
     pub version: TransactionVersion,
-}
-
-/// DescribeTransactions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DescribeRequest {
-    /// Which.
-    pub transactional_ids: Vec<Arc<str>>,
 }
 
 /// One transactional id, as people see it.
@@ -359,6 +347,26 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
+    /// All there are.
+    pub const ALL: [Self; 11] = [
+        Self::CoordinatorLoadInProgress,
+        Self::CoordinatorNotAvailable,
+        Self::NotCoordinator,
+        Self::InvalidRequest,
+        Self::InvalidTxnState,
+        Self::InvalidProducerIdMapping,
+        Self::InvalidTransactionTimeout,
+        Self::ConcurrentTransactions,
+        Self::ProducerFenced,
+        Self::TransactionalIdNotFound,
+        Self::TransactionAbortable,
+    ];
+
+    /// The verdict of that number.
+    pub fn of_code(code: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|error| error.code() == code)
+    }
+
     /// The protocol's number.
     pub const fn code(self) -> i16 {
         match self {

@@ -282,15 +282,3 @@ fn producer_ids_are_never_given_twice() {
     }
     assert_eq!(seen.len(), 1800);
 }
-
-#[test]
-fn transactional_producers_are_refused() {
-    let mut node = node();
-    let conn = node.connect();
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(Some(TransactionalId(text("x"))))
-        .with_transaction_timeout_ms(1000);
-    let response = node.ask(conn, 4, &request);
-    assert_eq!(response.error_code, ResponseError::TransactionalIdAuthorizationFailed.code());
-    assert_eq!((response.producer_id.0, response.producer_epoch), (-1, -1));
-}

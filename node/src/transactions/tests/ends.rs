@@ -234,7 +234,6 @@ fn bounds_are_kept() {
         max_partitions: 3,
         max_pending_persists: 1,
         max_id_asks: 1,
-        max_names_per_request: 1,
         ..config()
     };
     let mut world = World::with(limits);
@@ -251,8 +250,6 @@ fn bounds_are_kept() {
     let partitions = (0..4).map(|p| ("t".into(), p)).collect();
     let asked = Request::Verify(VerifyRequest { producer: producer(first), partitions });
     assert_eq!(world.ask(asked), Response::Add(Err(InvalidRequest)));
-    let names = Request::Describe(DescribeRequest { transactional_ids: vec!["id".into(), "b".into()] });
-    assert!(matches!(world.ask(names), Response::Describe(found) if found.iter().all(|(_, r)| r.is_err())));
     world.prompt = false;
     world.send(init("b", None));
     assert_eq!(world.end(first, COMMIT, V1), Err(CoordinatorNotAvailable), "too much is on its way");

@@ -29,9 +29,7 @@ fn lists_are_filtered() {
 #[test]
 fn what_is_not_known_is_not_described() {
     let mut world = World::new();
-    let body = Request::Describe(DescribeRequest { transactional_ids: vec!["x".into()] });
-    let expected = vec![("x".into(), Err(TransactionError::TransactionalIdNotFound))];
-    assert_eq!(world.ask(body), Response::Describe(expected));
+    assert_eq!(world.coordinator.describe("x"), Err(TransactionError::TransactionalIdNotFound));
     let first = world.init(None).unwrap();
     world.add(first, 3, V1).unwrap();
     let expected = Description {

@@ -191,15 +191,12 @@ impl World {
     }
 
     #[track_caller]
-    fn described(&mut self) -> Description {
-        match self.ask(Request::Describe(DescribeRequest { transactional_ids: vec!["id".into()] })) {
-            Response::Describe(mut found) => found.remove(0).1.unwrap(),
-            other => panic!("{other:?}"),
-        }
+    fn described(&self) -> Description {
+        self.coordinator.describe("id").unwrap()
     }
 
     #[track_caller]
-    fn state(&mut self) -> StateName {
+    fn state(&self) -> StateName {
         self.described().state
     }
 }
