@@ -39,9 +39,9 @@ fn transactional<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &InitProdu
 }
 
 /// The coordinator's answer.
-pub(crate) fn coordinated<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, response: Response) {
+pub(crate) fn coordinated<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, response: &Response) {
     let result = match response {
-        Response::Init(result) => result,
+        Response::Init(result) => *result,
         Response::Add(_) | Response::End(_) => return,
     };
     let fencing = |error| older_fencing(error, ctx.version >= FENCED_FROM);

@@ -142,7 +142,7 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::AddPartitionsToTxn(request) => transactions::add_partitions::handle(core, ctx, &request),
         RequestBody::AddOffsetsToTxn(request) => transactions::add_offsets::handle(core, ctx, &request),
         RequestBody::EndTxn(request) => transactions::end::handle(core, ctx, &request),
-        RequestBody::TxnOffsetCommit(request) => groups::txn_offset_commit::handle(core, ctx, request),
+        RequestBody::TxnOffsetCommit(request) => groups::txn_offset_commit::handle(core, ctx, &request),
         RequestBody::DescribeTransactions(request) => transactions::describe::handle(core, ctx, &request),
         RequestBody::ListTransactions(request) => transactions::list::handle(core, ctx, &request),
         RequestBody::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),

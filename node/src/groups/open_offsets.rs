@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use super::record::Committed;
 use super::types::PersistId;
 
-/// By producer id. Nearly always there is none.
+/// By producer id. Nearly always there is none, which takes no memory beyond the map itself.
 #[derive(Debug, Default)]
-pub(super) struct OpenOffsets(Option<Box<BTreeMap<i64, Open>>>);
+pub(super) struct OpenOffsets(BTreeMap<i64, Open>);
 
 /// What one transaction has committed here.
 #[derive(Debug, Default)]
@@ -26,16 +26,16 @@ impl Open {
 
 impl OpenOffsets {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 
     pub(super) fn has(&self, producer_id: i64) -> bool {
-        self.0.as_ref().is_some_and(|open| open.contains_key(&producer_id))
+        self.0.contains_key(&producer_id)
     }
 
     /// A write is on its way.
     pub(super) fn begin(&mut self, producer_id: i64) {
-        self.0.get_or_insert_default().entry(producer_id).or_default().in_flight += 1;
+        self.0.entry(producer_id).or_default().in_flight += 1;
     }
 
     /// That write is committed to the log, or failed.
@@ -58,21 +58,17 @@ impl OpenOffsets {
 
     /// A tombstone: what was committed before it is gone.
     pub(super) fn forget(&mut self, by: PersistId) {
-        let producers: Vec<i64> = self.0.iter().flat_map(|open| open.keys().copied()).collect();
+        let producers: Vec<i64> = self.0.keys().copied().collect();
         for producer_id in producers {
             self.with(producer_id, |open| drop(open.value.take_if(|(written_by, _)| *written_by < by)));
         }
     }
 
     fn with(&mut self, producer_id: i64, act: impl FnOnce(&mut Open)) {
-        let Some(all) = &mut self.0 else { return };
-        let Some(open) = all.get_mut(&producer_id) else { return };
+        let Some(open) = self.0.get_mut(&producer_id) else { return };
         act(open);
         if open.is_vacant() {
-            all.remove(&producer_id);
-        }
-        if all.is_empty() {
-            self.0 = None;
+            self.0.remove(&producer_id);
         }
     }
 }

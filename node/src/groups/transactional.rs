@@ -50,7 +50,7 @@ impl Groups {
                 Ok(())
             }
             // Nothing else is written in transactions.
-            _ => Err(ReplayError::Malformed { what: "a transaction with more than offsets" }),
+            record::Key::Group { .. } => Err(ReplayError::Malformed { what: "a transaction with more than offsets" }),
         }
     }
 

@@ -187,7 +187,7 @@ impl Transactions {
         }
         match body {
             Request::Init(body) => self.init(now, request, body, id),
-            Request::Add(body) => self.add(now, request, body),
+            Request::Add(body) => self.add(now, request, &body),
             Request::Verify(body) => {
                 let response = self.verify(body);
                 self.outbox.reply(request, response);

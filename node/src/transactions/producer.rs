@@ -59,8 +59,8 @@ impl Transactions {
     }
 
     /// AddPartitionsToTxn, AddOffsetsToTxn.
-    pub(super) fn add(&mut self, now: Now, request: RequestRef, body: AddRequest) {
-        match self.added(now, &body) {
+    pub(super) fn add(&mut self, now: Now, request: RequestRef, body: &AddRequest) {
+        match self.added(now, body) {
             Ok(Some(next)) => {
                 let response = Response::Add(Ok(Vec::new()));
                 let id = Arc::clone(&body.producer.transactional_id);

@@ -23,8 +23,8 @@ const ADDS_FROM: i16 = 5;
 const ABORTABLE_FROM: i16 = 4;
 
 /// Asks the coordinator of the transaction first.
-pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: messages::TxnOffsetCommitRequest) -> Outcome {
-    let request = request(core, &body);
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::TxnOffsetCommitRequest) -> Outcome {
+    let request = request(core, body);
     let commit = TransactionalCommit {
         transactional_id: body.transactional_id.to_string(),
         add: ctx.version >= ADDS_FROM,

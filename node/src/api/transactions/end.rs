@@ -28,9 +28,9 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &EndTx
 }
 
 /// The coordinator's answer.
-pub(crate) fn answered<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, response: Response) {
+pub(crate) fn answered<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, response: &Response) {
     let result = match response {
-        Response::End(result) => result,
+        Response::End(result) => *result,
         Response::Init(_) | Response::Add(_) => return,
     };
     let mut body = EndTxnResponse::default();

@@ -4,7 +4,7 @@ use super::wire;
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
-use crate::transactions::{Filter, Listed, StateName};
+use crate::transactions::{Filter, Listed, StateName, TransactionError};
 use wherry_wire::codec::StrBytes;
 use wherry_wire::codec::messages::list_transactions_response::TransactionState;
 use wherry_wire::codec::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId, TransactionalId};
@@ -20,15 +20,15 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListT
     };
     let only_unknown = filter.states.is_empty() && !unknown.is_empty();
     let (listed, error) = core.list_transactions(&filter);
-    let states = listed.into_iter().filter(|_| !only_unknown).map(one);
+    let states = listed.iter().filter(|_| !only_unknown).map(one);
     let response = ListTransactionsResponse::default()
-        .with_error_code(error.map_or(0, |error| error.code()))
+        .with_error_code(error.map_or(0, TransactionError::code))
         .with_unknown_state_filters(unknown.into_iter().map(|name| wire(name)).collect())
         .with_transaction_states(states.collect());
     ctx.reply(&response)
 }
 
-fn one(listed: Listed) -> TransactionState {
+fn one(listed: &Listed) -> TransactionState {
     TransactionState::default()
         .with_transactional_id(TransactionalId(wire(&listed.transactional_id)))
         .with_producer_id(ProducerId(listed.producer_id))

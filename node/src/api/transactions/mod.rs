@@ -44,9 +44,12 @@ pub(super) fn older_fencing(error: TransactionError, knows: bool) -> ResponseErr
     }
 }
 
+/// Partitions of a topic, with something about each.
+type OfTopic<T> = (Arc<str>, Vec<(i32, T)>);
+
 /// Partitions by topic, in the order in which topics come first.
-fn by_topic<T>(items: impl IntoIterator<Item = (TopicPartition, T)>) -> Vec<(Arc<str>, Vec<(i32, T)>)> {
-    let mut topics: Vec<(Arc<str>, Vec<(i32, T)>)> = Vec::new();
+fn by_topic<T>(items: impl IntoIterator<Item = (TopicPartition, T)>) -> Vec<OfTopic<T>> {
+    let mut topics: Vec<OfTopic<T>> = Vec::new();
     for ((topic, partition), item) in items {
         match topics.last_mut() {
             Some((last, partitions)) if *last == topic => partitions.push((partition, item)),

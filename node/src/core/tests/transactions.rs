@@ -164,7 +164,7 @@ fn who_is_fenced_is_told_so_in_words_that_it_knows() {
             .with_transactional_id(id("id"))
             .with_producer_id(ProducerId(old.0))
             .with_producer_epoch(old.1)
-            .with_group_id(super::groups::group("g"));
+            .with_group_id(groups::group("g"));
         let code = node.ask(conn, version, &request).error_code;
         let expected = if version == 0 {
             NOT_AVAILABLE
@@ -355,7 +355,7 @@ fn offsets_of_a_group_become_part_of_a_transaction() {
         .with_transactional_id(id("id"))
         .with_producer_id(ProducerId(of.0))
         .with_producer_epoch(of.1)
-        .with_group_id(super::groups::group("g"));
+        .with_group_id(groups::group("g"));
     for version in 0..=4 {
         assert_eq!(node.ask(conn, version, &request).error_code, 0);
     }

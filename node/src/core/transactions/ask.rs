@@ -94,10 +94,10 @@ impl<S: LogStore> Core<S> {
 
     pub(crate) fn answer_waiter(&mut self, waiter: Waiter, response: Response) {
         match waiter {
-            Waiter::Init(ctx) => api::init_producer_id::coordinated(self, &ctx, response),
+            Waiter::Init(ctx) => api::init_producer_id::coordinated(self, &ctx, &response),
             Waiter::Add(part) => api::transactions::added(self, part, response),
             Waiter::AddOffsets(ctx) => api::transactions::offsets_added(self, &ctx, response),
-            Waiter::End(ctx) => api::transactions::ended(self, &ctx, response),
+            Waiter::End(ctx) => api::transactions::ended(self, &ctx, &response),
             Waiter::Here(number) => self.question_answered(number, verdict(&response)),
             Waiter::Node(node, number) => self.answer_question_of(node, number, verdict(&response)),
         }
