@@ -213,6 +213,7 @@ fn wait_durable<S: LogStore>(store: &mut S, now: Now, ticket: super::store::Tick
                 | Event::LookupDone(..)
                 | Event::Room
                 | Event::Full(_)
+                | Event::StableMoved(_)
                 | Event::StartMoved(..)
                 | Event::LogFailed(..) => {}
             }

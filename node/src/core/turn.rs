@@ -66,6 +66,7 @@ impl<S: LogStore> Core<S> {
                 tracing::debug!(%log, %start, "a log's start moved");
                 self.replicas.start_moved(log);
             }
+            Event::StableMoved(log) => self.wake_log(log),
             Event::LogFailed(log, what) => {
                 tracing::error!(%log, %what, "a log is damaged; it takes no more appends");
                 self.stats.logs_failed.add(1);
