@@ -14,7 +14,6 @@ use foldhash::fast::RandomState;
 use wherry_metadata::PartitionId;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::records::EndMarker;
-use wherry_wire::types::{LogId, Offset};
 
 use super::duties::log_of;
 use super::store::{Appended, LogStore};
@@ -151,10 +150,5 @@ impl<S: LogStore> Core<S> {
         if token.is_of_request() {
             api::write_txn_markers::written(self, token, results);
         }
-    }
-
-    /// Below this, readers of committed records see everything; `None` where nothing is known to be committed.
-    pub(crate) fn last_stable(&self, log: LogId) -> Option<Offset> {
-        self.committed_end(log).map(|committed| self.store.stable_end(log, committed))
     }
 }

@@ -18,6 +18,7 @@ mod duties;
 mod effect;
 mod internal_log;
 mod links;
+pub(crate) mod markers;
 mod open;
 mod producer_ids;
 pub(crate) mod purgatory;
@@ -28,6 +29,8 @@ mod shard;
 pub mod store;
 mod timers;
 mod turn;
+pub(crate) mod verification;
+mod verify;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -61,11 +64,13 @@ use durable::DurableQueue;
 pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
 pub(crate) use internal_log::Pair;
+use markers::Markers;
 pub(crate) use producer_ids::ProducerIdGrant;
 use producer_ids::ProducerIds;
 use purgatory::Purgatory;
 use sessions::Sessions;
 use store::{Event, LogStore, Now};
+use verification::Verification;
 
 /// One node's state machine over a store of logs. Methods are cheap and never block.
 #[derive(Debug)]
@@ -89,6 +94,8 @@ pub struct Core<S: LogStore> {
     /// Responses that are durable and wait for authority.
     held: VecDeque<(RequestId, Vec<Bytes>, Option<u64>)>,
     pub(crate) stalled: VecDeque<Box<api::produce::ProduceOp>>,
+    pub(crate) verification: Verification,
+    pub(crate) markers: Markers,
     pub(crate) purgatory: Purgatory,
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
@@ -225,6 +232,8 @@ impl<S: LogStore> Core<S> {
             && self.acks.is_empty()
             && self.held.is_empty()
             && self.stalled.is_empty()
+            && self.verification.is_empty()
+            && self.markers.is_empty()
             && self.purgatory.is_empty()
             && self.lookups.is_empty()
     }
@@ -347,8 +356,10 @@ impl<S: LogStore> Core<S> {
     }
 
     fn forget(&mut self, conn: ConnId) {
-        if self.conns.get_mut(conn).is_some_and(|c| c.blocked == Blocked::Stalled) {
-            self.stalled.retain(|op| op.ctx.id.conn != conn);
+        match self.conns.get_mut(conn).map(|c| c.blocked) {
+            Some(Blocked::Stalled) => self.stalled.retain(|op| op.ctx.id.conn != conn),
+            Some(Blocked::Verifying) => self.verification.forget(conn),
+            Some(Blocked::No | Blocked::Until(_)) | None => {}
         }
         let left = self.conns.remove(conn);
         for fetch in left.fetches {

@@ -90,6 +90,8 @@ impl<S: LogStore> Core<S> {
             producer_ids: ProducerIds::default(),
             durable: DurableQueue::default(),
             stalled: VecDeque::new(),
+            verification: super::verification::Verification::default(),
+            markers: super::markers::Markers::default(),
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed(entropy.seed())),

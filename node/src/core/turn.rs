@@ -89,7 +89,7 @@ impl<S: LogStore> Core<S> {
     }
 
     /// What was waited for is durable, or committed.
-    pub(super) fn go_on(&mut self, then: Then) {
+    pub(crate) fn go_on(&mut self, then: Then) {
         match then {
             Then::Respond { request, chunks, appended_ns } if !self.may_acknowledge() => {
                 self.held.push_back((request, chunks, appended_ns));
@@ -99,6 +99,7 @@ impl<S: LogStore> Core<S> {
             }
             Then::AckDurable { key, serial } => self.ack_durable(key, serial),
             Then::QuorumWritten { id, trim } => self.quorum_written(id, trim),
+            Then::MarkerCommitted { token, partition } => self.marker_committed(token, partition),
             Then::GroupPersisted { partition, term, id, result } => {
                 self.group_persisted(partition, term, id, result);
             }
