@@ -206,6 +206,12 @@ impl Producers {
         self.map.iter().filter(|(_, p)| p.is_lost()).map(|(id, _)| *id)
     }
 
+    /// A producer of which more is known than that it was there.
+    #[must_use]
+    pub fn get(&self, id: i64) -> Option<&Producer> {
+        self.map.get(&id).filter(|producer| !producer.is_lost())
+    }
+
     /// Whether older batches of this producer would tell more about it.
     #[must_use]
     pub fn wants_older(&self, id: i64) -> bool {

@@ -98,6 +98,9 @@ pub const MAX_PENDING_COMMANDS: usize = 50_000;
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
 /// Requests for a producer id that wait for the next block.
 pub const MAX_PRODUCER_ID_WAITERS: usize = 20_000;
+/// Producers and partitions that transactional produce requests asked a coordinator about, and whose answer has not been
+/// used: beyond it those that nobody waits for are forgotten.
+pub const MAX_VERIFICATIONS: usize = 100_000;
 /// Responses of DescribeTopicPartitions: partitions at the most (KIP-966).
 pub const MAX_DESCRIBED_PARTITIONS: usize = 2_000;
 /// Metadata log records beyond the last snapshot before the next snapshot is written.

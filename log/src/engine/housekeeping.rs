@@ -135,8 +135,15 @@ impl<D: Disk> Engine<D> {
             if !log.producers.is_empty() {
                 log.producers.expire(before);
             }
+            if let Some(transactions) = &mut log.transactions {
+                transactions.expire(before);
+            }
+            if log.transactions.as_ref().is_some_and(|transactions| transactions.is_idle(log.log_start)) {
+                log.transactions = None;
+            }
         }
         self.resume_rollbacks();
+        self.resume_retraces();
     }
 }
 
@@ -186,7 +193,8 @@ fn roll_expired(log: &mut Partition, now_ms: i64, next_version: &mut u32) {
         && log.unwritten_bytes == 0
         && log.written_end == log.log_end
     {
-        log.segments.push(Segment::new(log.log_end, *next_version, now_ms));
+        let (base, open_from) = (log.log_end, log.stable_end(log.log_end));
+        log.segments.push(Segment::new(base, open_from, *next_version, now_ms));
         *next_version += 1;
         log.dirty = true;
     }

@@ -13,10 +13,12 @@ mod read;
 mod read_ahead;
 mod recover;
 mod replica;
+mod retrace;
 mod rollback;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transact;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -37,6 +39,7 @@ use ops::{Ops, Pending};
 pub use read::{Lookup, Read, ReadToken, ReadUpTo, Served};
 pub use recover::Recovery;
 pub(crate) use recover::{Calls, open_checkpoints};
+pub use transact::ProducerInfo;
 
 /// What the engine tells its owner.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub enum Event {
     Full(bool),
     /// Retention moved a log's start.
     StartMoved(LogId, Offset),
+    /// The last stable offset of a log may have moved without its durable end.
+    StableMoved(LogId),
     /// A log is damaged: what is damaged is never served, and nothing more is appended to it.
     LogFailed(LogId, Corruption),
     /// The journal failed: nothing more is acknowledged; the node must stop (INV-5, rule 19).
@@ -155,6 +160,7 @@ pub struct Engine<D: Disk> {
     house: housekeeping::House,
     compactions: compact::Compactions,
     rollbacks: rollback::Rollbacks,
+    retraces: retrace::Retraces,
     /// Logs whose owner wants to know what is sealed.
     watched: usize,
     /// Files to remove once this frame is durable.
@@ -190,6 +196,7 @@ impl<D: Disk> Engine<D> {
         self.maybe_sync();
         self.start_reads();
         self.look_up_producers();
+        self.retrace();
         self.housekeeping();
         self.compact();
         self.tell_room();

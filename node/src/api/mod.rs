@@ -11,6 +11,7 @@ pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod elect_leaders;
 pub(crate) mod errors;
@@ -28,6 +29,7 @@ pub(crate) mod reassignments;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
+pub(crate) mod write_txn_markers;
 
 use bytes::Bytes;
 use wherry_wire::codec::{
@@ -161,6 +163,8 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
+        RequestBody::WriteTxnMarkers(request) => write_txn_markers::handle(core, ctx, &request),
+        RequestBody::DescribeProducers(request) => describe_producers::handle(core, ctx, &request),
         RequestBody::RemoveRaftVoter(request) => quorum::remove_voter(core, ctx, &request),
     }
 }

@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use wherry_metadata::PartitionId;
 use wherry_metadata::quorum::WriteId;
 use wherry_wire::types::Offset;
 
 use super::conn::RequestId;
 use super::coordinators::Term;
+use super::markers::MarkerToken;
 use super::store::Ticket;
 use crate::groups::{PersistError, PersistId};
 use crate::mutation::mutated;
@@ -41,6 +43,13 @@ pub(crate) enum Then {
         key: usize,
         /// Tells it from a later one in the same place.
         serial: u64,
+    },
+    /// The end of a transaction is committed in a partition.
+    MarkerCommitted {
+        /// The call that it belongs to.
+        token: MarkerToken,
+        /// Where.
+        partition: PartitionId,
     },
     /// Records of a group coordinator are committed, or never will be.
     GroupPersisted {
@@ -110,7 +119,7 @@ fn may_hurry(then: &Then) -> bool {
         Then::Respond { .. } => mutated!(AckBeforeDurable),
         Then::GroupPersisted { .. } | Then::TransactionPersisted { .. } => mutated!(CommitBeforeDurable),
         Then::QuorumWritten { .. } => mutated!(HastyQuorum),
-        Then::AckDurable { .. } => mutated!(AckBeforeDurable),
+        Then::AckDurable { .. } | Then::MarkerCommitted { .. } => mutated!(AckBeforeDurable),
     }
 }
 
@@ -130,6 +139,7 @@ mod tests {
                 Then::Respond { request, .. } => request.sequence,
                 Then::QuorumWritten { .. }
                 | Then::AckDurable { .. }
+                | Then::MarkerCommitted { .. }
                 | Then::GroupPersisted { .. }
                 | Then::TransactionPersisted { .. } => panic!(),
             })

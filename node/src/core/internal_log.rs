@@ -114,6 +114,7 @@ fn read_now<S: LogStore>(store: &mut S, now: Now, log: LogId, from: Offset, end:
                 | Event::LookupDone(..)
                 | Event::Room
                 | Event::Full(_)
+                | Event::StableMoved(_)
                 | Event::StartMoved(..)
                 | Event::LogFailed(..) => {}
             }

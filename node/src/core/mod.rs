@@ -18,7 +18,7 @@ mod duties;
 mod effect;
 mod internal_log;
 mod links;
-mod markers;
+pub(crate) mod markers;
 mod open;
 mod producer_ids;
 pub(crate) mod purgatory;
@@ -31,6 +31,7 @@ mod timers;
 mod transactional_commit;
 pub(crate) mod transactions;
 mod turn;
+pub(crate) mod verification;
 mod verify;
 
 use std::collections::{HashSet, VecDeque};
@@ -66,6 +67,7 @@ pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
 pub(crate) use internal_log::Pair;
 pub(crate) use markers::Marker;
+use markers::Markers;
 use producer_ids::ProducerIds;
 pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
@@ -74,6 +76,7 @@ use store::{Event, LogStore, Now};
 pub(crate) use transactional_commit::TransactionalCommit;
 use transactional_commit::TransactionalCommits;
 use transactions::TransactionDesk;
+use verification::Verification;
 use verify::Questions;
 pub(crate) use verify::Verify;
 
@@ -99,6 +102,8 @@ pub struct Core<S: LogStore> {
     /// Responses that are durable and wait for authority.
     held: VecDeque<(RequestId, Vec<Bytes>, Option<u64>)>,
     pub(crate) stalled: VecDeque<Box<api::produce::ProduceOp>>,
+    pub(crate) verification: Verification,
+    pub(crate) markers: Markers,
     pub(crate) purgatory: Purgatory,
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
@@ -246,6 +251,8 @@ impl<S: LogStore> Core<S> {
             && self.acks.is_empty()
             && self.held.is_empty()
             && self.stalled.is_empty()
+            && self.verification.is_empty()
+            && self.markers.is_empty()
             && self.purgatory.is_empty()
             && self.lookups.is_empty()
     }
@@ -368,8 +375,10 @@ impl<S: LogStore> Core<S> {
     }
 
     fn forget(&mut self, conn: ConnId) {
-        if self.conns.get_mut(conn).is_some_and(|c| c.blocked == Blocked::Stalled) {
-            self.stalled.retain(|op| op.ctx.id.conn != conn);
+        match self.conns.get_mut(conn).map(|c| c.blocked) {
+            Some(Blocked::Stalled) => self.stalled.retain(|op| op.ctx.id.conn != conn),
+            Some(Blocked::Verifying) => self.verification.forget(conn),
+            Some(Blocked::No | Blocked::Until(_)) | None => {}
         }
         let left = self.conns.remove(conn);
         for fetch in left.fetches {

@@ -94,6 +94,8 @@ impl<S: LogStore> Core<S> {
             producer_ids: ProducerIds::default(),
             durable: DurableQueue::default(),
             stalled: VecDeque::new(),
+            verification: super::verification::Verification::default(),
+            markers: super::markers::Markers::default(),
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed(entropy.seed())),
@@ -220,6 +222,7 @@ fn wait_durable<S: LogStore>(store: &mut S, now: Now, ticket: super::store::Tick
                 | Event::LookupDone(..)
                 | Event::Room
                 | Event::Full(_)
+                | Event::StableMoved(_)
                 | Event::StartMoved(..)
                 | Event::LogFailed(..) => {}
             }

@@ -66,6 +66,9 @@ impl<S: LogStore> Core<S> {
             return refuse(request, GroupError::NotCoordinator);
         }
         let Some(producer) = request.transaction else { return refuse(request, GroupError::InvalidRequest) };
+        if self.is_open(log, producer.producer_id, producer.producer_epoch) {
+            return self.ask_groups(ctx, Request::OffsetCommit(request));
+        }
         let verify = Verify {
             transactional_id,
             producer_id: producer.producer_id,
@@ -94,17 +97,32 @@ impl<S: LogStore> Core<S> {
         self.finish(ctx.id, outcome);
     }
 
-    /// The end of a producer's transaction is appended to a log: what was said about that transaction before is void.
-    pub(crate) fn marker_appended(&mut self, log: LogId, producer_id: i64) {
-        for waiting in self.transactional_commits.waiting.values_mut().filter(|waiting| waiting.log == log) {
-            waiting.ended |= waiting.request.transaction.is_some_and(|t| t.producer_id == producer_id);
+    /// Whether the end of a transaction may be appended to a partition now: while the groups of that partition are read back,
+    /// it would be seen neither by that nor after it.
+    pub(super) fn groups_take_marker(&self, id: PartitionId) -> Result<(), ResponseError> {
+        if self.keeps_groups(id) && self.desk.is_loading(id.partition) {
+            return Err(ResponseError::CoordinatorLoadInProgress);
+        }
+        Ok(())
+    }
+
+    /// The end of a producer's transaction is committed in a partition: if it keeps groups, their coordinator goes by it.
+    pub(super) fn groups_marker_committed(&mut self, id: PartitionId, producer_id: i64, commit: bool) {
+        if self.keeps_groups(id) {
+            self.end_group_transaction(duties::log_of(id), Input::TransactionEnded { producer_id, commit });
         }
     }
 
-    /// The end of a producer's transaction is committed in a log: if it keeps groups, their coordinator goes by it.
-    pub(crate) fn groups_marker_committed(&mut self, log: LogId, producer_id: i64, commit: bool) {
-        if self.offsets_topic().is_some_and(|topic| topic.id == log.topic) {
-            self.end_group_transaction(log, Input::TransactionEnded { producer_id, commit });
+    fn keeps_groups(&self, id: PartitionId) -> bool {
+        self.offsets_topic().is_some_and(|topic| topic.id == id.topic)
+    }
+}
+
+impl TransactionalCommits {
+    /// The end of a producer's transaction is appended to a log: what was said about that transaction before is void.
+    pub(super) fn ended(&mut self, log: LogId, producer_id: i64) {
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.log == log) {
+            waiting.ended |= waiting.request.transaction.is_some_and(|t| t.producer_id == producer_id);
         }
     }
 }

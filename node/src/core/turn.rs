@@ -70,6 +70,7 @@ impl<S: LogStore> Core<S> {
                 tracing::debug!(%log, %start, "a log's start moved");
                 self.replicas.start_moved(log);
             }
+            Event::StableMoved(log) => self.wake_log(log),
             Event::LogFailed(log, what) => {
                 tracing::error!(%log, %what, "a log is damaged; it takes no more appends");
                 self.stats.logs_failed.add(1);
@@ -92,7 +93,7 @@ impl<S: LogStore> Core<S> {
     }
 
     /// What was waited for is durable, or committed.
-    pub(super) fn go_on(&mut self, then: Then) {
+    pub(crate) fn go_on(&mut self, then: Then) {
         match then {
             Then::Respond { request, chunks, appended_ns } if !self.may_acknowledge() => {
                 self.held.push_back((request, chunks, appended_ns));
@@ -102,6 +103,7 @@ impl<S: LogStore> Core<S> {
             }
             Then::AckDurable { key, serial } => self.ack_durable(key, serial),
             Then::QuorumWritten { id, trim } => self.quorum_written(id, trim),
+            Then::MarkerCommitted { token, partition } => self.marker_committed(token, partition),
             Then::GroupPersisted { partition, term, id, result } => {
                 self.group_persisted(partition, term, id, result);
             }

@@ -253,10 +253,3 @@ fn may_pass(error: TransactionError) -> bool {
 fn wire_error(error: TransactionError) -> ResponseError {
     ResponseError::try_from_code(error.code()).unwrap_or(ResponseError::UnknownServerError)
 }
-
-/// No produce asks yet.
-impl<S: LogStore> Core<S> {
-    fn verified(&mut self, ask: VerifyToken, result: Result<(), ResponseError>) {
-        tracing::debug!(?ask, ?result, "nobody asked");
-    }
-}

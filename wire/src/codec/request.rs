@@ -105,6 +105,8 @@ bodies! {
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
     AddRaftVoter => AddRaftVoterRequest,
     RemoveRaftVoter => RemoveRaftVoterRequest,
+    WriteTxnMarkers => WriteTxnMarkersRequest,
+    DescribeProducers => DescribeProducersRequest,
 }
 
 /// Takes a request header off the start of `frame`.

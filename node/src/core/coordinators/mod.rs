@@ -73,6 +73,17 @@ impl GroupDesk {
     }
 }
 
+impl GroupDesk {
+    /// Whether the coordinator of this partition is still to serve, or not there yet.
+    pub(crate) fn is_loading(&self, partition: i32) -> bool {
+        match self.seats.standing(partition) {
+            Standing::Elsewhere => true,
+            Standing::Damaged => false,
+            Standing::Here => self.seats.get(partition).is_none_or(|seat| !seat.is_serving()),
+        }
+    }
+}
+
 impl Machine for Groups {
     fn replay(&mut self, batch: &Bytes) -> Result<(), String> {
         let header = BatchHeader::read(batch, 0).map_err(|error| error.to_string())?;

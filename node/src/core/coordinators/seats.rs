@@ -224,7 +224,7 @@ impl<S: LogStore> Core<S> {
                 tracing::warn!(%log, %what, "the log of the {} refused records", M::WHAT);
                 (newest, Err(PersistError::TooLarge))
             }
-            Err(error @ LogError::ProducerFenced { .. }) => {
+            Err(error @ (LogError::ProducerFenced { .. } | LogError::InvalidTransaction { .. })) => {
                 tracing::debug!(%error, "the log of the {} refused a transaction", M::WHAT);
                 (newest, Err(PersistError::Fenced))
             }

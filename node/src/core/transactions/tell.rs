@@ -18,7 +18,7 @@ use crate::cluster::control::Control;
 use crate::cluster::transact::TransactionMessage;
 use crate::core::Core;
 use crate::core::coordinators::Term;
-use crate::core::markers::{Marker, MarkerToken};
+use crate::core::markers::{Marker, MarkerResults, MarkerToken};
 use crate::core::store::LogStore;
 use crate::limits::{MAX_TRANSACTION_MESSAGE_PARTITIONS, TELL_PATIENCE_MS, TELL_RETRY_MS};
 use crate::transactions::{EndId, EndMarker, Input, TopicPartition};
@@ -187,7 +187,7 @@ impl<S: LogStore> Core<S> {
         tellings.wakes.insert((until_ns, Wake::Asked(number)));
         tellings.asked.insert(number, Asked { telling, node, partitions, until_ns });
         if node == self.config.node_id {
-            return self.write_markers(MarkerToken(number), marker, ids);
+            return self.write_markers(MarkerToken::of_node(number), marker, ids);
         }
         let message = TransactionMessage::WriteMarkers { number, marker, partitions: ids };
         if !self.send_control(node, &Control::Transaction(message)) {
@@ -267,19 +267,15 @@ impl<S: LogStore> Core<S> {
         let tellings = &mut self.transactions.tellings;
         let token = tellings.number();
         tellings.for_others.insert(token, (node, number, partitions.clone()));
-        self.write_markers(MarkerToken(token), marker, partitions);
+        self.write_markers(MarkerToken::of_node(token), marker, partitions);
     }
 
     /// Partitions that this node leads have a marker, or can't have it.
-    pub(crate) fn markers_written(
-        &mut self,
-        token: MarkerToken,
-        results: Vec<(PartitionId, Result<(), ResponseError>)>,
-    ) {
-        let Some((node, number, asked)) = self.transactions.tellings.for_others.remove(&token.0) else {
-            return self.leader_told(token.0, &results);
+    pub(crate) fn nodes_markers_written(&mut self, token: u64, results: &MarkerResults) {
+        let Some((node, number, asked)) = self.transactions.tellings.for_others.remove(&token) else {
+            return self.leader_told(token, results);
         };
-        let results: BTreeMap<_, _> = results.into_iter().collect();
+        let results: BTreeMap<_, _> = results.iter().copied().collect();
         let code = |id: &PartitionId| match results.get(id) {
             Some(Ok(())) => 0,
             Some(Err(error)) => error.code(),

@@ -406,6 +406,25 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "WriteTxnMarkersRequest",
+        api_key: 27,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("markers", Kind::Array(&Kind::Struct(&[
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("producer_epoch", Kind::Fixed(2), 0, 32767),
+                field("transaction_result", Kind::Fixed(1), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+                field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "TxnOffsetCommitRequest",
         api_key: 28,
         min_version: 0,
@@ -612,6 +631,19 @@ pub(in super::super) static REQUESTS: &[Message] = &[
             field("include_cluster_authorized_operations", Kind::Fixed(1), 0, 32767),
             field("endpoint_type", Kind::Fixed(1), 1, 32767),
             field("include_fenced_brokers", Kind::Fixed(1), 2, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeProducersRequest",
+        api_key: 61,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767),
         ],
     },
     Message {

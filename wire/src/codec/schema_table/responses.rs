@@ -503,6 +503,25 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "WriteTxnMarkersResponse",
+        api_key: 27,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("markers", Kind::Array(&Kind::Struct(&[
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Struct(&[
+                        field("partition_index", Kind::Fixed(4), 0, 32767),
+                        field("error_code", Kind::Fixed(2), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "TxnOffsetCommitResponse",
         api_key: 28,
         min_version: 0,
@@ -780,6 +799,32 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("is_fenced", Kind::Fixed(1), 2, 32767),
             ])), 0, 32767),
             field("cluster_authorized_operations", Kind::Fixed(4), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeProducersResponse",
+        api_key: 61,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("active_producers", Kind::Array(&Kind::Struct(&[
+                        field("producer_id", Kind::Fixed(8), 0, 32767),
+                        field("producer_epoch", Kind::Fixed(4), 0, 32767),
+                        field("last_sequence", Kind::Fixed(4), 0, 32767),
+                        field("last_timestamp", Kind::Fixed(8), 0, 32767),
+                        field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
+                        field("current_txn_start_offset", Kind::Fixed(8), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
         ],
     },
     Message {
