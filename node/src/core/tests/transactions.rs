@@ -4,10 +4,15 @@ use kafka_protocol::messages::ApiKey;
 use wherry_wire::codec::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
+use wherry_wire::codec::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use wherry_wire::codec::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use wherry_wire::codec::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use wherry_wire::codec::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DeleteTopicsRequest, DescribeTransactionsRequest, EndTxnRequest,
-    EndTxnResponse, FindCoordinatorRequest, InitProducerIdRequest, ListTransactionsRequest, ProducerId,
-    TransactionalId,
+    EndTxnResponse, FindCoordinatorRequest, InitProducerIdRequest, ListTransactionsRequest, OffsetFetchRequest,
+    ProducerId, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
 };
 use wherry_wire::types::{LeaderEpoch, LogId};
 
@@ -372,6 +377,124 @@ fn offsets_of_a_group_become_part_of_a_transaction() {
         (of.0, of.1, 60_000)
     );
     assert_eq!(described.transaction_start_time_ms, WALL_MS);
+}
+
+fn offset_commit(of: Producer, offset: i64) -> TxnOffsetCommitRequest {
+    let partition = TxnOffsetCommitRequestPartition::default().with_committed_offset(offset);
+    let topic = TxnOffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+    TxnOffsetCommitRequest::default()
+        .with_transactional_id(id("id"))
+        .with_group_id(groups::group("g"))
+        .with_producer_id(ProducerId(of.0))
+        .with_producer_epoch(of.1)
+        .with_generation_id(-1)
+        .with_topics(vec![topic])
+}
+
+fn offset_code(node: &mut Node, conn: ConnId, version: i16, of: Producer, offset: i64) -> i16 {
+    node.ask(conn, version, &offset_commit(of, offset)).topics[0].partitions[0].error_code
+}
+
+/// What OffsetFetch says to those who want stable offsets: error and offset.
+fn stable_offset(node: &mut Node, conn: ConnId) -> (i16, i64) {
+    let topics = OffsetFetchRequestTopics::default().with_name(name("t")).with_partition_indexes(vec![0]);
+    let one = OffsetFetchRequestGroup::default().with_group_id(groups::group("g")).with_topics(Some(vec![topics]));
+    let request = OffsetFetchRequest::default().with_groups(vec![one]).with_require_stable(true);
+    let found = node.ask(conn, 8, &request).groups[0].topics[0].partitions[0].clone();
+    (found.error_code, found.committed_offset)
+}
+
+fn add_offsets(node: &mut Node, conn: ConnId, of: Producer) {
+    let request = AddOffsetsToTxnRequest::default()
+        .with_transactional_id(id("id"))
+        .with_producer_id(ProducerId(of.0))
+        .with_producer_epoch(of.1)
+        .with_group_id(groups::group("g"));
+    assert_eq!(node.ask(conn, 3, &request).error_code, 0);
+}
+
+const UNSTABLE: i16 = 88;
+
+#[test]
+fn offsets_count_when_their_transaction_commits() {
+    let (node, _) = node();
+    let mut node = groups::ready(node);
+    let mut committed = -1;
+    for (version, commits) in (0..=5).zip([true, false, true, false, true, true]) {
+        let conn = node.connect();
+        let of = producer(&mut node, conn);
+        let offset = i64::from(version) + 10;
+        if version < 5 {
+            let code = offset_code(&mut node, conn, version, of, offset);
+            assert_eq!(code, if version < 4 { INVALID_STATE } else { ABORTABLE }, "it is not part of the transaction");
+            add_offsets(&mut node, conn, of);
+        }
+        assert_eq!(offset_code(&mut node, conn, version, of, offset), 0, "version {version}");
+        assert_eq!(stable_offset(&mut node, conn), (UNSTABLE, -1));
+        assert_eq!(groups::fetched(&mut node, conn, "g", "t").0, committed);
+        if version == 2 {
+            // It is known after a crash that it is open.
+            node = node.restart(config());
+        }
+        let conn = node.connect();
+        assert_eq!(ended(&mut node, conn, version, of, commits).error_code, 0);
+        if commits {
+            committed = offset;
+        }
+        assert_eq!(stable_offset(&mut node, conn), (0, committed), "version {version}");
+        if version == 3 {
+            node = node.restart(config());
+        }
+    }
+    let conn = node.connect();
+    assert_eq!(stable_offset(&mut node, conn), (0, 15));
+}
+
+#[test]
+fn who_is_fenced_commits_no_offsets() {
+    let (node, _) = node();
+    let mut node = groups::ready(node);
+    let conn = node.connect();
+    let old = producer(&mut node, conn);
+    add_offsets(&mut node, conn, old);
+    assert_eq!(offset_code(&mut node, conn, 3, old, 5), 0);
+    // The next producer aborts what was open.
+    assert_eq!(node.ask(conn, 5, &init("id", NOBODY)).error_code, CONCURRENT);
+    producer(&mut node, conn);
+    assert_eq!(stable_offset(&mut node, conn), (0, -1));
+    assert_eq!(offset_code(&mut node, conn, 3, old, 6), INVALID_EPOCH);
+    assert_eq!(offset_code(&mut node, conn, 5, old, 6), INVALID_EPOCH);
+    assert_eq!(offset_code(&mut node, conn, 3, (77, 0), 6), 49);
+}
+
+#[test]
+fn an_end_between_question_and_write_makes_the_answer_void() {
+    let (node, _) = node();
+    let mut node = groups::ready(node);
+    let conn = node.connect();
+    let of = producer(&mut node, conn);
+    // The coordinator has to write before it answers; meanwhile an administrator ends the transaction in the partition.
+    node.store().hold = true;
+    node.send(conn, 5, &offset_commit(of, 7));
+    let partition = partition_of("g", 16);
+    let topics =
+        WritableTxnMarkerTopic::default().with_name(name(OFFSETS_TOPIC)).with_partition_indexes(vec![partition]);
+    let marker = WritableTxnMarker::default()
+        .with_producer_id(ProducerId(of.0))
+        .with_producer_epoch(of.1)
+        .with_topics(vec![topics]);
+    let second = node.connect();
+    node.send(second, 1, &WriteTxnMarkersRequest::default().with_markers(vec![marker]));
+    node.store().hold = false;
+    node.settle();
+    let response = node.receive::<TxnOffsetCommitRequest>(conn, 5);
+    assert_eq!(response.topics[0].partitions[0].error_code, LOADING, "it asks again");
+    let written = node.receive::<WriteTxnMarkersRequest>(second, 1);
+    assert_eq!(written.markers[0].topics[0].partitions[0].error_code, 0);
+    assert_eq!(stable_offset(&mut node, second), (0, -1), "nothing was written that nobody would end");
+    assert_eq!(offset_code(&mut node, conn, 5, of, 7), 0);
+    assert_eq!(ended(&mut node, conn, 5, of, true).error_code, 0);
+    assert_eq!(stable_offset(&mut node, conn), (0, 7));
 }
 
 #[test]
