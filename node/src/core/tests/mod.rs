@@ -13,6 +13,7 @@ mod ordering;
 mod produce;
 mod restart;
 mod topics;
+mod transactions;
 mod versions;
 
 use std::collections::{HashMap, VecDeque};
