@@ -10,10 +10,10 @@ mod hostile;
 mod links;
 mod memory;
 mod ordering;
+mod partition_transactions;
 mod produce;
 mod restart;
 mod topics;
-mod transactions;
 mod versions;
 
 use std::collections::{HashMap, VecDeque};
