@@ -25,7 +25,8 @@ pub(crate) struct Verify {
 impl<S: LogStore> Core<S> {
     /// Asks the coordinator of the transactional id; [`Core::verified`] gets the answer.
     pub(crate) fn verify_transaction(&mut self, ask: VerifyToken, verify: Verify) {
-        tracing::debug!(transactional_id = %verify.transactional_id, "there is no coordinator for transactions");
+        let Verify { transactional_id, .. } = verify;
+        tracing::debug!(%transactional_id, "there is no coordinator for transactions");
         self.verified(ask, Err(ResponseError::CoordinatorNotAvailable));
     }
 }

@@ -365,16 +365,20 @@ fn a_later_batch_does_not_pass_one_that_could_not_be_verified() {
     let (mut node, conn) = fresh(9);
     let mut a = producer(7);
     let (one, two) = (a.request("t", "a1"), a.request("t", "a2"));
+    let other = node.connect();
     node.send(conn, 9, &one);
-    node.send(conn, 9, &two);
+    node.send(other, 9, &two);
     answer(&mut node, Err(ResponseError::CoordinatorNotAvailable));
-    assert_eq!(
-        produced(&wait::<ProduceRequest>(&mut node, conn, 9)).error_code,
-        ResponseError::NotEnoughReplicas.code()
-    );
+    let refused = wait::<ProduceRequest>(&mut node, conn, 9);
+    assert_eq!(produced(&refused).error_code, ResponseError::NotEnoughReplicas.code());
+    answer(&mut node, Ok(()));
+    let passed = wait::<ProduceRequest>(&mut node, other, 9);
+    assert_eq!(produced(&passed).error_code, ResponseError::OutOfOrderSequenceNumber.code());
+    // What follows on the same connection is told what the first was told.
+    node.send(conn, 9, &two);
     answer(&mut node, Ok(()));
     let passed = wait::<ProduceRequest>(&mut node, conn, 9);
-    assert_eq!(produced(&passed).error_code, ResponseError::OutOfOrderSequenceNumber.code());
+    assert_eq!(produced(&passed).error_code, ResponseError::NotEnoughReplicas.code());
     assert_eq!([send(&mut node, conn, &one), send(&mut node, conn, &two)], [(0, 0), (0, 1)]);
     // Where every transaction has an epoch of its own, it begins with 0 in any case.
     let mut b = Producer { id: 8, epoch: 3, sequence: 5 };

@@ -292,3 +292,22 @@ fn transactional_producers_are_refused() {
     assert_eq!(response.error_code, ResponseError::TransactionalIdAuthorizationFailed.code());
     assert_eq!((response.producer_id.0, response.producer_epoch), (-1, -1));
 }
+
+#[test]
+fn what_follows_a_refused_batch_is_refused_like_it_until_that_comes_again() {
+    let (mut node, conn, _) = with_topic(&[]);
+    let send = |node: &mut Node, producer: i64, sequence: i32| {
+        let records = stamped(producer, 0, sequence, &["x"]);
+        produced(&node.ask(conn, 9, &produce("t", -1, &[(0, records)]))).error_code
+    };
+    let again = ResponseError::KafkaStorageError.code();
+    assert_eq!(send(&mut node, 7, 0), 0);
+    node.store().full = true;
+    assert_eq!((send(&mut node, 7, 1), send(&mut node, 8, 0)), (again, again));
+    node.store().full = false;
+    // To the log, the first of these is out of order, and the other one a new producer.
+    assert_eq!((send(&mut node, 7, 2), send(&mut node, 8, 1)), (again, again));
+    assert_eq!((send(&mut node, 7, 1), send(&mut node, 7, 2)), (0, 0));
+    assert_eq!((send(&mut node, 8, 0), send(&mut node, 8, 1)), (0, 0));
+    assert_eq!(send(&mut node, 7, 9), ResponseError::OutOfOrderSequenceNumber.code(), "nothing was refused before it");
+}
