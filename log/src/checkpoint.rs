@@ -381,6 +381,22 @@ mod tests {
         assert_eq!(log.producers, p.producers.iter().map(|(i, p)| (i, p.clone())).collect::<Vec<_>>());
     }
 
+    /// As a version without transactions wrote it.
+    #[test]
+    fn the_format_before_is_read() {
+        let mut p = sample();
+        (p.transactions, p.stable.segments) = (None, Vec::new());
+        let mut buf = encode(Uuid::from_u128(1), 2, 30, 20, std::iter::once(&p));
+        let body = u64::from_le_bytes(buf[16..24].try_into().unwrap()) - 4;
+        buf[16..24].copy_from_slice(&body.to_le_bytes());
+        buf[HEAD..HEAD + 4].copy_from_slice(&1u32.to_le_bytes());
+        let crc = crc32c(&buf[16..HEAD + usize::try_from(body).unwrap()]);
+        buf[8..12].copy_from_slice(&crc.to_le_bytes());
+        let c = decode(&buf).unwrap();
+        assert_eq!((c.logs[0].id, c.logs[0].epochs.len(), c.logs[0].producers.len()), (p.id, 1, 1));
+        assert_eq!(c.logs[0].transactions, None);
+    }
+
     #[test]
     fn any_flipped_bit_and_any_cut_is_noticed() {
         let p = sample();

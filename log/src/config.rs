@@ -31,6 +31,9 @@ pub const MAX_TRANSACTIONAL_PRODUCERS_PER_LOG: usize = 10_000;
 pub const MAX_ABORTED_PER_LOG: usize = 1 << 18;
 /// Markers of a log that can be undone from memory (72 bytes each); beyond it, a truncation reads the log again.
 pub const MAX_ENDED_PER_LOG: usize = 1 << 16;
+/// A transaction is late when nothing was added to it for this long, in milliseconds: the longest that clients may ask for,
+/// and a little more.
+pub const LATE_TRANSACTION_MS: i64 = 20 * 60 * 1000;
 /// Batches per chunk of a segment, beside its size.
 pub const MAX_CHUNK_BATCHES: usize = 8192;
 

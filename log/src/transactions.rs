@@ -388,9 +388,19 @@ impl Transactions {
         Ok(())
     }
 
+    /// Whether a producer has a transaction open.
+    pub(crate) fn has_open(&self, producer: i64) -> bool {
+        self.members.get(&producer).is_some_and(|member| member.open.is_some())
+    }
+
     /// Open transactions.
     pub(crate) fn open_count(&self) -> usize {
         self.open.len()
+    }
+
+    /// Open transactions that nothing was added to since `before_ms`.
+    pub(crate) fn late_count(&self, before_ms: i64) -> usize {
+        self.members.values().filter(|member| member.open.is_some() && member.last_ms < before_ms).count()
     }
 
     /// Forgets producers without an open transaction that did nothing since `before_ms`.

@@ -13,6 +13,9 @@ enum What {
     Other,
 }
 
+/// A transaction: producer, first offset, and marker with whether it committed.
+type Known = (i64, i64, Option<(i64, bool)>);
+
 /// One record per batch: offset, producer, what.
 #[derive(Debug, Clone, Default)]
 struct Model {
@@ -21,9 +24,9 @@ struct Model {
 }
 
 impl Model {
-    /// Transactions as (producer, first, marker, committed), in the part of the log below `upto`.
-    fn transactions(&self, upto: i64) -> Vec<(i64, i64, Option<(i64, bool)>)> {
-        let mut all: Vec<(i64, i64, Option<(i64, bool)>)> = Vec::new();
+    /// Transactions in the part of the log below `upto`.
+    fn transactions(&self, upto: i64) -> Vec<Known> {
+        let mut all: Vec<Known> = Vec::new();
         for (at, producer, what) in self.batches.iter().filter(|(at, ..)| *at < upto) {
             let open = all.iter_mut().find(|(p, _, end)| p == producer && end.is_none());
             match (what, open) {
@@ -41,7 +44,7 @@ impl Model {
     }
 
     fn is_aborted(&self, producer: i64, at: i64) -> bool {
-        let mine = |(p, first, end): &(i64, i64, Option<(i64, bool)>)| {
+        let mine = |(p, first, end): &Known| {
             *p == producer && *first <= at && end.is_some_and(|(last, commit)| !commit && last > at)
         };
         self.transactions(self.end).iter().any(mine)

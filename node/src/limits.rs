@@ -155,3 +155,5 @@ pub const LINK_MESSAGE_OVERHEAD: usize = 1 << 20;
 pub const MAX_LINK_FRAME_BYTES: usize = 4 << 20;
 /// Bytes of a client's text that an error message repeats.
 pub const SHOWN_TEXT: usize = 200;
+/// Refused batches of idempotent producers that a connection remembers; the oldest are forgotten.
+pub(crate) const MAX_REFUSALS_PER_CONNECTION: usize = 256;

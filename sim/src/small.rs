@@ -160,6 +160,10 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
         self.inner.epoch_at(id, offset)
     }
 
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        self.inner.knows_producer(id, producer_id)
+    }
+
     fn logs(&self) -> Vec<LogId> {
         self.inner.logs()
     }

@@ -126,6 +126,10 @@ pub struct EngineStats {
     pub disk_total_bytes: u64,
     /// See `disk_total_bytes`.
     pub disk_free_bytes: u64,
+    /// Open transactions, each counted in every log that it is in, when housekeeping last looked.
+    pub open_transactions: u64,
+    /// Those of them that nothing was added to for so long that nobody may be left to end them.
+    pub late_transactions: u64,
 }
 
 /// Memory of one frame, freed when every log's part of it is in segments.
@@ -243,6 +247,13 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         self.logs.get(*self.by_id.get(&id)?)?.epochs.at(offset)
+    }
+
+    /// Whether the log remembers batches of this idempotent producer.
+    #[must_use]
+    pub fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        let log = self.by_id.get(&id).and_then(|index| self.logs.get(*index));
+        log.is_some_and(|log| log.producers.knows(producer_id))
     }
 
     /// The logs that exist, sorted: whatever is done with them is done in the same order every time.

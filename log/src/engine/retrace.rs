@@ -17,6 +17,7 @@ use super::read::{Own, ReadUpTo, Served, Want};
 use super::{Engine, Event};
 use crate::error::LogError;
 use crate::io::Disk;
+use crate::partition::Partition;
 use crate::transactions::{Step, Transactions};
 
 /// One log is being read.
@@ -48,7 +49,7 @@ impl Retraces {
 impl<D: Disk> Engine<D> {
     /// The log was truncated, perhaps too far back.
     pub(super) fn retrace_if_lost(&mut self, index: usize) {
-        if self.logs.get(index).is_some_and(|log| log.lost_transactions()) && !self.retraces.queue.contains(&index) {
+        if self.logs.get(index).is_some_and(Partition::lost_transactions) && !self.retraces.queue.contains(&index) {
             self.retraces.queue.push_back(index);
         }
     }

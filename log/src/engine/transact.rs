@@ -87,13 +87,6 @@ impl<D: Disk> Engine<D> {
         let ids: BTreeSet<i64> = sequenced.chain(members).collect();
         ids.into_iter().filter_map(|producer_id| known(log, producer_id)).collect()
     }
-
-    /// Transactions that are open, over all logs.
-    #[must_use]
-    pub fn open_transactions(&self) -> u64 {
-        let open = self.logs.iter().filter_map(|(_, log)| log.transactions.as_ref()).map(|t| t.open_count() as u64);
-        open.sum()
-    }
 }
 
 fn known(log: &Partition, producer_id: i64) -> Option<ProducerInfo> {

@@ -10,9 +10,11 @@
 
 mod transaction;
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use wherry_metadata::{TimestampType, Topic, TopicConfig};
+use wherry_metadata::{Metadata, TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
 use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
 use wherry_wire::types::{LogId, Offset};
@@ -233,27 +235,87 @@ impl<E: Into<ApiError>> From<E> for Failure {
     }
 }
 
+fn find<'a>(meta: &'a Metadata, ctx: &Ctx, topic: &TopicProduceResponse) -> Result<&'a Arc<Topic>, ResponseError> {
+    if ctx.version >= TOPIC_IDS_FROM { topics::by_id(meta, topic.topic_id) } else { topics::by_name(meta, &topic.name) }
+}
+
+/// Appends the batches of one partition, unless one before them was refused on this connection and has not come again.
 fn append<S: LogStore>(
     core: &mut Core<S>,
     op: &ProduceOp,
     topic: &TopicProduceResponse,
     data: &PartitionProduceData,
 ) -> Result<Placed, Failure> {
-    let version = op.ctx.version;
-    let found = if version >= TOPIC_IDS_FROM {
-        topics::by_id(&core.meta, topic.topic_id)?
-    } else {
-        topics::by_name(&core.meta, &topic.name)?
-    };
+    let ctx = &op.ctx;
+    let log = topics::log(find(&core.meta, ctx, topic)?, data.index)?;
+    let earlier = refused_before(core, ctx, log, data);
+    if let Some((error, producer_id)) = earlier
+        && !core.store.knows_producer(log, producer_id)
+    {
+        // To the log this would be the producer's beginning, whatever its sequence.
+        return Err(error.into());
+    }
+    match place(core, op, topic, data, log) {
+        Err(Failure::Refused(error)) => {
+            let error = match earlier {
+                Some((earlier, _)) if error.error == ResponseError::OutOfOrderSequenceNumber => earlier.into(),
+                Some(_) | None => error,
+            };
+            note_refusal(core, ctx, log, data, error.error);
+            Err(Failure::Refused(error))
+        }
+        outcome @ (Ok(_) | Err(Failure::Busy)) => outcome,
+    }
+}
+
+fn header_of(data: &PartitionProduceData) -> Option<BatchHeader> {
+    data.records.as_ref().and_then(|records| BatchHeader::read(records, 0).ok())
+}
+
+fn refused_before<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    log: LogId,
+    data: &PartitionProduceData,
+) -> Option<(ResponseError, i64)> {
+    let now_ns = core.now.monotonic_ns;
+    let refusals = &mut core.connection(ctx.id.conn)?.refusals;
+    if refusals.is_empty() {
+        return None;
+    }
+    let header = header_of(data)?;
+    refusals.before(now_ns, log, &header).map(|error| (error, header.producer_id))
+}
+
+fn note_refusal<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    log: LogId,
+    data: &PartitionProduceData,
+    error: ResponseError,
+) {
+    let now_ns = core.now.monotonic_ns;
+    if let (Some(header), Some(connection)) = (header_of(data), core.connection(ctx.id.conn)) {
+        connection.refusals.note(now_ns, log, &header, error);
+    }
+}
+
+fn place<S: LogStore>(
+    core: &mut Core<S>,
+    op: &ProduceOp,
+    topic: &TopicProduceResponse,
+    data: &PartitionProduceData,
+    log: LogId,
+) -> Result<Placed, Failure> {
+    let found = find(&core.meta, &op.ctx, topic)?;
     topics::check_not_internal(found, "producing to")?;
-    let log = topics::log(found, data.index)?;
     let epoch = core.leads(log)?;
     let in_sync = found.partition(data.index).map_or(0, |partition| partition.isr.len());
     if op.acks == -1 && in_sync < found.min_insync() {
         let text = format!("{} in-sync replicas are required; there are {in_sync} now", found.min_insync());
         return Err(ApiError::new(ResponseError::NotEnoughReplicas, text).into());
     }
-    let rules = Rules { topic: found, version, now_ms: core.now.wall_ms };
+    let rules = Rules { topic: found, version: op.ctx.version, now_ms: core.now.wall_ms };
     let batches = rules.check(data.records.clone().unwrap_or_default())?;
     let log_append_time = rules.log_append_time();
     let replicated = found.partition(data.index).is_some_and(|partition| partition.replicas.len() > 1);

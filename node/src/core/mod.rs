@@ -23,6 +23,7 @@ mod open;
 mod producer_ids;
 pub(crate) mod purgatory;
 pub(crate) mod records;
+pub(crate) mod refusals;
 mod replicate;
 pub(crate) mod sessions;
 mod shard;

@@ -169,6 +169,9 @@ pub trait LogStore {
     /// The epoch of the batch at an offset.
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch>;
 
+    /// Whether the log remembers batches of this idempotent producer.
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool;
+
     /// All logs that exist.
     fn logs(&self) -> Vec<LogId>;
 
@@ -311,6 +314,10 @@ impl<D: Disk> LogStore for Engine<D> {
 
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         Engine::epoch_at(self, id, offset)
+    }
+
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        Engine::knows_producer(self, id, producer_id)
     }
 
     fn logs(&self) -> Vec<LogId> {

@@ -467,6 +467,8 @@ fn an_open_transaction_is_never_forgotten_and_idle_logs_keep_nothing() {
     let known: Vec<i64> = rig.engine.producers(id).iter().map(|p| p.producer_id).collect();
     assert_eq!(known, [20], "only who has an open transaction");
     assert_eq!(rig.engine.stable_end(id, Offset(3)), Offset(0));
+    rig.now.wall_ms += crate::config::LATE_TRANSACTION_MS;
+    rig.until("late", |r| r.engine.stats().late_transactions == 1 && r.engine.stats().open_transactions == 1);
     let t = rig.end(id, 20, false).unwrap();
     rig.until_durable(t);
     for _ in 0..600 {

@@ -402,6 +402,10 @@ impl LogStore for MemStore {
         batches.iter().find(|(h, _)| h.next_offset() > offset).map(|(h, _)| h.leader_epoch)
     }
 
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        self.logs.get(&id).is_some_and(|log| log.producers.contains_key(&producer_id))
+    }
+
     fn logs(&self) -> Vec<LogId> {
         self.logs.keys().copied().collect()
     }

@@ -10,6 +10,7 @@ mod hostile;
 mod links;
 mod memory;
 mod ordering;
+mod partition_transactions;
 mod produce;
 mod restart;
 mod topics;
