@@ -187,6 +187,7 @@ impl<D: Disk> Engine<D> {
         log.stable
             .segments
             .retain(|s| s.end > log.log_start || log.segments.iter().any(|live| live.version == s.version));
+        log.settle_transactions();
     }
 
     /// INV-5: a sync that failed is never asked again.

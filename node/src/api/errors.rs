@@ -77,6 +77,9 @@ impl From<&LogError> for ApiError {
             LogError::StaleEpoch { .. } => ResponseError::FencedLeaderEpoch,
             LogError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             LogError::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
+            LogError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
+            LogError::InvalidTransaction { .. } => ResponseError::InvalidTxnState,
+            LogError::TooManyTransactions { .. } => ResponseError::PolicyViolation,
             LogError::Rejected { .. } => ResponseError::InvalidRecord,
             // The client tries again: there is room later.
             LogError::Busy { .. } | LogError::Full { .. } | LogError::ReadOnly(_) | LogError::ReadFailed(_) => {

@@ -46,6 +46,8 @@ pub(crate) enum Blocked {
     Until(u64),
     /// A produce request waits for the disk to catch up.
     Stalled,
+    /// A produce request waits for the coordinator of its transaction.
+    Verifying,
 }
 
 #[derive(Debug)]

@@ -58,8 +58,8 @@ pub(crate) enum AfterCommit {
     AlterConfigs(Box<api::alter_configs::Pending>),
     /// A block of producer ids.
     ProducerIds,
-    /// The topic that keeps the groups' state.
-    OffsetsTopic,
+    /// A topic that keeps coordinators' state.
+    CoordinatorTopic(super::coordinators::CoordinatorTopic),
     /// In-sync sets that leaders here proposed.
     InSync(Vec<crate::replication::IsrChange>),
 }
@@ -463,7 +463,7 @@ impl<S: LogStore> Core<S> {
             AfterCommit::Unregister(ctx) => api::unregister_broker::committed(self, &ctx, results),
             AfterCommit::AlterConfigs(pending) => api::alter_configs::committed(self, *pending, results),
             AfterCommit::ProducerIds => self.producer_ids_committed(results),
-            AfterCommit::OffsetsTopic => self.offsets_topic_committed(results),
+            AfterCommit::CoordinatorTopic(topic) => self.coordinator_topic_committed(topic, results),
             AfterCommit::InSync(changes) => self.in_sync_decided(&changes, results),
         }
     }

@@ -83,6 +83,10 @@ bodies! {
     DeleteRecords => DeleteRecordsRequest,
     InitProducerId => InitProducerIdRequest,
     OffsetForLeaderEpoch => OffsetForLeaderEpochRequest,
+    AddPartitionsToTxn => AddPartitionsToTxnRequest,
+    AddOffsetsToTxn => AddOffsetsToTxnRequest,
+    EndTxn => EndTxnRequest,
+    TxnOffsetCommit => TxnOffsetCommitRequest,
     DescribeConfigs => DescribeConfigsRequest,
     AlterConfigs => AlterConfigsRequest,
     DescribeLogDirs => DescribeLogDirsRequest,
@@ -96,9 +100,13 @@ bodies! {
     DescribeQuorum => DescribeQuorumRequest,
     DescribeCluster => DescribeClusterRequest,
     UnregisterBroker => UnregisterBrokerRequest,
+    DescribeTransactions => DescribeTransactionsRequest,
+    ListTransactions => ListTransactionsRequest,
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
     AddRaftVoter => AddRaftVoterRequest,
     RemoveRaftVoter => RemoveRaftVoterRequest,
+    WriteTxnMarkers => WriteTxnMarkersRequest,
+    DescribeProducers => DescribeProducersRequest,
 }
 
 /// Takes a request header off the start of `frame`.
