@@ -168,6 +168,37 @@ impl ProducerConfig {
     }
 }
 
+/// Of a [`TransactionalProducer`](crate::TransactionalProducer).
+#[derive(Debug, Clone)]
+pub struct TransactionConfig {
+    /// Names the producer over its restarts: one at a time has it, and the newest fences all before it.
+    pub transactional_id: String,
+    /// A transaction that lasts longer is aborted by the cluster.
+    pub timeout: Duration,
+}
+
+impl TransactionConfig {
+    /// Defaults, with this name.
+    pub fn new(transactional_id: impl Into<String>) -> Self {
+        Self { transactional_id: transactional_id.into(), timeout: Duration::from_secs(60) }
+    }
+
+    pub(crate) fn check(&self, producer: &ProducerConfig) -> Result<()> {
+        if self.transactional_id.is_empty() {
+            return Err(ClientError::config("transactional_id is empty: name the producer"));
+        }
+        if self.timeout < Duration::from_millis(1) {
+            return Err(ClientError::config("timeout of transactions is below a millisecond"));
+        }
+        if !producer.idempotent {
+            return Err(ClientError::config(
+                "transactions need an idempotent producer: set ProducerConfig::idempotent",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Where to start when a group has no committed offset, or the position is outside the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OffsetReset {
