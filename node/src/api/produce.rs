@@ -115,6 +115,9 @@ fn refuse<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp, error: &ApiError) 
     for topic in op.topics.by_ref() {
         let mut result = TopicProduceResponse::default().with_name(topic.name).with_topic_id(topic.topic_id);
         for data in topic.partition_data {
+            if let Ok(log) = find(&core.meta, &op.ctx, &result).and_then(|found| topics::log(found, data.index)) {
+                note_refusal(core, &op.ctx, log, &data, error.error);
+            }
             result.partition_responses.push(failed(core, data.index, error));
         }
         op.response.responses.push(result);
