@@ -22,7 +22,8 @@ APIS = [
     "DeleteTopics", "DeleteRecords", "InitProducerId", "OffsetForLeaderEpoch", "DescribeConfigs", "AlterConfigs",
     "DescribeLogDirs", "CreatePartitions", "DeleteGroups", "ElectLeaders", "IncrementalAlterConfigs",
     "AlterPartitionReassignments", "ListPartitionReassignments", "OffsetDelete", "DescribeQuorum", "DescribeCluster",
-    "UnregisterBroker", "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter",
+    "UpdateFeatures", "UnregisterBroker", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe", "ListConfigResources",
+    "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter",
 ]
 
 FIXED = {"bool": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8, "uuid": 16}

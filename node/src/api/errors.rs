@@ -56,6 +56,7 @@ impl From<&MetadataError> for ApiError {
             MetadataError::NoReassignment(_) => ResponseError::NoReassignmentInProgress,
             MetadataError::BrokerInUse(_) => ResponseError::InvalidRequest,
             MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
+            MetadataError::InvalidFeature(_) => ResponseError::InvalidUpdateVersion,
             MetadataError::LimitReached(_) => ResponseError::PolicyViolation,
             MetadataError::TopicIdExists(_)
             | MetadataError::InvalidRequest(_)

@@ -19,6 +19,7 @@ pub(crate) mod find_coordinator;
 pub(crate) mod groups;
 pub(crate) mod init_producer_id;
 pub(crate) mod leaders;
+pub(crate) mod list_config_resources;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_for_leader_epoch;
@@ -27,6 +28,7 @@ pub(crate) mod quorum;
 pub(crate) mod reassignments;
 pub(crate) mod topics;
 pub(crate) mod unregister_broker;
+pub(crate) mod update_features;
 
 use bytes::Bytes;
 use wherry_wire::codec::{
@@ -150,8 +152,12 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::ListPartitionReassignments(request) => reassignments::list(core, ctx, &request),
         RequestBody::OffsetDelete(request) => groups::offset_delete::handle(core, ctx, &request),
         RequestBody::DescribeQuorum(request) => quorum::describe(core, ctx, &request),
+        RequestBody::UpdateFeatures(request) => update_features::handle(core, ctx, &request),
         RequestBody::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
         RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
+        RequestBody::ConsumerGroupHeartbeat(request) => groups::consumer_heartbeat::handle(core, ctx, &request),
+        RequestBody::ConsumerGroupDescribe(request) => groups::consumer_describe::handle(core, ctx, &request),
+        RequestBody::ListConfigResources(request) => list_config_resources::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
         RequestBody::RemoveRaftVoter(request) => quorum::remove_voter(core, ctx, &request),

@@ -1,15 +1,17 @@
 //! OffsetCommit: who may commit, what is refused partition by partition, and what becomes visible once it is durable.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::consumer::ConsumerGroup;
 use super::group::{Group, State};
 use super::outbox::{Ctx, Pending, TopicPartition};
 use super::record::{Committed, offset_record};
 use super::types::{
-    CommitPartition, GroupError, OffsetCommitRequest, OffsetCommitResponse, PersistId, RequestRef, Response,
-    TopicErrors,
+    CommitPartition, CommitTopic, GroupError, OffsetCommitRequest, OffsetCommitResponse, PersistId, RequestRef,
+    Response, TopicErrors,
 };
 
 /// What is to be written of a request.
@@ -35,7 +37,7 @@ pub(super) fn commit(group: &mut Group, ctx: &mut Ctx<'_>, request: RequestRef, 
 /// The same error for every partition.
 pub(super) fn refused(commit: &OffsetCommitRequest, error: GroupError) -> Response {
     let verdict = |p: &CommitPartition| (p.partition, p.refused.unwrap_or(error));
-    let topic = |t: &super::types::CommitTopic| TopicErrors {
+    let topic = |t: &CommitTopic| TopicErrors {
         name: Arc::clone(&t.name),
         topic_id: t.topic_id,
         partitions: t.partitions.iter().map(verdict).collect(),
@@ -50,6 +52,9 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
     if ctx.outbox.is_full(ctx.config) {
         return Err(GroupError::CoordinatorNotAvailable);
     }
+    if let Some(consumer) = &group.consumer {
+        return check_consumer(consumer, commit);
+    }
     // Tools, and consumers that assign themselves, commit to groups that nobody manages.
     if commit.generation < 0 && group.state == State::Empty {
         return Ok(());
@@ -63,6 +68,28 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
         State::CompletingRebalance(_) => Err(GroupError::RebalanceInProgress),
         // In a rebalance members commit what they have done before they rejoin.
         State::PreparingRebalance(_) | State::Stable { .. } => Ok(()),
+    }
+}
+
+/// A member commits with its epoch. One that has a new epoch already may still commit what it did in an earlier one, of
+/// partitions that it had then and has kept (KIP-1251).
+fn check_consumer(consumer: &ConsumerGroup, commit: &OffsetCommitRequest) -> Result<(), GroupError> {
+    if commit.generation < 0 && consumer.members.is_empty() {
+        return Ok(());
+    }
+    let member = consumer.members.get(&commit.member_id).ok_or(GroupError::UnknownMemberId)?;
+    if !commit.knows_consumer_groups {
+        return Err(GroupError::UnsupportedVersion);
+    }
+    let had = |topic: &CommitTopic, partition: &CommitPartition| {
+        let given_in = member.current.given_in(topic.topic_id, partition.partition);
+        given_in.is_some_and(|epoch| epoch <= commit.generation)
+    };
+    let had_all = || commit.topics.iter().all(|topic| topic.partitions.iter().all(|p| had(topic, p)));
+    match commit.generation.cmp(&member.current.epoch) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less if had_all() => Ok(()),
+        Ordering::Less | Ordering::Greater => Err(GroupError::StaleMemberEpoch),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::group::{Member, Waiting};
 use super::outbox::Pending;
 use super::types::{Effects, GroupError, JoinResponse, RequestRef, Response, SyncResponse};
-use super::{Groups, commit, offset_delete};
+use super::{Groups, commit, offset_delete, refuse};
 
 const ERROR: GroupError = GroupError::NotCoordinator;
 
@@ -19,6 +19,9 @@ impl Groups {
             if let Some((request, response)) = of_write(pending) {
                 self.outbox.reply(request, response);
             }
+        }
+        for (request, response) in self.outbox.drain_held() {
+            self.outbox.reply(request, refuse::instead(response, ERROR, ""));
         }
         for (request, response) in self.groups.values().flat_map(|group| group.members.values()).filter_map(of_member) {
             self.outbox.reply(request, response);
@@ -35,6 +38,9 @@ fn of_write(pending: Pending) -> Option<(RequestRef, Response)> {
         Pending::StaticMember { request, .. } => Some((request, JoinResponse::refused("".into(), ERROR))),
         Pending::Commit { request, response, .. } => {
             Some((request, Response::OffsetCommit(commit::failed(response, ERROR))))
+        }
+        Pending::Consumer { answer, .. } => {
+            answer.map(|(request, response)| (request, refuse::instead(response, ERROR, "")))
         }
         Pending::OffsetDelete { request, .. } => Some((request, offset_delete::refused(ERROR))),
         Pending::DeleteGroups { groups, request, mut response } => {

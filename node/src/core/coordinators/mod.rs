@@ -12,6 +12,7 @@
 //! elsewhere.
 
 mod ask;
+mod cluster;
 mod load;
 mod topic;
 
@@ -214,7 +215,7 @@ impl<S: LogStore> Core<S> {
     fn step_groups(&mut self, partition: i32, input: Input) {
         let now = self.group_time();
         let Some(coordinator) = self.desk.coordinators.get_mut(&partition) else { return };
-        let effects = coordinator.groups.step(now, input);
+        let effects = coordinator.groups.step(now, &self.meta, input);
         self.desk.set_alarm(partition);
         self.run_group_effects(partition, effects);
     }
@@ -256,6 +257,10 @@ impl<S: LogStore> Core<S> {
         if let Some(coordinator) = self.desk.coordinators.get_mut(&partition) {
             coordinator.newest = newest;
         }
+        // At once: nothing may build on what the log does not have.
+        if let Err(error) = result {
+            self.step_groups(partition, Input::Refused { id, error });
+        }
         self.when_committed(log, newest.0, newest.1, Then::GroupPersisted { partition, term, id, result });
     }
 
@@ -276,6 +281,13 @@ impl<S: LogStore> Core<S> {
     pub(crate) fn group_topic_deleted(&mut self, topic: &Arc<str>) {
         for partition in self.desk.serving() {
             self.step_groups(partition, Input::TopicDeleted { topic: Arc::clone(topic) });
+        }
+    }
+
+    /// Topics have come or have more partitions: groups that read them look again.
+    pub(crate) fn group_topics_changed(&mut self) {
+        for partition in self.desk.serving() {
+            self.step_groups(partition, Input::TopicsChanged);
         }
     }
 

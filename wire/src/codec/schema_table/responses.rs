@@ -691,6 +691,23 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "UpdateFeaturesResponse",
+        api_key: 57,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("feature", Kind::String, 0, 32767),
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 1),
+        ],
+    },
+    Message {
         name: "DescribeClusterResponse",
         api_key: 60,
         min_version: 0,
@@ -723,6 +740,87 @@ pub(in super::super) static RESPONSES: &[Message] = &[
             field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
             field("error_code", Kind::Fixed(2), 0, 32767),
             field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "ConsumerGroupHeartbeatResponse",
+        api_key: 68,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("member_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("member_epoch", Kind::Fixed(4), 0, 32767),
+            field("heartbeat_interval_ms", Kind::Fixed(4), 0, 32767),
+            field("assignment", Kind::Struct(&[
+                field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                    field("topic_id", Kind::Fixed(16), 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+            ]), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "ConsumerGroupDescribeResponse",
+        api_key: 69,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("groups", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("group_id", Kind::String, 0, 32767),
+                field("group_state", Kind::String, 0, 32767),
+                field("group_epoch", Kind::Fixed(4), 0, 32767),
+                field("assignment_epoch", Kind::Fixed(4), 0, 32767),
+                field("assignor_name", Kind::String, 0, 32767),
+                field("members", Kind::Array(&Kind::Struct(&[
+                    field("member_id", Kind::String, 0, 32767),
+                    field("instance_id", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("rack_id", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("member_epoch", Kind::Fixed(4), 0, 32767),
+                    field("client_id", Kind::String, 0, 32767),
+                    field("client_host", Kind::String, 0, 32767),
+                    field("subscribed_topic_names", Kind::Array(&Kind::String), 0, 32767),
+                    field("subscribed_topic_regex", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("assignment", Kind::Struct(&[
+                        field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                            field("topic_id", Kind::Fixed(16), 0, 32767),
+                            field("topic_name", Kind::String, 0, 32767),
+                            field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                        ])), 0, 32767),
+                    ]), 0, 32767),
+                    field("target_assignment", Kind::Struct(&[
+                        field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                            field("topic_id", Kind::Fixed(16), 0, 32767),
+                            field("topic_name", Kind::String, 0, 32767),
+                            field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                        ])), 0, 32767),
+                    ]), 0, 32767),
+                    field("member_type", Kind::Fixed(1), 1, 32767),
+                ])), 0, 32767),
+                field("authorized_operations", Kind::Fixed(4), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListConfigResourcesResponse",
+        api_key: 74,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("config_resources", Kind::Array(&Kind::Struct(&[
+                field("resource_name", Kind::String, 0, 32767),
+                field("resource_type", Kind::Fixed(1), 1, 32767),
+            ])), 0, 32767),
         ],
     },
     Message {
