@@ -49,6 +49,10 @@ fn gauges(text: &mut Text, stats: &NodeStats) {
         ("under_min_insync_partitions", "Led partitions that acks=all is refused for", &stats.under_min_insync),
         ("leaderless_partitions", "Partitions of the cluster that nobody leads", &stats.leaderless),
         ("waiting_fetches", "Fetches that wait for data", &stats.fetches_waiting),
+        ("groups", "Groups coordinated here", &stats.groups),
+        ("consumer_groups", "Those of them of the new consumer protocol (KIP-848)", &stats.consumer_groups),
+        ("rebalancing_groups", "Those of them in a rebalance", &stats.groups_rebalancing),
+        ("group_members", "Members of groups coordinated here", &stats.group_members),
         ("fetch_sessions", "Fetch sessions", &stats.fetch_sessions),
         ("in_flight_request_bytes", "Bytes of unanswered requests", &stats.request_bytes_in_flight),
         ("topics", "Topics", &stats.topics),
@@ -78,6 +82,8 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("segment_files_open", "Segment files open", &log.open_files),
         ("disk_total_bytes", "Size of the data directory's file system", &log.disk_total_bytes),
         ("disk_free_bytes", "Free on it when it was last asked", &log.disk_free_bytes),
+        ("open_transactions", "Open transactions, in each partition that they are in", &log.open_transactions),
+        ("late_transactions", "Those to which nothing was added for 20 minutes", &log.late_transactions),
     ];
     text.gauges(gauges.map(|(name, help, gauge)| (name, help, gauge.get())));
 }

@@ -11,6 +11,7 @@ pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod elect_leaders;
 pub(crate) mod errors;
@@ -27,8 +28,10 @@ pub(crate) mod produce;
 pub(crate) mod quorum;
 pub(crate) mod reassignments;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
 pub(crate) mod update_features;
+pub(crate) mod write_txn_markers;
 
 use bytes::Bytes;
 use wherry_wire::codec::{
@@ -140,6 +143,12 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::DeleteTopics(request) => delete_topics::handle(core, ctx, request),
         RequestBody::DeleteRecords(request) => delete_records::handle(core, ctx, &request),
         RequestBody::InitProducerId(request) => init_producer_id::handle(core, ctx, &request),
+        RequestBody::AddPartitionsToTxn(request) => transactions::add_partitions::handle(core, ctx, &request),
+        RequestBody::AddOffsetsToTxn(request) => transactions::add_offsets::handle(core, ctx, &request),
+        RequestBody::EndTxn(request) => transactions::end::handle(core, ctx, &request),
+        RequestBody::TxnOffsetCommit(request) => groups::txn_offset_commit::handle(core, ctx, &request),
+        RequestBody::DescribeTransactions(request) => transactions::describe::handle(core, ctx, &request),
+        RequestBody::ListTransactions(request) => transactions::list::handle(core, ctx, &request),
         RequestBody::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),
         RequestBody::DescribeConfigs(request) => describe_configs::handle(core, ctx, &request),
         RequestBody::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, &request),
@@ -160,6 +169,8 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::ListConfigResources(request) => list_config_resources::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
+        RequestBody::WriteTxnMarkers(request) => write_txn_markers::handle(core, ctx, &request),
+        RequestBody::DescribeProducers(request) => describe_producers::handle(core, ctx, &request),
         RequestBody::RemoveRaftVoter(request) => quorum::remove_voter(core, ctx, &request),
     }
 }

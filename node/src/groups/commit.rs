@@ -9,6 +9,7 @@ use super::consumer::ConsumerGroup;
 use super::group::{Group, State};
 use super::outbox::{Ctx, Pending, TopicPartition};
 use super::record::{Committed, offset_record};
+use super::transactional::{self, OpenCommit};
 use super::types::{
     CommitPartition, CommitTopic, GroupError, OffsetCommitRequest, OffsetCommitResponse, PersistId, RequestRef,
     Response, TopicErrors,
@@ -23,7 +24,8 @@ pub(super) fn commit(group: &mut Group, ctx: &mut Ctx<'_>, request: RequestRef, 
         return;
     }
     let mut commits = Commits::new();
-    let response = OffsetCommitResponse { topics: judge(group, ctx, commit, &mut commits) };
+    let topics = judge(group, ctx, commit, &mut commits);
+    let response = OffsetCommitResponse { transactional: commit.transaction.is_some(), topics };
     if commits.is_empty() {
         ctx.outbox.reply(request, Response::OffsetCommit(response));
         return;
@@ -31,6 +33,11 @@ pub(super) fn commit(group: &mut Group, ctx: &mut Ctx<'_>, request: RequestRef, 
     let record =
         |((topic, partition), value): &(TopicPartition, _)| offset_record(&group.id, topic, *partition, Some(value));
     let records = commits.iter().map(record).collect();
+    if let Some(transaction) = commit.transaction {
+        let group_id = Arc::clone(&group.id);
+        let commit = OpenCommit { group: group_id, producer_id: transaction.producer_id, request, commits, response };
+        return transactional::begin(group, ctx.outbox, transaction, records, commit);
+    }
     ctx.outbox.persist(records, Pending::Commit { group: Arc::clone(&group.id), request, commits, response });
 }
 
@@ -42,7 +49,8 @@ pub(super) fn refused(commit: &OffsetCommitRequest, error: GroupError) -> Respon
         topic_id: t.topic_id,
         partitions: t.partitions.iter().map(verdict).collect(),
     };
-    Response::OffsetCommit(OffsetCommitResponse { topics: commit.topics.iter().map(topic).collect() })
+    let topics = commit.topics.iter().map(topic).collect();
+    Response::OffsetCommit(OffsetCommitResponse { transactional: commit.transaction.is_some(), topics })
 }
 
 fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Result<(), GroupError> {
@@ -52,12 +60,18 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
     if ctx.outbox.is_full(ctx.config) {
         return Err(GroupError::CoordinatorNotAvailable);
     }
+    let has_members = group.consumer.as_ref().is_some_and(|consumer| !consumer.members.is_empty());
+    // Tools, and consumers that assign themselves, commit to groups that nobody manages.
+    if commit.generation < 0 && group.state == State::Empty && !has_members {
+        return Ok(());
+    }
+    // Before TxnOffsetCommit 3 producers did not say for which member they commit.
+    let is_nobodys = commit.generation < 0 && commit.member_id.is_empty() && commit.instance_id.is_none();
+    if commit.transaction.is_some() && is_nobodys {
+        return Ok(());
+    }
     if let Some(consumer) = &group.consumer {
         return check_consumer(consumer, commit);
-    }
-    // Tools, and consumers that assign themselves, commit to groups that nobody manages.
-    if commit.generation < 0 && group.state == State::Empty {
-        return Ok(());
     }
     group.check_member(&commit.member_id, commit.instance_id.as_deref())?;
     group.check_generation(commit.generation)?;
@@ -65,20 +79,17 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
     match group.state {
         State::Empty | State::Dead { .. } => Err(GroupError::UnknownMemberId),
         // The member was told the new generation, but not yet which partitions it has in it.
-        State::CompletingRebalance(_) => Err(GroupError::RebalanceInProgress),
+        State::CompletingRebalance(_) if commit.transaction.is_none() => Err(GroupError::RebalanceInProgress),
         // In a rebalance members commit what they have done before they rejoin.
-        State::PreparingRebalance(_) | State::Stable { .. } => Ok(()),
+        State::CompletingRebalance(_) | State::PreparingRebalance(_) | State::Stable { .. } => Ok(()),
     }
 }
 
 /// A member commits with its epoch. One that has a new epoch already may still commit what it did in an earlier one, of
 /// partitions that it had then and has kept (KIP-1251).
 fn check_consumer(consumer: &ConsumerGroup, commit: &OffsetCommitRequest) -> Result<(), GroupError> {
-    if commit.generation < 0 && consumer.members.is_empty() {
-        return Ok(());
-    }
     let member = consumer.members.get(&commit.member_id).ok_or(GroupError::UnknownMemberId)?;
-    if !commit.knows_consumer_groups {
+    if !commit.knows_consumer_groups && commit.transaction.is_none() {
         return Err(GroupError::UnsupportedVersion);
     }
     let had = |topic: &CommitTopic, partition: &CommitPartition| {
@@ -89,6 +100,8 @@ fn check_consumer(consumer: &ConsumerGroup, commit: &OffsetCommitRequest) -> Res
     match commit.generation.cmp(&member.current.epoch) {
         Ordering::Equal => Ok(()),
         Ordering::Less if had_all() => Ok(()),
+        // TxnOffsetCommit has no other word for it.
+        Ordering::Less | Ordering::Greater if commit.transaction.is_some() => Err(GroupError::IllegalGeneration),
         Ordering::Less | Ordering::Greater => Err(GroupError::StaleMemberEpoch),
     }
 }
@@ -102,7 +115,9 @@ fn judge(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest, commits
             let error = judge_one(group, ctx, &topic.name, partition);
             partitions.push((partition.partition, error.err().unwrap_or(GroupError::None)));
             if error.is_ok() {
-                group.offsets.begin(&topic.name, partition.partition);
+                if commit.transaction.is_none() {
+                    group.offsets.begin(&topic.name, partition.partition);
+                }
                 let committed = committed(ctx, partition, topic.topic_id, expire_ms);
                 commits.push(((Arc::clone(&topic.name), partition.partition), committed));
             }

@@ -34,6 +34,7 @@ mod leave;
 mod list;
 mod offset_delete;
 mod offsets;
+mod open_offsets;
 mod outbox;
 mod partition;
 mod rebalance;
@@ -46,6 +47,7 @@ mod subscription;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transactional;
 pub mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +65,7 @@ pub(crate) use refuse::with as refused;
 pub(crate) use split::{Part, Split, split};
 pub use types::{
     Effect, Effects, GroupError, Input, Now, PersistError, PersistId, Record, Request, RequestRef, Response,
+    Transaction,
 };
 
 use group::{Group, State};
@@ -93,6 +96,8 @@ pub struct Groups {
     /// One entry per group that has a deadline.
     alarms: BTreeSet<(u64, Arc<str>)>,
     outbox: Outbox,
+    /// Where producers have offsets that wait for the end of their transaction.
+    open: BTreeMap<i64, BTreeSet<transactional::Place>>,
     ids: MemberIds,
     /// Grows when topics come, go or grow: consumer groups look at theirs again.
     topics_version: u64,
@@ -118,6 +123,18 @@ pub struct GroupsStats {
     pub offsets: usize,
 }
 
+impl std::ops::AddAssign for GroupsStats {
+    fn add_assign(&mut self, more: Self) {
+        let Self { empty, rebalancing, stable, consumer, members, offsets } = more;
+        self.empty += empty;
+        self.rebalancing += rebalancing;
+        self.stable += stable;
+        self.consumer += consumer;
+        self.members += members;
+        self.offsets += offsets;
+    }
+}
+
 impl Groups {
     /// A coordinator that knows nothing yet. `seed` makes member ids: it must be fresh (random) at each start, or ids
     /// repeat.
@@ -129,6 +146,7 @@ impl Groups {
             groups: BTreeMap::new(),
             alarms: BTreeSet::new(),
             outbox: Outbox::default(),
+            open: BTreeMap::new(),
             ids: MemberIds::new(seed),
             topics_version: 0,
             expiry_ns: u64::MAX,
@@ -151,7 +169,8 @@ impl Groups {
         match record::decode_key(key)? {
             record::Key::Offset { group, topic, partition } => {
                 let value = value.map(record::decode_committed).transpose()?;
-                self.group_or_new(&group, 0).offsets.replay(&topic, partition, value);
+                let by = self.outbox.next_replayed();
+                self.group_or_new(&group, 0).offsets.replay(&topic, partition, by, value);
                 self.settle(&group);
             }
             record::Key::Group { group } => {
@@ -165,6 +184,13 @@ impl Groups {
             }
         }
         Ok(())
+    }
+
+    /// Forgets what was replayed: it is of no use without the rest.
+    pub(crate) fn clear(&mut self) {
+        self.groups.clear();
+        self.open.clear();
+        self.alarms.clear();
     }
 
     /// All records have been replayed: members have a session from now on. `topic_id` says what a topic's id is, if it
@@ -196,6 +222,7 @@ impl Groups {
                     self.persisted(now, id, pending, result);
                 }
             }
+            Input::TransactionEnded { producer_id, commit } => self.end_transaction(producer_id, commit),
             Input::TopicDeleted { topic } => {
                 self.topics_version += 1;
                 self.topic_deleted(&topic);
@@ -418,10 +445,15 @@ impl Groups {
             self.group_or_new(&body.group_id, now.wall_ms);
         }
         self.with_group(now, &body.group_id, |group, ctx| commit::commit(group, ctx, request, &body));
+        if let Some(transaction) = body.transaction {
+            self.note_open(transaction.producer_id, &body);
+        }
     }
 
     fn fetch(&mut self, request: RequestRef, body: &OffsetFetchRequest) {
-        let groups = body.groups.iter().map(|fetch| fetch::fetch(self.groups.get(&fetch.group_id), fetch));
+        let one =
+            |fetch: &types::FetchGroup| fetch::fetch(self.groups.get(&fetch.group_id), fetch, body.require_stable);
+        let groups = body.groups.iter().map(one);
         let response = OffsetFetchResponse { groups: groups.collect() };
         self.outbox.reply(request, Response::OffsetFetch(response));
     }
@@ -502,9 +534,11 @@ impl Groups {
                     Ok(()) => response,
                     Err(PersistError::NotAvailable) => commit::failed(response, GroupError::CoordinatorNotAvailable),
                     Err(PersistError::TooLarge) => commit::failed(response, GroupError::InvalidCommitOffsetSize),
+                    Err(PersistError::Fenced) => commit::failed(response, GroupError::InvalidProducerEpoch),
                 };
                 self.outbox.reply(request, Response::OffsetCommit(response));
             }
+            Pending::OpenCommit(commit) => self.open_committed(by, commit, result),
             Pending::OffsetDelete { group, request, removed, response } => {
                 self.with_group(now, &group, |group, _| offset_delete::finish(group, by, &removed, durable));
                 let response = match result {
@@ -761,5 +795,6 @@ fn group_error(error: PersistError) -> GroupError {
     match error {
         PersistError::NotAvailable => GroupError::CoordinatorNotAvailable,
         PersistError::TooLarge => GroupError::GroupMaxSizeReached,
+        PersistError::Fenced => GroupError::InvalidProducerEpoch,
     }
 }

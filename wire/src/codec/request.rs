@@ -83,6 +83,10 @@ bodies! {
     DeleteRecords => DeleteRecordsRequest,
     InitProducerId => InitProducerIdRequest,
     OffsetForLeaderEpoch => OffsetForLeaderEpochRequest,
+    AddPartitionsToTxn => AddPartitionsToTxnRequest,
+    AddOffsetsToTxn => AddOffsetsToTxnRequest,
+    EndTxn => EndTxnRequest,
+    TxnOffsetCommit => TxnOffsetCommitRequest,
     DescribeConfigs => DescribeConfigsRequest,
     AlterConfigs => AlterConfigsRequest,
     DescribeLogDirs => DescribeLogDirsRequest,
@@ -100,9 +104,13 @@ bodies! {
     ConsumerGroupHeartbeat => ConsumerGroupHeartbeatRequest,
     ConsumerGroupDescribe => ConsumerGroupDescribeRequest,
     ListConfigResources => ListConfigResourcesRequest,
+    DescribeTransactions => DescribeTransactionsRequest,
+    ListTransactions => ListTransactionsRequest,
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
     AddRaftVoter => AddRaftVoterRequest,
     RemoveRaftVoter => RemoveRaftVoterRequest,
+    WriteTxnMarkers => WriteTxnMarkersRequest,
+    DescribeProducers => DescribeProducersRequest,
 }
 
 /// Takes a request header off the start of `frame`.

@@ -17,6 +17,7 @@ use wherry_wire::codec::{ApiKey, ResponseError};
 
 use super::groups::{commit, commit_code, group, ready, stable};
 use super::*;
+use crate::stats::Gauge;
 
 const GROUP_RESOURCE: i8 = 32;
 
@@ -203,6 +204,24 @@ fn a_log_that_takes_nothing_refuses_members_and_forgets_them() {
     assert_eq!(describe(&mut node, conn, 1, "g").members.len(), 1);
     node.store().make_room();
     assert_eq!(node.ask(conn, 1, &join("b", &["t"])).member_epoch, 2);
+}
+
+#[test]
+fn groups_are_counted() {
+    let mut node = ready(node());
+    let conn = node.connect();
+    node.create_topic(conn, "t", 2, &[]);
+    assert_eq!(commit_code(&mut node, conn, 7, &commit("old", "", -1, "t", 5)), 0);
+    for member in ["a", "b"] {
+        let mut request = join(member, &["t"]);
+        request.group_id = group("new");
+        node.ask(conn, 1, &request);
+    }
+    node.advance_ms(10_000);
+    node.settle();
+    let stats = node.core.stats();
+    let counts = [&stats.groups, &stats.consumer_groups, &stats.groups_rebalancing, &stats.group_members];
+    assert_eq!(counts.map(Gauge::get), [2, 1, 1, 2]);
 }
 
 fn alter_group(id: &str, operation: i8, entries: &[(&str, &str)]) -> IncrementalAlterConfigsRequest {

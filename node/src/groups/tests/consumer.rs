@@ -335,6 +335,15 @@ fn commits_and_fetches_are_of_the_present_epoch() {
     let old = OffsetCommitRequest { member_id: "a".into(), generation: 2, ..old };
     let request = world.send(Request::OffsetCommit(old));
     assert_eq!(world.commit_reply(request), Some(GroupError::UnsupportedVersion));
+    let in_transaction = |member: &str, generation| {
+        let Request::OffsetCommit(body) = commit(Option::None, "t", 1) else { panic!() };
+        let transaction = Some(Transaction { producer_id: 1, producer_epoch: 0 });
+        Request::OffsetCommit(OffsetCommitRequest { member_id: member.into(), generation, transaction, ..body })
+    };
+    for (member, generation, expected) in [("a", 3, GroupError::IllegalGeneration), ("x", 2, UnknownMemberId)] {
+        let request = world.send(in_transaction(member, generation));
+        assert_eq!(world.commit_reply(request), Some(expected), "{member} {generation}");
+    }
     for consumer in [&a, &b] {
         world.beat(consumer.leaving(-1));
     }

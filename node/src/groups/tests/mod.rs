@@ -8,6 +8,7 @@ mod offsets;
 mod rebalance;
 mod restart;
 mod statics;
+mod transactional;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -139,6 +140,7 @@ impl World {
                         self.step(Input::Refused { id, error });
                     }
                 }
+                Effect::PersistTransactional { .. } => panic!("tests of transactions have a log of their own"),
             }
         }
         while self.prompt && !self.appends.is_empty() {
@@ -400,5 +402,6 @@ fn commit(member: Option<&JoinResponse>, topic: &str, offset: i64) -> Request {
         knows_consumer_groups: false,
         retention_ms: None,
         topics: vec![CommitTopic { name: topic.into(), topic_id: Uuid::nil(), partitions: vec![partition] }],
+        transaction: None,
     })
 }
