@@ -60,6 +60,18 @@ pub enum Command {
         /// Value, or `None` to go back to the default.
         set: BTreeMap<String, Option<String>>,
     },
+    /// Sets and removes configuration entries of a group, which need not exist. → `Change::GroupConfigsAltered`.
+    AlterGroupConfigs {
+        /// The group.
+        group: String,
+        /// Value, or `None` to go back to the default.
+        set: BTreeMap<String, Option<String>>,
+    },
+    /// Sets the levels of features, all or none. → `Change::FeaturesUpdated`.
+    UpdateFeatures {
+        /// Level by name.
+        levels: BTreeMap<String, i16>,
+    },
     /// Takes a block of producer ids. → `Change::ProducerIds`.
     ReserveProducerIds {
         /// First of the block: must be the next free one, so that two proposers can't get the same.

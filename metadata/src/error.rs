@@ -94,6 +94,9 @@ pub enum MetadataError {
     /// A configuration key or value that is unknown, malformed, or not implemented.
     #[error("{0}")]
     InvalidConfig(String),
+    /// A level of a feature that can't be.
+    #[error("{0}")]
+    InvalidFeature(String),
     /// A named bound of the cluster is reached.
     #[error("{0}")]
     LimitReached(String),

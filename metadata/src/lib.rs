@@ -10,6 +10,8 @@
 mod command;
 mod config;
 mod error;
+mod features;
+mod group_config;
 mod name;
 mod partition;
 pub mod quorum;
@@ -21,6 +23,8 @@ pub use config::{
     Cleanup, ConfigKey, ConfigKind, DEFAULT_MAX_MESSAGE_BYTES, TimestampType, TopicConfig, config_key, config_keys,
 };
 pub use error::MetadataError;
+pub use features::{Feature, feature, features};
+pub use group_config::{group_config_key, group_config_keys};
 pub use name::{MAX_TOPIC_NAME, check_name, collision_key};
 pub use partition::{Nodes, Partition, PartitionId};
 pub use state::{Applied, Broker, Change, DataLoss, Elected, Metadata, Outcome, ProducerIdBlock, Topic, limits};

@@ -218,6 +218,10 @@ pub struct NodeConfig {
     pub catch_up_bytes_per_s: Option<u64>,
     /// How long an empty consumer group waits for more members before its first assignment, in milliseconds.
     pub group_initial_rebalance_delay_ms: u32,
+    /// Silence after which a member of a consumer group (KIP-848) is out, in milliseconds, unless the group says otherwise.
+    pub group_consumer_session_timeout_ms: u32,
+    /// How often members of a consumer group are to send a heartbeat, in milliseconds, unless the group says otherwise.
+    pub group_consumer_heartbeat_interval_ms: u32,
     /// Partitions of the topic that keeps the groups' state, each with a coordinator of its own. It is made when the first
     /// group asks for it and keeps its size.
     pub offsets_topic_partitions: i32,
@@ -254,6 +258,8 @@ impl Default for NodeConfig {
             replica_lag_time_ms: 10_000,
             catch_up_bytes_per_s: None,
             group_initial_rebalance_delay_ms: 3_000,
+            group_consumer_session_timeout_ms: 45_000,
+            group_consumer_heartbeat_interval_ms: 5_000,
             offsets_topic_partitions: 16,
             transactions_topic_partitions: 16,
             transaction_max_timeout_ms: TransactionsConfig::default().max_timeout_ms,
@@ -284,6 +290,13 @@ impl NodeConfig {
         let (partitions, most) = (self.offsets_topic_partitions, MAX_OFFSETS_TOPIC_PARTITIONS);
         if !(1..=most).contains(&partitions) {
             return Err(format!("offsets_topic_partitions {partitions} must be from 1 to {most}"));
+        }
+        let (interval, session) = (self.group_consumer_heartbeat_interval_ms, self.group_consumer_session_timeout_ms);
+        if interval == 0 || interval >= session {
+            return Err(format!(
+                "group_consumer_heartbeat_interval_ms {interval} must be above 0 and below \
+                 group_consumer_session_timeout_ms {session}"
+            ));
         }
         self.validate_transactions()?;
         self.validate_addresses()?;
@@ -359,10 +372,11 @@ mod tests {
     #[test]
     fn bad_settings_get_a_sentence() {
         type Spoil = fn(&mut NodeConfig);
-        let every: [(Spoil, &str); 20] = [
+        let every: [(Spoil, &str); 21] = [
             (|c| c.node_id = -1, "node_id"),
             (|c| c.default_partitions = 0, "default_partitions"),
             (|c| c.offsets_topic_partitions = 1_001, "offsets_topic_partitions"),
+            (|c| c.group_consumer_heartbeat_interval_ms = 45_000, "group_consumer_heartbeat_interval_ms"),
             (|c| c.transactions_topic_partitions = 0, "transactions_topic_partitions"),
             (|c| c.transaction_max_timeout_ms = 0, "transaction_max_timeout_ms"),
             (|c| c.transactional_id_expiration_ms = 0, "transactional_id_expiration_ms"),

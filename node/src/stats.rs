@@ -150,6 +150,14 @@ pub struct NodeStats {
     pub group_appends: Histogram,
     /// Fetches that wait for data now.
     pub fetches_waiting: Gauge,
+    /// Groups that are coordinated here.
+    pub groups: Gauge,
+    /// Those of them that use the protocol of KIP-848.
+    pub consumer_groups: Gauge,
+    /// Those of them in which partitions are on their way from one member to another.
+    pub groups_rebalancing: Gauge,
+    /// Members of all of them.
+    pub group_members: Gauge,
     /// Fetch sessions now.
     pub fetch_sessions: Gauge,
     /// Produce requests held back because the disk can't keep up.
@@ -266,6 +274,10 @@ impl Default for NodeStats {
             fetch_latency_ns: Histogram::default(),
             group_appends: Histogram::default(),
             fetches_waiting: Gauge::default(),
+            groups: Gauge::default(),
+            consumer_groups: Gauge::default(),
+            groups_rebalancing: Gauge::default(),
+            group_members: Gauge::default(),
             fetch_sessions: Gauge::default(),
             produce_stalls: Counter::default(),
             request_bytes_in_flight: Gauge::default(),

@@ -23,8 +23,8 @@ APIS = [
     "EndTxn", "TxnOffsetCommit", "DescribeTransactions", "ListTransactions", "DescribeConfigs", "AlterConfigs",
     "DescribeLogDirs", "CreatePartitions", "DeleteGroups", "ElectLeaders", "IncrementalAlterConfigs",
     "AlterPartitionReassignments", "ListPartitionReassignments", "OffsetDelete", "DescribeQuorum", "DescribeCluster",
-    "UnregisterBroker", "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers",
-    "DescribeProducers",
+    "UpdateFeatures", "UnregisterBroker", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe", "ListConfigResources",
+    "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers", "DescribeProducers",
 ]
 
 FIXED = {"bool": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8, "uuid": 16}

@@ -75,6 +75,12 @@ pub(crate) struct NodeArgs {
     /// How long an empty group waits for more members before its first assignment
     #[arg(long, value_parser = text::duration, default_value = "3s", value_name = "DURATION")]
     group_initial_rebalance_delay: Duration,
+    /// Silence after which a member of a group of the new consumer protocol is out
+    #[arg(long, value_parser = text::duration, default_value = "45s", value_name = "DURATION")]
+    group_consumer_session_timeout: Duration,
+    /// How often members of a group of the new consumer protocol are to send a heartbeat
+    #[arg(long, value_parser = text::duration, default_value = "5s", value_name = "DURATION")]
+    group_consumer_heartbeat_interval: Duration,
     /// How to do I/O
     #[arg(long, value_enum, default_value_t = IoArg::Auto)]
     io: IoArg,
@@ -135,6 +141,8 @@ impl NodeArgs {
             follower_reads: !self.no_follower_reads,
             replica_lag_time_ms: u64::try_from(self.replica_lag_time.as_millis())?,
             group_initial_rebalance_delay_ms: u32::try_from(self.group_initial_rebalance_delay.as_millis())?,
+            group_consumer_session_timeout_ms: u32::try_from(self.group_consumer_session_timeout.as_millis())?,
+            group_consumer_heartbeat_interval_ms: u32::try_from(self.group_consumer_heartbeat_interval.as_millis())?,
             io: self.io.into(),
             engine: EngineOptions {
                 journal_bytes: self.journal_size.unwrap_or(engine.journal_bytes),

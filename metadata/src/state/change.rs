@@ -60,6 +60,13 @@ pub enum Change {
         /// Its id.
         id: Uuid,
     },
+    /// A group's configuration is another.
+    GroupConfigsAltered {
+        /// The group.
+        group: String,
+    },
+    /// Features have other levels.
+    FeaturesUpdated,
     /// Producer ids were taken.
     ProducerIds(ProducerIdBlock),
     /// The cluster has this id.

@@ -12,6 +12,10 @@ pub const MAX_REPLICAS: usize = 16;
 pub const DEFAULT_REPLICAS: usize = 3;
 /// Producer ids taken at once.
 pub const MAX_PRODUCER_ID_BLOCK: i64 = 1_000_000;
+/// Groups with a configuration of their own.
+pub const MAX_CONFIGURED_GROUPS: usize = 100_000;
+/// Bytes of a group id.
+pub const MAX_GROUP_ID: usize = 1_024;
 /// Registered nodes.
 pub const MAX_BROKERS: usize = 1_000;
 /// Nodes whose last sequence is remembered: the registered ones, and some that were.

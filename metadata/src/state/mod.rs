@@ -8,12 +8,14 @@
 //!   mod.rs         the state, lookups, `apply`        brokers.rs    nodes come and go
 //!   topics.rs      create, grow, delete, configs      partitions.rs in-sync replicas, lost copies, elections
 //!   place.rs       which nodes get a partition        reassign.rs   moving partitions
+//!   groups.rs      configuration of groups, features
 //!   balance.rs     which moves would even it out      origins.rs    applied exactly once
 //! ```
 
 mod balance;
 mod brokers;
 mod change;
+mod groups;
 pub mod limits;
 mod origins;
 mod partitions;
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use change::{Applied, Change, DataLoss, Elected, Outcome, ProducerIdBlock};
+pub(crate) use groups::{check_group_configs, checked_levels};
 pub(crate) use origins::LastSequence;
 pub(crate) use topics::check_configs;
 
@@ -123,6 +126,12 @@ pub struct Metadata {
     pub(crate) origins: BTreeMap<i32, LastSequence>,
     pub(crate) cluster_id: Option<String>,
     pub(crate) next_producer_id: i64,
+    /// Configuration entries of groups that differ from the defaults.
+    pub(crate) group_configs: BTreeMap<String, BTreeMap<&'static str, String>>,
+    /// Levels of features that differ from the defaults.
+    pub(crate) features: BTreeMap<&'static str, i16>,
+    /// Grows with each change of a level.
+    pub(crate) features_epoch: i64,
 }
 
 impl PartialEq for Metadata {
@@ -132,6 +141,9 @@ impl PartialEq for Metadata {
             && self.origins == other.origins
             && self.cluster_id == other.cluster_id
             && self.next_producer_id == other.next_producer_id
+            && self.group_configs == other.group_configs
+            && self.features == other.features
+            && self.features_epoch == other.features_epoch
     }
 }
 
@@ -238,6 +250,8 @@ impl Metadata {
                 self.prepare_growth(*id, *partitions, assignment.as_deref()).map(drop)
             }
             Command::AlterTopicConfigs { id, set } => self.altered(*id, set).map(drop),
+            Command::AlterGroupConfigs { group, set } => self.altered_group(group, set).map(drop),
+            Command::UpdateFeatures { levels } => checked_levels(levels).map(drop),
             Command::ReserveProducerIds { first, count } => self.check_block(*first, *count).map(drop),
             Command::SetClusterId { cluster_id } => self.check_cluster_id(cluster_id),
             Command::RegisterBroker { node_id, incarnation, directory, host, port: _, rack } => {
@@ -278,6 +292,8 @@ impl Metadata {
                 self.grow_topic(id, partitions, assignment.as_deref(), touched)
             }
             Command::AlterTopicConfigs { id, set } => self.alter_configs(id, &set, touched),
+            Command::AlterGroupConfigs { group, set } => self.alter_group_configs(group, &set),
+            Command::UpdateFeatures { levels } => self.update_features(&levels),
             Command::ReserveProducerIds { first, count } => {
                 self.next_producer_id = self.check_block(first, count)?;
                 Ok(Change::ProducerIds(ProducerIdBlock { first, count }))

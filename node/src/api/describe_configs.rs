@@ -1,4 +1,4 @@
-//! DescribeConfigs: every setting of a topic or of this node, where it comes from, and what it means.
+//! DescribeConfigs: every setting of a topic, of a group or of this node, where it comes from, and what it means.
 
 use std::collections::BTreeSet;
 
@@ -62,6 +62,13 @@ fn describe<S: LogStore>(
             let keys = wherry_metadata::config_keys().iter().filter(|key| wanted(key.name));
             Ok(keys.map(|key| topic_entry(topic, key, detail)).collect())
         }
+        configs::GROUP if resource.resource_name.is_empty() => {
+            Err(ApiError::new(ResponseError::InvalidRequest, "Group name must not be empty"))
+        }
+        configs::GROUP => {
+            let keys = wherry_metadata::group_config_keys().iter().filter(|key| wanted(key.name));
+            Ok(keys.map(|key| group_entry(core, &resource.resource_name, key, detail)).collect())
+        }
         configs::BROKER => {
             check_node(core, &resource.resource_name)?;
             Ok(node_settings(core).into_iter().filter(|s| wanted(s.name)).map(|s| node_entry(s, detail)).collect())
@@ -74,9 +81,33 @@ fn describe<S: LogStore>(
 }
 
 fn topic_entry(topic: &Topic, key: &'static ConfigKey, detail: Detail) -> DescribeConfigsResourceResult {
-    let set = topic.overrides.get(key.name).map(|value| StrBytes::from_string(value.clone()));
-    let default = StrBytes::from_static_str(key.default);
-    let source = if set.is_some() { configs::SOURCE_TOPIC } else { configs::SOURCE_DEFAULT };
+    let set = topic.overrides.get(key.name).cloned();
+    entry(key, (set, configs::SOURCE_TOPIC), (key.default.to_owned(), configs::SOURCE_DEFAULT), detail)
+}
+
+/// Where nothing is set for the group, this node's own setting counts.
+fn group_entry<S: LogStore>(
+    core: &Core<S>,
+    group: &str,
+    key: &'static ConfigKey,
+    detail: Detail,
+) -> DescribeConfigsResourceResult {
+    let set = core.meta.group_config(group, key.name).map(ToOwned::to_owned);
+    let own = node_settings(core).into_iter().find(|setting| setting.name == key.broker_name);
+    let own = own.map_or_else(|| key.default.to_owned(), |setting| setting.value);
+    let source = if own == key.default { configs::SOURCE_DEFAULT } else { configs::SOURCE_STATIC_BROKER };
+    entry(key, (set, configs::SOURCE_GROUP), (own, source), detail)
+}
+
+/// What is set, if anything is, and what counts where nothing is; each with where it comes from.
+fn entry(
+    key: &'static ConfigKey,
+    (set, set_source): (Option<String>, i8),
+    (default, default_source): (String, i8),
+    detail: Detail,
+) -> DescribeConfigsResourceResult {
+    let (set, default) = (set.map(StrBytes::from_string), StrBytes::from_string(default));
+    let source = if set.is_some() { set_source } else { default_source };
     let mut entry = DescribeConfigsResourceResult::default();
     entry.name = StrBytes::from_static_str(key.name);
     entry.config_source = source;
@@ -88,9 +119,9 @@ fn topic_entry(topic: &Topic, key: &'static ConfigKey, detail: Detail) -> Descri
                 .with_value(Some(value))
                 .with_source(source)
         };
-        let own = set.clone().map(|value| synonym(key.name, value, configs::SOURCE_TOPIC));
+        let own = set.clone().map(|value| synonym(key.name, value, set_source));
         entry.synonyms = own.into_iter().collect();
-        entry.synonyms.push(synonym(key.broker_name, default.clone(), configs::SOURCE_DEFAULT));
+        entry.synonyms.push(synonym(key.broker_name, default.clone(), default_source));
     }
     if detail.documentation {
         entry.documentation = Some(StrBytes::from_static_str(key.doc));
@@ -133,6 +164,18 @@ fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
         ),
         setting("broker.id", config.node_id.to_string(), ConfigKind::Int, "Id of this node."),
         setting("default.replication.factor", "1".into(), ConfigKind::Int, "Replicas of a topic that does not say."),
+        setting(
+            "group.consumer.heartbeat.interval.ms",
+            config.group_consumer_heartbeat_interval_ms.to_string(),
+            ConfigKind::Int,
+            "How often members of consumer groups are to send a heartbeat.",
+        ),
+        setting(
+            "group.consumer.session.timeout.ms",
+            config.group_consumer_session_timeout_ms.to_string(),
+            ConfigKind::Int,
+            "Silence after which a member of a consumer group is out.",
+        ),
         setting("listeners", listeners, ConfigKind::String, "Address that is served."),
         setting(
             "log.dirs",

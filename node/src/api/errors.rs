@@ -57,6 +57,7 @@ impl From<&MetadataError> for ApiError {
             MetadataError::BrokerInUse(_) => ResponseError::InvalidRequest,
             MetadataError::OutcomeUnknown => ResponseError::RequestTimedOut,
             MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
+            MetadataError::InvalidFeature(_) => ResponseError::InvalidUpdateVersion,
             MetadataError::LimitReached(_) => ResponseError::PolicyViolation,
             MetadataError::TopicIdExists(_)
             | MetadataError::InvalidRequest(_)

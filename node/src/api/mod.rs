@@ -20,6 +20,7 @@ pub(crate) mod find_coordinator;
 pub(crate) mod groups;
 pub(crate) mod init_producer_id;
 pub(crate) mod leaders;
+pub(crate) mod list_config_resources;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_for_leader_epoch;
@@ -29,6 +30,7 @@ pub(crate) mod reassignments;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
+pub(crate) mod update_features;
 pub(crate) mod write_txn_markers;
 
 use bytes::Bytes;
@@ -159,8 +161,12 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::ListPartitionReassignments(request) => reassignments::list(core, ctx, &request),
         RequestBody::OffsetDelete(request) => groups::offset_delete::handle(core, ctx, &request),
         RequestBody::DescribeQuorum(request) => quorum::describe(core, ctx, &request),
+        RequestBody::UpdateFeatures(request) => update_features::handle(core, ctx, &request),
         RequestBody::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
         RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
+        RequestBody::ConsumerGroupHeartbeat(request) => groups::consumer_heartbeat::handle(core, ctx, &request),
+        RequestBody::ConsumerGroupDescribe(request) => groups::consumer_describe::handle(core, ctx, &request),
+        RequestBody::ListConfigResources(request) => list_config_resources::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
         RequestBody::WriteTxnMarkers(request) => write_txn_markers::handle(core, ctx, &request),

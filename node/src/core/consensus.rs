@@ -56,6 +56,8 @@ pub(crate) enum AfterCommit {
     Unregister(Box<api::Ctx>),
     /// AlterConfigs and IncrementalAlterConfigs.
     AlterConfigs(Box<api::alter_configs::Pending>),
+    /// UpdateFeatures.
+    UpdateFeatures(Box<api::update_features::Pending>),
     /// A block of producer ids.
     ProducerIds,
     /// A topic that keeps coordinators' state.
@@ -218,7 +220,7 @@ fn size(command: &Command) -> usize {
             USUAL + text + assignment.as_ref().map_or(0, |a| a.len() * 40)
         }
         Command::GrowTopic { assignment, .. } => USUAL + assignment.as_ref().map_or(0, |a| a.len() * 40),
-        Command::AlterTopicConfigs { set, .. } => {
+        Command::AlterTopicConfigs { set, .. } | Command::AlterGroupConfigs { set, .. } => {
             USUAL + set.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, String::len) + 8).sum::<usize>()
         }
         Command::AlterPartitions { changes, .. } => USUAL + changes.len() * 2 * PARTITION,
@@ -226,6 +228,7 @@ fn size(command: &Command) -> usize {
         Command::Reassign { partitions } => USUAL + partitions.len() * PARTITION,
         Command::LoseReplica { partitions, .. } => USUAL + partitions.len() * PARTITION,
         Command::DeleteTopic { .. }
+        | Command::UpdateFeatures { .. }
         | Command::ReserveProducerIds { .. }
         | Command::SetClusterId { .. }
         | Command::RegisterBroker { .. }
@@ -462,6 +465,7 @@ impl<S: LogStore> Core<S> {
             AfterCommit::Reassign(pending) => api::reassignments::committed(self, *pending, results),
             AfterCommit::Unregister(ctx) => api::unregister_broker::committed(self, &ctx, results),
             AfterCommit::AlterConfigs(pending) => api::alter_configs::committed(self, *pending, results),
+            AfterCommit::UpdateFeatures(pending) => api::update_features::committed(self, &pending, results),
             AfterCommit::ProducerIds => self.producer_ids_committed(results),
             AfterCommit::CoordinatorTopic(topic) => self.coordinator_topic_committed(topic, results),
             AfterCommit::InSync(changes) => self.in_sync_decided(&changes, results),
@@ -517,6 +521,8 @@ fn node_of(command: &Command) -> Option<i32> {
         | Command::DeleteTopic { .. }
         | Command::GrowTopic { .. }
         | Command::AlterTopicConfigs { .. }
+        | Command::AlterGroupConfigs { .. }
+        | Command::UpdateFeatures { .. }
         | Command::ReserveProducerIds { .. }
         | Command::SetClusterId { .. }
         | Command::AlterPartitions { .. }

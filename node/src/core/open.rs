@@ -68,6 +68,8 @@ impl<S: LogStore> Core<S> {
         config.validate().map_err(NodeError::Config)?;
         let groups = GroupsConfig {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            consumer_session_timeout_ms: config.group_consumer_session_timeout_ms,
+            consumer_heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms,
             ..GroupsConfig::default()
         };
         groups.validate().map_err(|error| NodeError::Config(error.to_string()))?;

@@ -28,6 +28,7 @@ impl<S: LogStore> Core<S> {
         self.load_coordinators::<Groups>();
         self.load_coordinators::<Transactions>();
         self.tick_groups();
+        self.count_groups();
         self.tick_transactions();
         self.expire_acks();
         self.evaluate_woken();

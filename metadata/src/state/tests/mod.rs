@@ -3,6 +3,7 @@
 mod balance;
 mod brokers;
 mod elections;
+mod groups;
 mod isr;
 mod reassign;
 mod snapshots;

@@ -5,6 +5,8 @@
 //!                                                  └─> Persist ─> log ─ committed ─> Persisted ─> step ─> Reply
 //! ```
 
+pub(super) mod consumer_describe;
+pub(super) mod consumer_heartbeat;
 pub(super) mod delete;
 pub(super) mod describe;
 pub(super) mod heartbeat;
@@ -43,7 +45,15 @@ pub(crate) fn answer(ctx: &Ctx, response: Response) -> Outcome {
         Response::List(response) => list::answer(ctx, response),
         Response::Describe(response) => describe::answer(ctx, response),
         Response::Delete(response) => delete::answer(ctx, &response),
+        Response::ConsumerHeartbeat(response) => consumer_heartbeat::answer(ctx, response),
+        Response::ConsumerDescribe(response) => consumer_describe::answer(ctx, response),
     }
+}
+
+/// Where a client connects from, as members are listed.
+fn client_host<S: LogStore>(core: &mut Core<S>, ctx: &Ctx) -> Arc<str> {
+    let host = core.connection(ctx.id.conn).map(|c| format!("/{}", c.peer.ip().to_canonical()));
+    host.unwrap_or_default().into()
 }
 
 /// Text that outlives its request frame.

@@ -1,8 +1,9 @@
 //! OffsetFetch: one group before version 8, several from then on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::{ask, shared, wire};
+use super::{ask, shared, shared_option, wire};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -31,6 +32,7 @@ fn request(ctx: &Ctx, body: &messages::OffsetFetchRequest) -> OffsetFetchRequest
     let groups = if ctx.version >= GROUPS_FROM {
         let one = |group: &messages::offset_fetch_request::OffsetFetchRequestGroup| FetchGroup {
             group_id: shared(&group.group_id),
+            member: member(group),
             topics: group
                 .topics
                 .as_ref()
@@ -44,9 +46,15 @@ fn request(ctx: &Ctx, body: &messages::OffsetFetchRequest) -> OffsetFetchRequest
             .topics
             .as_ref()
             .map(|list| list.iter().map(|t| (shared(&t.name), t.partition_indexes.clone())).collect());
-        vec![FetchGroup { group_id: shared(&body.group_id), topics }]
+        vec![FetchGroup { group_id: shared(&body.group_id), member: None, topics }]
     };
     OffsetFetchRequest { groups, require_stable: body.require_stable }
+}
+
+/// Who asks, if a member of a consumer group does (v9+).
+fn member(group: &messages::offset_fetch_request::OffsetFetchRequestGroup) -> Option<(Arc<str>, i32)> {
+    let says = group.member_id.is_some() || group.member_epoch >= 0;
+    says.then(|| (shared_option(group.member_id.as_ref()).unwrap_or_default(), group.member_epoch))
 }
 
 pub(super) fn answer(ctx: &Ctx, response: OffsetFetchResponse) -> Outcome {

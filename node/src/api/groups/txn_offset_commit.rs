@@ -55,6 +55,7 @@ fn request<S: LogStore>(core: &Core<S>, body: &messages::TxnOffsetCommitRequest)
         generation: body.generation_id,
         member_id: shared(&body.member_id),
         instance_id: shared_option(body.group_instance_id.as_ref()),
+        knows_consumer_groups: false,
         retention_ms: None,
         topics: topics.collect(),
         transaction: Some(Transaction { producer_id: body.producer_id.0, producer_epoch: body.producer_epoch }),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod configs;
+mod consumer_groups;
 mod coordinators;
 mod engine;
 mod fetch;

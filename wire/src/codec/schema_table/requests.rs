@@ -622,6 +622,23 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "UpdateFeaturesRequest",
+        api_key: 57,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("feature_updates", Kind::Array(&Kind::Struct(&[
+                field("feature", Kind::String, 0, 32767),
+                field("max_version_level", Kind::Fixed(2), 0, 32767),
+                field("allow_downgrade", Kind::Fixed(1), 0, 0),
+                field("upgrade_type", Kind::Fixed(1), 1, 32767),
+            ])), 0, 32767),
+            field("validate_only", Kind::Fixed(1), 1, 32767),
+        ],
+    },
+    Message {
         name: "DescribeClusterRequest",
         api_key: 60,
         min_version: 0,
@@ -677,6 +694,49 @@ pub(in super::super) static REQUESTS: &[Message] = &[
             field("producer_id_filters", Kind::Array(&Kind::Fixed(8)), 0, 32767),
             field("duration_filter", Kind::Fixed(8), 1, 32767),
             field("transactional_id_pattern", Kind::String, 2, 32767).nullable(2, 32767),
+        ],
+    },
+    Message {
+        name: "ConsumerGroupHeartbeatRequest",
+        api_key: 68,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767),
+            field("member_id", Kind::String, 0, 32767),
+            field("member_epoch", Kind::Fixed(4), 0, 32767),
+            field("instance_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("rack_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("rebalance_timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("subscribed_topic_names", Kind::Array(&Kind::String), 0, 32767).nullable(0, 32767),
+            field("subscribed_topic_regex", Kind::String, 1, 32767).nullable(1, 32767),
+            field("server_assignor", Kind::String, 0, 32767).nullable(0, 32767),
+            field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                field("topic_id", Kind::Fixed(16), 0, 32767),
+                field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "ConsumerGroupDescribeRequest",
+        api_key: 69,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_ids", Kind::Array(&Kind::String), 0, 32767),
+            field("include_authorized_operations", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListConfigResourcesRequest",
+        api_key: 74,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("resource_types", Kind::Array(&Kind::Fixed(1)), 1, 32767),
         ],
     },
     Message {
