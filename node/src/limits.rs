@@ -134,7 +134,7 @@ pub const TELL_PATIENCE_MS: u64 = 30_000;
 /// Questions whether partitions belong to a transaction that wait for an answer, on one node.
 pub const MAX_TRANSACTION_QUESTIONS: usize = 50_000;
 /// How long such a question is put off when the coordinator can't answer it yet, in milliseconds.
-pub const QUESTION_RETRY_MS: u64 = 10;
+pub const QUESTION_RETRY_MS: u64 = 3;
 /// How long it is asked again, in milliseconds; after that who asked may do so.
 pub const QUESTION_PATIENCE_MS: u64 = 500;
 /// Transactional ids that one DescribeTransactions request may name.
