@@ -5,7 +5,8 @@
 //!                 <── effects ───
 //! ```
 //! [`core`] is a state machine without I/O; [`api`] holds one file per kind of request; [`driver`] owns sockets, the
-//! ring and the clock; [`groups`] is the coordinator of consumer groups; [`cluster`] joins the nodes.
+//! ring and the clock; [`groups`] is the coordinator of consumer groups, [`transactions`] that of transactions; [`cluster`]
+//! joins the nodes.
 
 pub mod api;
 pub mod cluster;
@@ -22,6 +23,7 @@ pub mod net;
 pub mod replication;
 mod run;
 pub mod stats;
+pub mod transactions;
 
 pub use config::NodeConfig;
 pub use error::NodeError;

@@ -122,6 +122,25 @@ pub const GROUP_LOAD_BYTES: usize = 1 << 20;
 pub const GROUP_LOAD_RETRY_MS: u64 = 10;
 /// Coordinators whose deadlines are served in one turn; the others follow in the next.
 pub const MAX_GROUP_TICKS_PER_TURN: usize = 32;
+/// Transactional ids of a whole cluster; each coordinator takes its share.
+pub const MAX_TRANSACTIONAL_IDS: usize = 1_000_000;
+/// Partitions in one message between nodes about a transaction; a longer list is cut into several.
+pub const MAX_TRANSACTION_MESSAGE_PARTITIONS: usize = 2_000;
+/// How long the end of a transaction is left alone when a partition could not be told it, in milliseconds.
+pub const TELL_RETRY_MS: u64 = 50;
+/// How long a node is given to tell its partitions, before it is asked once more, in milliseconds. They may wait that long for
+/// in-sync replicas.
+pub const TELL_PATIENCE_MS: u64 = 30_000;
+/// Questions whether partitions belong to a transaction that wait for an answer, on one node.
+pub const MAX_TRANSACTION_QUESTIONS: usize = 50_000;
+/// How long such a question is put off when the coordinator can't answer it yet, in milliseconds.
+pub const QUESTION_RETRY_MS: u64 = 10;
+/// How long it is asked again, in milliseconds; after that who asked may do so.
+pub const QUESTION_PATIENCE_MS: u64 = 500;
+/// Transactional ids that one DescribeTransactions request may name.
+pub const MAX_DESCRIBED_TRANSACTIONS: usize = 10_000;
+/// Transactions of one AddPartitionsToTxn request.
+pub const MAX_TRANSACTIONS_PER_REQUEST: usize = 10_000;
 /// How long an idle fetch session is kept from eviction, in milliseconds.
 pub const FETCH_SESSION_MIN_IDLE_MS: u64 = 120_000;
 /// Nodes that may have opened a link of one class or another to this one, and nodes that are remembered.

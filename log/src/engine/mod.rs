@@ -198,6 +198,7 @@ impl<D: Disk> Engine<D> {
         self.make_room();
         self.start_flushes();
         self.maybe_sync();
+        self.stop_if_pinned();
         self.start_reads();
         self.look_up_producers();
         self.retrace();

@@ -55,6 +55,7 @@ impl From<&MetadataError> for ApiError {
             MetadataError::EligibleLeadersNotAvailable(_) => ResponseError::EligibleLeadersNotAvailable,
             MetadataError::NoReassignment(_) => ResponseError::NoReassignmentInProgress,
             MetadataError::BrokerInUse(_) => ResponseError::InvalidRequest,
+            MetadataError::OutcomeUnknown => ResponseError::RequestTimedOut,
             MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
             MetadataError::LimitReached(_) => ResponseError::PolicyViolation,
             MetadataError::TopicIdExists(_)

@@ -27,6 +27,7 @@ pub(crate) mod produce;
 pub(crate) mod quorum;
 pub(crate) mod reassignments;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
 pub(crate) mod write_txn_markers;
 
@@ -140,6 +141,12 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::DeleteTopics(request) => delete_topics::handle(core, ctx, request),
         RequestBody::DeleteRecords(request) => delete_records::handle(core, ctx, &request),
         RequestBody::InitProducerId(request) => init_producer_id::handle(core, ctx, &request),
+        RequestBody::AddPartitionsToTxn(request) => transactions::add_partitions::handle(core, ctx, &request),
+        RequestBody::AddOffsetsToTxn(request) => transactions::add_offsets::handle(core, ctx, &request),
+        RequestBody::EndTxn(request) => transactions::end::handle(core, ctx, &request),
+        RequestBody::TxnOffsetCommit(request) => groups::txn_offset_commit::handle(core, ctx, &request),
+        RequestBody::DescribeTransactions(request) => transactions::describe::handle(core, ctx, &request),
+        RequestBody::ListTransactions(request) => transactions::list::handle(core, ctx, &request),
         RequestBody::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),
         RequestBody::DescribeConfigs(request) => describe_configs::handle(core, ctx, &request),
         RequestBody::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, &request),

@@ -16,6 +16,7 @@ pub(crate) mod controller;
 pub(crate) mod lease;
 pub mod links;
 mod membership;
+pub(crate) mod transact;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -160,7 +161,10 @@ impl<S: LogStore> Core<S> {
                 self.cluster.refused.insert(node);
                 self.look_for_ended(node);
             }
-            Class::Control if outgoing => self.consensus.quorum.link_down(node),
+            Class::Control if outgoing => {
+                self.consensus.quorum.link_down(node);
+                self.ask_again_without(node);
+            }
             Class::Control => {
                 self.cluster.speaking.remove(&node);
                 self.look_for_ended(node);
@@ -201,6 +205,7 @@ impl<S: LogStore> Core<S> {
                 // Who does not lead lets it be: it is given again, to whoever leads then.
                 self.propose_here(&payload);
             }
+            Ok(Control::Transaction(message)) => self.transaction_message(from, message),
             Ok(Control::Other(other)) => self.other_message(from, other),
             Err(why) => {
                 tracing::warn!(from, %why, "a node says what can't be understood; closing its link");

@@ -182,7 +182,8 @@ impl<S: LogStore> Core<S> {
                 Then::Respond { .. }
                 | Then::QuorumWritten { .. }
                 | Then::AckDurable { .. }
-                | Then::GroupPersisted { .. },
+                | Then::GroupPersisted { .. }
+                | Then::TransactionPersisted { .. },
             )
             | None => {}
         }

@@ -62,6 +62,17 @@ pub(crate) enum Then {
         /// Whether they were appended.
         result: Result<(), PersistError>,
     },
+    /// The same of a transaction coordinator.
+    TransactionPersisted {
+        /// Its partition.
+        partition: i32,
+        /// Its leadership.
+        term: Term,
+        /// Which.
+        id: PersistId,
+        /// Whether they were appended.
+        result: Result<(), PersistError>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +117,7 @@ impl DurableQueue {
 fn may_hurry(then: &Then) -> bool {
     match then {
         Then::Respond { .. } => mutated!(AckBeforeDurable),
-        Then::GroupPersisted { .. } => mutated!(CommitBeforeDurable),
+        Then::GroupPersisted { .. } | Then::TransactionPersisted { .. } => mutated!(CommitBeforeDurable),
         Then::QuorumWritten { .. } => mutated!(HastyQuorum),
         Then::AckDurable { .. } | Then::MarkerCommitted { .. } => mutated!(AckBeforeDurable),
     }
@@ -129,7 +140,8 @@ mod tests {
                 Then::QuorumWritten { .. }
                 | Then::AckDurable { .. }
                 | Then::MarkerCommitted { .. }
-                | Then::GroupPersisted { .. } => panic!(),
+                | Then::GroupPersisted { .. }
+                | Then::TransactionPersisted { .. } => panic!(),
             })
             .collect()
     }

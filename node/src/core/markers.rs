@@ -41,6 +41,11 @@ pub(crate) struct MarkerToken(u64);
 const OF_REQUESTS: u64 = 1 << 63;
 
 impl MarkerToken {
+    /// For partitions that a coordinator, of this node or another one, wants told.
+    pub(crate) fn of_node(n: u64) -> Self {
+        Self(n)
+    }
+
     /// For a part of a request.
     pub(crate) fn of_request(n: u64) -> Self {
         Self(n | OF_REQUESTS)
@@ -103,6 +108,7 @@ impl<S: LogStore> Core<S> {
         let partition = self.meta.partition(id).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let in_sync = partition.isr.len();
         let epoch = self.leads(log)?;
+        self.groups_take_marker(id)?;
         if in_sync < self.meta.min_insync(id.topic) {
             return Err(ResponseError::NotEnoughReplicas.into());
         }
@@ -111,13 +117,14 @@ impl<S: LogStore> Core<S> {
         let appended = self.store.append_marker(log, &end, transaction_version >= 2, epoch, self.now.wall_ms);
         let appended = appended.map_err(|error| ApiError::from(&error))?;
         self.verification.ended(log, producer_id);
+        self.transactional_commits.ended(log, producer_id);
         Ok(appended)
     }
 
     /// A marker is committed.
     pub(super) fn marker_committed(&mut self, token: MarkerToken, id: PartitionId) {
         if let Some(marker) = self.markers.calls.get(&token).map(|call| call.marker) {
-            self.groups_marker_committed(id, marker);
+            self.groups_marker_committed(id, marker.producer_id, marker.commit);
         }
         self.marker_done(token, id, Ok(()));
     }
@@ -139,16 +146,12 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    /// A marker in a partition of the groups' topic ends the offsets that its transaction committed there. There are none
-    /// as long as groups take none.
-    fn groups_marker_committed(&mut self, id: PartitionId, marker: Marker) {
-        tracing::trace!(log = %log_of(id), producer_id = marker.producer_id, commit = marker.commit, "a marker is committed");
-    }
-
     /// Every partition of a call has its result.
     fn markers_written(&mut self, token: MarkerToken, results: MarkerResults) {
         if token.is_of_request() {
             api::write_txn_markers::written(self, token, results);
+        } else {
+            self.nodes_markers_written(token.0, &results);
         }
     }
 }

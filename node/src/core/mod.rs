@@ -29,6 +29,8 @@ pub(crate) mod sessions;
 mod shard;
 pub mod store;
 mod timers;
+mod transactional_commit;
+pub(crate) mod transactions;
 mod turn;
 pub(crate) mod verification;
 mod verify;
@@ -65,13 +67,19 @@ use durable::DurableQueue;
 pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
 pub(crate) use internal_log::Pair;
+pub(crate) use markers::Marker;
 use markers::Markers;
-pub(crate) use producer_ids::ProducerIdGrant;
 use producer_ids::ProducerIds;
+pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
 use sessions::Sessions;
 use store::{Event, LogStore, Now};
+pub(crate) use transactional_commit::TransactionalCommit;
+use transactional_commit::TransactionalCommits;
+use transactions::TransactionDesk;
 use verification::Verification;
+use verify::Questions;
+pub(crate) use verify::Verify;
 
 /// One node's state machine over a store of logs. Methods are cheap and never block.
 #[derive(Debug)]
@@ -101,6 +109,9 @@ pub struct Core<S: LogStore> {
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
     pub(crate) desk: GroupDesk,
+    pub(crate) transactions: TransactionDesk,
+    pub(crate) questions: Questions,
+    pub(crate) transactional_commits: TransactionalCommits,
     pub(crate) stats: Arc<NodeStats>,
     pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
@@ -198,8 +209,16 @@ impl<S: LogStore> Core<S> {
     pub fn next_deadline(&self) -> Option<u64> {
         let links = self.links.as_ref().and_then(Links::next_deadline);
         let cluster = [self.consensus.next_deadline(), self.cluster_deadline(), self.replicas.next_deadline(), links];
-        let requests = [self.purgatory.next_deadline(), self.desk.next_deadline(), self.acks.next_deadline()];
-        cluster.into_iter().chain(requests).chain([self.store.next_deadline(), self.census_ns]).flatten().min()
+        let requests = [self.purgatory.next_deadline(), self.acks.next_deadline()];
+        let coordinators =
+            [self.desk.next_deadline(), self.transactions.next_deadline(), self.questions.next_deadline()];
+        cluster
+            .into_iter()
+            .chain(requests)
+            .chain(coordinators)
+            .chain([self.store.next_deadline(), self.census_ns])
+            .flatten()
+            .min()
     }
 
     /// The counters; shared with whoever renders them.

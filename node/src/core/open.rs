@@ -19,6 +19,9 @@ use super::producer_ids::ProducerIds;
 use super::purgatory::Purgatory;
 use super::sessions::Sessions;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
+use super::transactional_commit::TransactionalCommits;
+use super::transactions::TransactionDesk;
+use super::verify::Questions;
 use crate::api;
 use crate::cluster::Cluster;
 use crate::config::{Advertised, NodeConfig, Voter};
@@ -68,6 +71,7 @@ impl<S: LogStore> Core<S> {
             ..GroupsConfig::default()
         };
         groups.validate().map_err(|error| NodeError::Config(error.to_string()))?;
+        let transactions = config.transactions();
         let quorum = load_quorum(&mut store, &config, now, entropy.seed())?;
         let incarnation = entropy.uuid();
         let voters = first_voters(&config, &advertised);
@@ -96,6 +100,9 @@ impl<S: LogStore> Core<S> {
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed(entropy.seed())),
             desk: GroupDesk::new(groups),
+            transactions: TransactionDesk::new(transactions),
+            questions: Questions::default(),
+            transactional_commits: TransactionalCommits::default(),
             stats: Arc::new(NodeStats::default()),
             entropy,
             now,

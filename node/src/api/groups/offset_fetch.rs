@@ -75,6 +75,7 @@ fn topic_of_group(topic: &FetchedTopic) -> OffsetFetchResponseTopics {
             .with_committed_offset(p.offset)
             .with_committed_leader_epoch(p.leader_epoch)
             .with_metadata(Some(wire(&p.metadata)))
+            .with_error_code(p.error.code())
     };
     OffsetFetchResponseTopics::default()
         .with_name(TopicName(wire(&topic.name)))
@@ -86,7 +87,8 @@ fn topic(ctx: &Ctx, topic: &FetchedTopic) -> OffsetFetchResponseTopic {
         let mut partition = OffsetFetchResponsePartition::default()
             .with_partition_index(p.partition)
             .with_committed_offset(p.offset)
-            .with_metadata(Some(wire(&p.metadata)));
+            .with_metadata(Some(wire(&p.metadata)))
+            .with_error_code(p.error.code());
         if ctx.version >= EPOCH_FROM {
             partition.committed_leader_epoch = p.leader_epoch;
         }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{GroupDesk, Phase};
+use super::seats::Phase;
+use super::{CoordinatorTopic, GroupDesk};
 use crate::api::{Ctx, Outcome, groups};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -96,9 +97,9 @@ impl GroupDesk {
     /// The groups of all coordinators here. If one can't say, the list is not whole, and says so.
     fn list(&self, request: &ListRequest) -> ListResponse {
         let mut whole = ListResponse { error: GroupError::None, groups: Vec::new() };
-        for coordinator in self.coordinators.values() {
-            match coordinator.phase {
-                Phase::Serving => whole.groups.append(&mut coordinator.groups.list(request).groups),
+        for (_, seat) in self.seats.iter() {
+            match seat.phase {
+                Phase::Serving => whole.groups.append(&mut seat.machine.list(request).groups),
                 Phase::Queued(_) | Phase::Loading(_) => whole.error = GroupError::CoordinatorLoadInProgress,
                 Phase::Damaged if whole.error == GroupError::None => whole.error = GroupError::CoordinatorNotAvailable,
                 Phase::Damaged => {}
@@ -129,7 +130,7 @@ impl<S: LogStore> Core<S> {
         if let Request::List(body) = body {
             return groups::answer(ctx, Response::List(self.desk.list(body)));
         }
-        self.make_offsets_topic();
+        self.make_topic(CoordinatorTopic::Offsets);
         groups::answer(ctx, refused(GroupError::CoordinatorNotAvailable, body))
     }
 

@@ -183,16 +183,16 @@ impl LogStore for MemStore {
         Ok(ticket)
     }
 
-    /// It knows no transactions: tests of those run over the engine.
+    /// It keeps markers in their order and judges nothing: tests of what logs make of transactions run over the engine.
     fn append_marker(
         &mut self,
         id: LogId,
-        _: &EndMarker,
+        marker: &EndMarker,
         _: bool,
-        _: LeaderEpoch,
-        _: i64,
+        epoch: LeaderEpoch,
+        now_ms: i64,
     ) -> Result<Appended, LogError> {
-        Err(LogError::Rejected { log: id, what: "no transactions in memory".into() })
+        self.append_reserved(id, &[marker.batch(now_ms).unwrap()], epoch, now_ms)
     }
 
     fn stable_end(&self, _: LogId, upto: Offset) -> Offset {
@@ -303,7 +303,7 @@ impl LogStore for MemStore {
             return Err(LogError::Busy { waiting: 1 });
         }
         let log = self.log(id)?;
-        for batch in batches.iter().filter(|b| b.header().producer_id >= 0) {
+        for batch in batches.iter().filter(|b| b.header().producer_id >= 0 && b.header().base_sequence >= 0) {
             if let Some(duplicate) = Self::check_producer(log, id, batch.header())? {
                 return Ok(duplicate);
             }
@@ -321,7 +321,8 @@ impl LogStore for MemStore {
         }
         let last_offset = Offset(log.end - 1);
         let appended = Appended { base_offset, last_offset, ticket, duplicate: false, log_start };
-        for header in batches.iter().map(CheckedBatch::header).filter(|h| h.producer_id >= 0) {
+        let numbered = |h: &&BatchHeader| h.producer_id >= 0 && h.base_sequence >= 0;
+        for header in batches.iter().map(CheckedBatch::header).filter(numbered) {
             let entry = log.producers.entry(header.producer_id).or_insert((header.producer_epoch, -1, Vec::new()));
             entry.0 = header.producer_epoch;
             entry.1 = header.base_sequence + header.last_offset_delta;

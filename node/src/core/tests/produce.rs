@@ -4,7 +4,7 @@ use uuid::Uuid;
 use wherry_wire::batch::BatchHeader;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::produce_request::TopicProduceData;
-use wherry_wire::codec::messages::{DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest, TransactionalId};
+use wherry_wire::codec::messages::{DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest};
 use wherry_wire::types::LogId;
 
 use super::*;
@@ -279,18 +279,6 @@ fn producer_ids_are_never_given_twice() {
         }
     }
     assert_eq!(seen.len(), 1800);
-}
-
-#[test]
-fn transactional_producers_are_refused() {
-    let mut node = node();
-    let conn = node.connect();
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(Some(TransactionalId(text("x"))))
-        .with_transaction_timeout_ms(1000);
-    let response = node.ask(conn, 4, &request);
-    assert_eq!(response.error_code, ResponseError::TransactionalIdAuthorizationFailed.code());
-    assert_eq!((response.producer_id.0, response.producer_epoch), (-1, -1));
 }
 
 #[test]
