@@ -1,7 +1,7 @@
 //! Snapshots: the whole state as one byte string. The same state gives the same bytes.
 //!
 //! ```text
-//! {"v":2,"r":{"cluster_id":...,"next_producer_id":...,"brokers":[...],"origins":[...],"topics":[...]}}
+//! {"v":2,"r":{"cluster_id":...,"next_producer_id":...,"brokers":[...],"origins":[...],"security":{...},"topics":[...]}}
 //! ```
 //! Topics come by name, nodes by id. A partition of one replica takes about 45 bytes. What is read back is checked
 //! against the bounds and the invariants of the state, as it may come from another node.
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::command::{decode, encode};
+use crate::state::security::SecurityRecord;
 use crate::state::{LastSequence, check_configs};
 use crate::{Broker, Metadata, MetadataError, Nodes, Partition, Topic, TopicConfig, check_name, limits};
 
@@ -22,6 +23,8 @@ struct StateRef<'a> {
     next_producer_id: i64,
     brokers: Vec<&'a Broker>,
     origins: Vec<(i32, &'a LastSequence)>,
+    #[serde(skip_serializing_if = "SecurityRecord::is_empty")]
+    security: SecurityRecord,
     topics: Topics<'a>,
 }
 
@@ -41,6 +44,8 @@ struct StateRecord {
     next_producer_id: i64,
     brokers: Vec<Broker>,
     origins: Vec<(i32, LastSequence)>,
+    #[serde(default)]
+    security: SecurityRecord,
     topics: Vec<TopicRecord>,
 }
 
@@ -167,6 +172,7 @@ impl Metadata {
             next_producer_id: self.next_producer_id,
             brokers: self.brokers.values().collect(),
             origins: self.origins.iter().map(|(node, last)| (*node, last)).collect(),
+            security: SecurityRecord::of(&self.security),
             topics: Topics(self),
         })
     }
@@ -184,6 +190,7 @@ impl Metadata {
         state.origins = record.origins.into_iter().collect();
         state.cluster_id = record.cluster_id;
         state.next_producer_id = record.next_producer_id;
+        state.security = record.security.into_security()?;
         for topic in record.topics {
             if state.topic(&topic.name).is_some() || state.topic_by_id(topic.id).is_some() {
                 return Err(malformed("a topic is there twice"));

@@ -25,15 +25,20 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
     response.cluster_authorized_operations =
         if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
     let asked = |broker: &&Broker| !broker.fenced || request.include_fenced_brokers;
-    response.brokers = core.meta.brokers().values().filter(asked).map(described).collect();
+    let listener = core.listener_name(ctx.caller.listener);
+    response.brokers =
+        core.meta.brokers().values().filter(asked).filter_map(|broker| described(broker, listener)).collect();
     ctx.reply(&response)
 }
 
-fn described(broker: &Broker) -> DescribeClusterBroker {
-    DescribeClusterBroker::default()
+/// None: clients of that listener can't reach it.
+fn described(broker: &Broker, listener: &str) -> Option<DescribeClusterBroker> {
+    let (host, port) = broker.address(listener)?;
+    let described = DescribeClusterBroker::default()
         .with_broker_id(BrokerId(broker.node_id))
-        .with_host(StrBytes::from_string(broker.host.clone()))
-        .with_port(i32::from(broker.port))
+        .with_host(StrBytes::from_string(host.to_owned()))
+        .with_port(i32::from(port))
         .with_rack(broker.rack.clone().map(StrBytes::from_string))
-        .with_is_fenced(broker.fenced)
+        .with_is_fenced(broker.fenced);
+    Some(described)
 }

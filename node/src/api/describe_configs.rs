@@ -117,12 +117,21 @@ fn check_node<S: LogStore>(core: &Core<S>, name: &str) -> Result<(), ApiError> {
     Err(ApiError::new(ResponseError::InvalidRequest, text))
 }
 
+/// As Kafka writes them: `NAME://host:port`, with commas between.
+fn addresses<S: LogStore>(core: &Core<S>) -> (String, String) {
+    let (mut advertised, mut listeners) = (Vec::new(), Vec::new());
+    for listener in &core.listeners {
+        let at = core.endpoints.by_name.get(&listener.name).unwrap_or(&core.endpoints.internal);
+        advertised.push(format!("{}://{}:{}", listener.name, at.host, at.port));
+        listeners.push(format!("{}://{}:{}", listener.name, listener.listen.ip(), listener.listen.port()));
+    }
+    (advertised.join(","), listeners.join(","))
+}
+
 fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
     let config = &core.config;
     let setting = |name, value: String, kind, doc| Setting { name, value, kind, doc };
-    let address = |host: &str, port| format!("PLAINTEXT://{host}:{port}");
-    let advertised = address(&core.advertised.host, core.advertised.port);
-    let listeners = address(&config.listen.ip().to_string(), config.listen.port());
+    let (advertised, listeners) = addresses(core);
     let mut all = vec![
         setting("advertised.listeners", advertised, ConfigKind::String, "Where clients are told to connect."),
         setting(

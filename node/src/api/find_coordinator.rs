@@ -45,9 +45,9 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &FindCoordinatorReque
     let mut response = FindCoordinatorResponse::default();
     if ctx.version >= 4 {
         response.coordinators =
-            request.coordinator_keys.iter().map(|key| coordinator(core, request.key_type, key)).collect();
+            request.coordinator_keys.iter().map(|key| coordinator(core, ctx, request.key_type, key)).collect();
     } else {
-        let found = coordinator(core, request.key_type, &request.key);
+        let found = coordinator(core, ctx, request.key_type, &request.key);
         response.error_code = found.error_code;
         response.error_message = found.error_message;
         response.node_id = found.node_id;
@@ -57,9 +57,9 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &FindCoordinatorReque
     ctx.reply(&response)
 }
 
-fn coordinator<S: LogStore>(core: &Core<S>, key_type: i8, key: &StrBytes) -> Coordinator {
+fn coordinator<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &StrBytes) -> Coordinator {
     let found = Coordinator::default().with_key(key.clone());
-    match find(core, key_type, key) {
+    match find(core, ctx, key_type, key) {
         Ok((node_id, host, port)) => {
             found.with_node_id(BrokerId(node_id)).with_host(StrBytes::from_string(host)).with_port(i32::from(port))
         }
@@ -71,9 +71,9 @@ fn coordinator<S: LogStore>(core: &Core<S>, key_type: i8, key: &StrBytes) -> Coo
     }
 }
 
-fn find<S: LogStore>(core: &Core<S>, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
+fn find<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
     match key_type {
-        GROUP => core.coordinator_of(key),
+        GROUP => core.coordinator_of(key, ctx.caller.listener),
         TRANSACTION => Err(ApiError::new(
             ResponseError::TransactionalIdAuthorizationFailed,
             "transactions are not implemented by this node",

@@ -163,7 +163,7 @@ fn answer<S: LogStore>(core: &mut Core<S>, op: ProduceOp) -> Outcome {
     }
     let mut op = op;
     if op.failed.is_some() {
-        leaders::hint_produce(core, op.ctx.version, &mut op.response);
+        leaders::hint_produce(core, &op.ctx, &mut op.response);
     }
     let chunks = match op.ctx.encode(&op.response) {
         Ok(chunks) => chunks,

@@ -6,13 +6,19 @@
 //! It knows nothing of what requests mean.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::gate::Gate;
 use super::purgatory::FetchId;
 use crate::limits::Limits;
+use crate::security::{Caller, PeerCertificate};
+
+/// A listener of this node, by its place in the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ListenerId(pub u8);
 
 /// A connection; never reused for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,7 +80,12 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
-    pub(crate) peer: SocketAddr,
+    /// Who sends on it.
+    pub(crate) caller: Rc<Caller>,
+    /// What it has shown, if it has shown one.
+    pub(crate) certificate: Option<Rc<PeerCertificate>>,
+    /// Where its listener has one: what it has to pass.
+    pub(crate) gate: Option<Box<Gate>>,
     pub(crate) blocked: Blocked,
     pub(crate) backlog: VecDeque<Bytes>,
     /// Fetches that wait or read.
@@ -92,10 +103,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnId, peer: SocketAddr) -> Self {
+    pub(crate) fn new(id: ConnId, caller: Rc<Caller>) -> Self {
         Self {
             id,
-            peer,
+            caller,
+            certificate: None,
+            gate: None,
             blocked: Blocked::No,
             backlog: VecDeque::new(),
             fetches: SmallVec::new(),

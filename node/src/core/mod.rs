@@ -16,9 +16,11 @@ pub(crate) mod coordinators;
 mod durable;
 mod duties;
 mod effect;
+pub(crate) mod gate;
 mod internal_log;
 mod links;
 mod open;
+mod peers;
 mod producer_ids;
 pub(crate) mod purgatory;
 pub(crate) mod records;
@@ -31,6 +33,7 @@ mod turn;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,16 +42,19 @@ use uuid::Uuid;
 use wherry_metadata::{Metadata, PartitionId};
 use wherry_wire::types::LogId;
 
-pub use conn::{ConnId, RequestId};
+pub use conn::{ConnId, ListenerId, RequestId};
 pub use effect::Effect;
 
 use crate::api;
 use crate::cluster::Cluster;
 use crate::cluster::links::{Links, is_node_frame};
-use crate::config::{Advertised, NodeConfig};
+use crate::config::{Endpoints, NodeConfig};
 use crate::entropy::Entropy;
 use crate::error::Refused;
 use crate::replication::Replicas;
+use crate::security::Caller;
+use crate::security::config::ListenerConfig;
+use crate::security::secrets::Secrets;
 use crate::stats::NodeStats;
 use acks::Acks;
 pub(crate) use acks::Awaited;
@@ -60,6 +66,7 @@ use coordinators::GroupDesk;
 use durable::DurableQueue;
 pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
+use gate::Gate;
 pub(crate) use internal_log::Pair;
 pub(crate) use producer_ids::ProducerIdGrant;
 use producer_ids::ProducerIds;
@@ -71,7 +78,9 @@ use store::{Event, LogStore, Now};
 #[derive(Debug)]
 pub struct Core<S: LogStore> {
     pub(crate) config: NodeConfig,
-    pub(crate) advertised: Advertised,
+    pub(crate) endpoints: Endpoints,
+    /// In the order of their ids; at least one.
+    pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) store: S,
     pub(crate) meta: Metadata,
     pub(crate) consensus: Consensus,
@@ -94,6 +103,7 @@ pub struct Core<S: LogStore> {
     pub(crate) sessions: Sessions,
     pub(crate) desk: GroupDesk,
     pub(crate) stats: Arc<NodeStats>,
+    pub(crate) secrets: Secrets,
     pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
     pub(crate) now: Now,
@@ -111,18 +121,32 @@ pub struct Core<S: LogStore> {
 }
 
 impl<S: LogStore> Core<S> {
-    /// A client connected.
+    /// A client connected to the first listener.
     ///
     /// # Errors
     /// [`Refused`]: the driver closes the socket.
     pub fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused> {
+        self.connected_to(now, ListenerId::default(), peer)
+    }
+
+    /// A client connected.
+    ///
+    /// # Errors
+    /// [`Refused`]: the driver closes the socket.
+    pub fn connected_to(&mut self, now: Now, listener: ListenerId, peer: SocketAddr) -> Result<ConnId, Refused> {
         self.now = now;
         if self.stopping {
             return Err(Refused::Stopping);
         }
-        let id = self.conns.insert(peer, self.config.limits.connections).inspect_err(|_| {
-            self.stats.connections_refused.add(1);
-        })?;
+        let id =
+            self.conns.insert(Caller::anonymous(listener, peer), self.config.limits.connections).inspect_err(|_| {
+                self.stats.connections_refused.add(1);
+            })?;
+        if self.listener(listener).is_some_and(|listener| listener.protocol.has_sasl())
+            && let Some(connection) = self.conns.get_mut(id)
+        {
+            connection.gate = Some(Box::new(Gate::new()));
+        }
         self.stats.connections_accepted.add(1);
         self.stats.connections.set(self.conns.len() as u64);
         Ok(id)
@@ -240,15 +264,17 @@ impl<S: LogStore> Core<S> {
 
     /// Begins a request. Whatever it needs to wait for is registered; the rest is done at once.
     fn execute(&mut self, conn: ConnId, frame: Bytes) {
+        let Some(frame) = self.pass_gate(conn, frame) else { return };
         let length = frame.len();
         match api::decode(frame) {
             Ok(decoded) => {
                 let Some(connection) = self.conns.get_mut(conn) else { return };
                 let api_key = decoded.api_key();
                 let id = connection.open(api_key, length, self.now.monotonic_ns);
+                let caller = Rc::clone(&connection.caller);
                 self.stats.api(api_key).requests.add(1);
                 let _span = tracing::debug_span!("request", api_key, conn = conn.as_u64()).entered();
-                let outcome = api::dispatch(self, id, decoded);
+                let outcome = api::dispatch(self, id, caller, decoded);
                 self.conclude(id, outcome);
             }
             Err(reason) => self.close_connection(conn, reason),
@@ -265,6 +291,11 @@ impl<S: LogStore> Core<S> {
                 if let Some(connection) = self.conns.get_mut(id.conn) {
                     connection.blocked = Blocked::Until(id.sequence);
                 }
+            }
+            api::Outcome::Last(chunks, reason) => {
+                self.fill(id, chunks);
+                self.send_ready(id.conn);
+                self.close_connection(id.conn, reason);
             }
             api::Outcome::Close(reason) => self.close_connection(id.conn, reason),
         }

@@ -99,7 +99,7 @@ fn drivers() -> Vec<IoDriver> {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
@@ -126,7 +126,7 @@ fn nodes_link_with_each_other_and_again_after_one_was_away() {
             config.cluster_id = Some("boats".into());
             config.listen.set_port(ports[node]);
             // The third one never comes.
-            config.cluster = Some(ClusterConfig { voters: (0..3).map(voter).collect(), seeds: Vec::new() });
+            config.cluster = Some(ClusterConfig { voters: (0..3).map(voter).collect(), ..ClusterConfig::default() });
             spawn(config).unwrap()
         };
         let [first, mut second] = [start(0), start(1)];

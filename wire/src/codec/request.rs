@@ -99,6 +99,15 @@ bodies! {
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
     AddRaftVoter => AddRaftVoterRequest,
     RemoveRaftVoter => RemoveRaftVoterRequest,
+    SaslHandshake => SaslHandshakeRequest,
+    SaslAuthenticate => SaslAuthenticateRequest,
+    DescribeAcls => DescribeAclsRequest,
+    CreateAcls => CreateAclsRequest,
+    DeleteAcls => DeleteAclsRequest,
+    DescribeClientQuotas => DescribeClientQuotasRequest,
+    AlterClientQuotas => AlterClientQuotasRequest,
+    DescribeUserScramCredentials => DescribeUserScramCredentialsRequest,
+    AlterUserScramCredentials => AlterUserScramCredentialsRequest,
 }
 
 /// Takes a request header off the start of `frame`.

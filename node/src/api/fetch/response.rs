@@ -71,7 +71,9 @@ fn write<S: LogStore>(
         let mut described = described(&part, read_committed);
         if let Some((broker, hint)) = hint(core, ctx.version, &part) {
             described.leader = Some(hint);
-            named.insert(broker.node_id, leaders::endpoint(broker));
+            if let Some(endpoint) = leaders::endpoint(broker, core.listener_name(ctx.caller.listener)) {
+                named.insert(broker.node_id, endpoint);
+            }
         }
         writer.partition(&described, part.data)?;
     }

@@ -21,7 +21,7 @@ const SKIP_ASSIGNMENT_FROM: i16 = 9;
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &JoinGroupRequest) -> Outcome {
     let request = {
-        let host = core.connection(ctx.id.conn).map(|c| format!("/{}", c.peer.ip().to_canonical()));
+        let host = Some(format!("/{}", ctx.caller.host));
         request(ctx, body, host.unwrap_or_default().into())
     };
     ask(core, ctx, Request::Join(request))

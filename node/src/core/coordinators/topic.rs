@@ -10,7 +10,7 @@ use crate::api;
 use crate::api::errors::ApiError;
 use crate::core::consensus::Results;
 use crate::core::store::LogStore;
-use crate::core::{AfterCommit, Core};
+use crate::core::{AfterCommit, Core, ListenerId};
 
 /// Its name, which clients and tools know.
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -35,11 +35,11 @@ impl<S: LogStore> Core<S> {
         self.offsets_topic().map(|topic| topic.partition_count())
     }
 
-    /// The node that coordinates a group: id, host, port.
+    /// The node that coordinates a group, as clients of that listener find it: id, host, port.
     ///
     /// # Errors
     /// Nobody does, for now.
-    pub(crate) fn coordinator_of(&self, group: &str) -> Result<(i32, String, u16), ApiError> {
+    pub(crate) fn coordinator_of(&self, group: &str, listener: ListenerId) -> Result<(i32, String, u16), ApiError> {
         let Some(partitions) = self.offsets_partitions() else {
             let text = format!("the topic {OFFSETS_TOPIC} is being made");
             return Err(ApiError::new(ResponseError::CoordinatorNotAvailable, text));
@@ -47,7 +47,14 @@ impl<S: LogStore> Core<S> {
         let partition = crate::groups::partition_of(group, partitions);
         let leader = self.offsets_topic().and_then(|topic| topic.partition(partition)?.leader);
         match leader.and_then(|leader| self.meta.broker(leader)) {
-            Some(broker) => Ok((broker.node_id, broker.host.clone(), broker.port)),
+            Some(broker) => {
+                let at = broker.address(self.listener_name(listener));
+                let at = at.ok_or_else(|| {
+                    let text = format!("node {} can't be reached by this listener", broker.node_id);
+                    ApiError::new(ResponseError::CoordinatorNotAvailable, text)
+                });
+                at.map(|(host, port)| (broker.node_id, host.to_owned(), port))
+            }
             None => {
                 let text = format!("partition {partition} of {OFFSETS_TOPIC} has no leader now");
                 Err(ApiError::new(ResponseError::CoordinatorNotAvailable, text))

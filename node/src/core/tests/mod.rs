@@ -5,6 +5,7 @@ mod configs;
 mod coordinators;
 mod engine;
 mod fetch;
+mod gate;
 mod groups;
 mod hostile;
 mod links;
@@ -57,6 +58,7 @@ struct Node<S: LogStore = MemStore> {
     stopped: Option<String>,
     dialled: Vec<(ConnId, String, u16)>,
     promoted: Vec<ConnId>,
+    authenticated: Vec<ConnId>,
     next_correlation: i32,
     /// Sent bytes are acknowledged at once unless a test looks at backpressure.
     ack_sends: bool,
@@ -96,6 +98,7 @@ impl<S: LogStore> Node<S> {
             stopped: None,
             dialled: Vec::new(),
             promoted: Vec::new(),
+            authenticated: Vec::new(),
             next_correlation: 100,
             ack_sends: true,
         }
@@ -134,6 +137,7 @@ impl<S: LogStore> Node<S> {
                 Effect::ResumeReads { conn } => self.seen.get_mut(&conn).unwrap().paused = false,
                 Effect::Connect { conn, host, port } => self.dialled.push((conn, host, port)),
                 Effect::Promote { conn } => self.promoted.push(conn),
+                Effect::Authenticated { conn } => self.authenticated.push(conn),
                 Effect::Stop { reason } => self.stopped = Some(reason),
             }
         }

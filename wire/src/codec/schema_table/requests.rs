@@ -254,6 +254,16 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "SaslHandshakeRequest",
+        api_key: 17,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 32767,
+        fields: &[
+            field("mechanism", Kind::String, 0, 32767),
+        ],
+    },
+    Message {
         name: "ApiVersionsRequest",
         api_key: 18,
         min_version: 0,
@@ -354,6 +364,58 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "DescribeAclsRequest",
+        api_key: 29,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("resource_type_filter", Kind::Fixed(1), 0, 32767),
+            field("resource_name_filter", Kind::String, 0, 32767).nullable(0, 32767),
+            field("pattern_type_filter", Kind::Fixed(1), 1, 32767),
+            field("principal_filter", Kind::String, 0, 32767).nullable(0, 32767),
+            field("host_filter", Kind::String, 0, 32767).nullable(0, 32767),
+            field("operation", Kind::Fixed(1), 0, 32767),
+            field("permission_type", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "CreateAclsRequest",
+        api_key: 30,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("creations", Kind::Array(&Kind::Struct(&[
+                field("resource_type", Kind::Fixed(1), 0, 32767),
+                field("resource_name", Kind::String, 0, 32767),
+                field("resource_pattern_type", Kind::Fixed(1), 1, 32767),
+                field("principal", Kind::String, 0, 32767),
+                field("host", Kind::String, 0, 32767),
+                field("operation", Kind::Fixed(1), 0, 32767),
+                field("permission_type", Kind::Fixed(1), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DeleteAclsRequest",
+        api_key: 31,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("filters", Kind::Array(&Kind::Struct(&[
+                field("resource_type_filter", Kind::Fixed(1), 0, 32767),
+                field("resource_name_filter", Kind::String, 0, 32767).nullable(0, 32767),
+                field("pattern_type_filter", Kind::Fixed(1), 1, 32767),
+                field("principal_filter", Kind::String, 0, 32767).nullable(0, 32767),
+                field("host_filter", Kind::String, 0, 32767).nullable(0, 32767),
+                field("operation", Kind::Fixed(1), 0, 32767),
+                field("permission_type", Kind::Fixed(1), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeConfigsRequest",
         api_key: 32,
         min_version: 1,
@@ -398,6 +460,16 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("topic", Kind::String, 0, 32767),
                 field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
             ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "SaslAuthenticateRequest",
+        api_key: 36,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 2,
+        fields: &[
+            field("auth_bytes", Kind::Bytes, 0, 32767),
         ],
     },
     Message {
@@ -507,6 +579,74 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("partitions", Kind::Array(&Kind::Struct(&[
                     field("partition_index", Kind::Fixed(4), 0, 32767),
                 ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeClientQuotasRequest",
+        api_key: 48,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("components", Kind::Array(&Kind::Struct(&[
+                field("entity_type", Kind::String, 0, 32767),
+                field("match_type", Kind::Fixed(1), 0, 32767),
+                field("match", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 32767),
+            field("strict", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterClientQuotasRequest",
+        api_key: 49,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("entries", Kind::Array(&Kind::Struct(&[
+                field("entity", Kind::Array(&Kind::Struct(&[
+                    field("entity_type", Kind::String, 0, 32767),
+                    field("entity_name", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+                field("ops", Kind::Array(&Kind::Struct(&[
+                    field("key", Kind::String, 0, 32767),
+                    field("value", Kind::Fixed(8), 0, 32767),
+                    field("remove", Kind::Fixed(1), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+            field("validate_only", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeUserScramCredentialsRequest",
+        api_key: 50,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("users", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterUserScramCredentialsRequest",
+        api_key: 51,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("deletions", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("mechanism", Kind::Fixed(1), 0, 32767),
+            ])), 0, 32767),
+            field("upsertions", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("mechanism", Kind::Fixed(1), 0, 32767),
+                field("iterations", Kind::Fixed(4), 0, 32767),
+                field("salt", Kind::Bytes, 0, 32767),
+                field("salted_password", Kind::Bytes, 0, 32767),
             ])), 0, 32767),
         ],
     },

@@ -329,6 +329,17 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "SaslHandshakeResponse",
+        api_key: 17,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 32767,
+        fields: &[
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("mechanisms", Kind::Array(&Kind::String), 0, 32767),
+        ],
+    },
+    Message {
         name: "ApiVersionsResponse",
         api_key: 18,
         min_version: 0,
@@ -451,6 +462,68 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "DescribeAclsResponse",
+        api_key: 29,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("resources", Kind::Array(&Kind::Struct(&[
+                field("resource_type", Kind::Fixed(1), 0, 32767),
+                field("resource_name", Kind::String, 0, 32767),
+                field("pattern_type", Kind::Fixed(1), 1, 32767),
+                field("acls", Kind::Array(&Kind::Struct(&[
+                    field("principal", Kind::String, 0, 32767),
+                    field("host", Kind::String, 0, 32767),
+                    field("operation", Kind::Fixed(1), 0, 32767),
+                    field("permission_type", Kind::Fixed(1), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "CreateAclsResponse",
+        api_key: 30,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DeleteAclsResponse",
+        api_key: 31,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("filter_results", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("matching_acls", Kind::Array(&Kind::Struct(&[
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("resource_type", Kind::Fixed(1), 0, 32767),
+                    field("resource_name", Kind::String, 0, 32767),
+                    field("pattern_type", Kind::Fixed(1), 1, 32767),
+                    field("principal", Kind::String, 0, 32767),
+                    field("host", Kind::String, 0, 32767),
+                    field("operation", Kind::Fixed(1), 0, 32767),
+                    field("permission_type", Kind::Fixed(1), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeConfigsResponse",
         api_key: 32,
         min_version: 1,
@@ -520,6 +593,19 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("total_bytes", Kind::Fixed(8), 4, 32767),
                 field("usable_bytes", Kind::Fixed(8), 4, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "SaslAuthenticateResponse",
+        api_key: 36,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 2,
+        fields: &[
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("auth_bytes", Kind::Bytes, 0, 32767),
+            field("session_lifetime_ms", Kind::Fixed(8), 1, 32767),
         ],
     },
     Message {
@@ -643,6 +729,82 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                     field("partition_index", Kind::Fixed(4), 0, 32767),
                     field("error_code", Kind::Fixed(2), 0, 32767),
                 ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeClientQuotasResponse",
+        api_key: 48,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("entries", Kind::Array(&Kind::Struct(&[
+                field("entity", Kind::Array(&Kind::Struct(&[
+                    field("entity_type", Kind::String, 0, 32767),
+                    field("entity_name", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+                field("values", Kind::Array(&Kind::Struct(&[
+                    field("key", Kind::String, 0, 32767),
+                    field("value", Kind::Fixed(8), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterClientQuotasResponse",
+        api_key: 49,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("entries", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("entity", Kind::Array(&Kind::Struct(&[
+                    field("entity_type", Kind::String, 0, 32767),
+                    field("entity_name", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeUserScramCredentialsResponse",
+        api_key: 50,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("user", Kind::String, 0, 32767),
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("credential_infos", Kind::Array(&Kind::Struct(&[
+                    field("mechanism", Kind::Fixed(1), 0, 32767),
+                    field("iterations", Kind::Fixed(4), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterUserScramCredentialsResponse",
+        api_key: 51,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("user", Kind::String, 0, 32767),
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
             ])), 0, 32767),
         ],
     },
