@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wherry_log::io::{Ring, RingConfig, ThreadDisk, ThreadDiskConfig, UringDisk, UringDiskConfig, probe_uring};
 
+use crate::cluster::links::LinkSecret;
 use crate::config::{IoDriver, NodeConfig};
 use crate::core::Core;
 use crate::core::store::{Disk, Engine, OpenError};
@@ -21,7 +22,8 @@ use crate::driver::uring::UringDriver;
 use crate::driver::{DriverError, StopHandle, now};
 use crate::error::NodeError;
 use crate::net::{Door, NetConfig, listen_on};
-use crate::security::certificates::{Certificates, LOOK_AGAIN, Refresh, Watcher};
+use crate::security::certificates::{Certificates, LOOK_AGAIN, Refresh, Watcher, read_bounded};
+use crate::security::config::LinkAuth;
 use crate::security::secrets::Secrets;
 use crate::stats::NodeStats;
 
@@ -147,6 +149,7 @@ struct Entry {
     bound: Vec<(String, SocketAddr)>,
     net: NetConfig,
     secrets: Secrets,
+    link_secret: Option<LinkSecret>,
     _watcher: Option<Watcher>,
 }
 
@@ -177,8 +180,18 @@ impl Entry {
         }
         let watcher = (!watched.is_empty()).then(|| Watcher::start(watched, LOOK_AGAIN));
         let watcher = watcher.transpose().map_err(io("start a thread"))?;
-        Ok(Self { doors, bound, net, secrets, _watcher: watcher })
+        let link_secret = link_secret(config)?;
+        Ok(Self { doors, bound, net, secrets, link_secret, _watcher: watcher })
     }
+}
+
+/// What the nodes of this cluster prove to each other, if that is how.
+fn link_secret(config: &NodeConfig) -> Result<Option<LinkSecret>, NodeError> {
+    let auth = config.cluster.as_ref().and_then(|cluster| cluster.authentication.as_ref());
+    let Some(LinkAuth::Secret { file }) = auth else { return Ok(None) };
+    let bytes = read_bounded(file).map_err(NodeError::Config)?;
+    let secret = LinkSecret::new(&bytes).map_err(|why| NodeError::Config(format!("{}: {why}", file.display())))?;
+    Ok(Some(secret))
 }
 
 /// Asks for as many descriptors as the process may have: shells and service managers give few at first, for programs
@@ -259,6 +272,9 @@ fn open<D: Disk>(
     let endpoints = config.advertised_at(&bound);
     let mut core = Core::open(config, endpoints, disk, now())?;
     core.use_secrets(entry.secrets.clone());
+    if let Some(secret) = &entry.link_secret {
+        core.use_link_secret(secret.clone());
+    }
     tracing::info!(?listeners, driver, "serving");
     on_ready(Serving { addr, listeners, driver, stats: core.stats() });
     Ok(core)

@@ -214,12 +214,16 @@ fn not_logged(pending: Pending, error: &ApiError) -> Outcome {
     match pending {
         Pending::Create(ctx, mut response, places) => {
             let results = &mut response.results;
-            places.iter().flatten().for_each(|place| drop(results.get_mut(*place).map(|r| fail_creation(r, error))));
+            for place in places.iter().flatten() {
+                results.get_mut(*place).into_iter().for_each(|result| fail_creation(result, error));
+            }
             ctx.reply(&response)
         }
         Pending::Delete(ctx, mut response, places) => {
             let results = &mut response.filter_results;
-            places.iter().for_each(|place| drop(results.get_mut(*place).map(|r| fail_filter(r, error))));
+            for place in &places {
+                results.get_mut(*place).into_iter().for_each(|result| fail_filter(result, error));
+            }
             ctx.reply(&response)
         }
     }

@@ -2,6 +2,7 @@
 //! settings come from its configuration and are the same after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use wherry_metadata::acl::Operation;
 
 use wherry_metadata::{Change, Command, ConfigKind, MetadataError, Topic, config_key};
 
@@ -47,9 +48,9 @@ type Wishes = BTreeMap<String, Option<String>>;
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &IncrementalAlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let wish = if only_resets_node(r) {
-            Ok(None)
+            may_change_node(core, ctx).map(|()| None)
         } else {
-            topic(core, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r)).map(Some)
+            topic(core, ctx, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r)).map(Some)
         };
         (r.resource_type, r.resource_name.clone(), wish)
     });
@@ -61,7 +62,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Incre
 pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &AlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let entries = r.configs.iter().map(|e| (e.name.to_string(), e.value.as_ref().map(ToString::to_string)));
-        let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| {
+        let wish = topic(core, ctx, r.resource_type, &r.resource_name).and_then(|topic| {
             if r.configs.len() > MAX_CONFIGS_PER_RESOURCE {
                 return Err(too_many());
             }
@@ -80,13 +81,23 @@ fn too_many() -> ApiError {
     ApiError::new(ResponseError::InvalidConfig, format!("at most {MAX_CONFIGS_PER_RESOURCE} entries for one resource"))
 }
 
-fn topic<S: LogStore>(core: &Core<S>, resource_type: i8, name: &str) -> Result<std::sync::Arc<Topic>, ApiError> {
+fn may_change_node<S: LogStore>(core: &Core<S>, ctx: &Ctx) -> Result<(), ApiError> {
+    let may = core.allows_cluster(ctx, Operation::AlterConfigs);
+    may.then_some(()).ok_or_else(|| ResponseError::ClusterAuthorizationFailed.into())
+}
+
+fn topic<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    resource_type: i8,
+    name: &str,
+) -> Result<std::sync::Arc<Topic>, ApiError> {
     match resource_type {
-        configs::TOPIC => Ok(std::sync::Arc::clone(topics::by_name(&core.meta, name)?)),
-        configs::BROKER => Err(ApiError::new(
+        configs::TOPIC => core.topic_for(ctx, Operation::AlterConfigs, name).cloned(),
+        configs::BROKER => may_change_node(core, ctx).and(Err(ApiError::new(
             ResponseError::InvalidConfig,
             "a node's settings are in its own configuration and change with a restart",
-        )),
+        ))),
         other => Err(ApiError::new(
             ResponseError::InvalidRequest,
             format!("resources of type {other} have no configuration here"),

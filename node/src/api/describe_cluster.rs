@@ -1,6 +1,6 @@
 //! DescribeCluster: the nodes.
 
-use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, controller};
+use super::metadata::{OPERATIONS_UNKNOWN, controller};
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -23,7 +23,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
     response.cluster_id = StrBytes::from_string(core.meta.cluster_id().unwrap_or_default().to_owned());
     response.controller_id = BrokerId(controller(core));
     response.cluster_authorized_operations =
-        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        if request.include_cluster_authorized_operations { core.cluster_operations(ctx) } else { OPERATIONS_UNKNOWN };
     let asked = |broker: &&Broker| !broker.fenced || request.include_fenced_brokers;
     let listener = core.listener_name(ctx.caller.listener);
     response.brokers =

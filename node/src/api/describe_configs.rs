@@ -1,11 +1,12 @@
 //! DescribeConfigs: every setting of a topic or of this node, where it comes from, and what it means.
 
 use std::collections::BTreeSet;
+use wherry_metadata::acl::Operation;
 
 use wherry_metadata::{ConfigKey, ConfigKind, Topic};
 
 use super::errors::{ApiError, shown};
-use super::{Ctx, Outcome, configs, topics};
+use super::{Ctx, Outcome, configs};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use wherry_wire::codec::messages::describe_configs_request::DescribeConfigsResource;
@@ -28,7 +29,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
             let mut result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
-            match describe(core, resource, detail) {
+            match describe(core, ctx, resource, detail) {
                 Ok(entries) => result.configs = entries,
                 Err(error) => {
                     result.error_code = error.code();
@@ -49,6 +50,7 @@ struct Detail {
 
 fn describe<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     resource: &DescribeConfigsResource,
     detail: Detail,
 ) -> Result<Vec<DescribeConfigsResourceResult>, ApiError> {
@@ -58,9 +60,12 @@ fn describe<S: LogStore>(
     };
     match resource.resource_type {
         configs::TOPIC => {
-            let topic = topics::by_name(&core.meta, &resource.resource_name)?;
+            let topic = core.topic_for(ctx, Operation::DescribeConfigs, &resource.resource_name)?;
             let keys = wherry_metadata::config_keys().iter().filter(|key| wanted(key.name));
             Ok(keys.map(|key| topic_entry(topic, key, detail)).collect())
+        }
+        configs::BROKER if !core.allows_cluster(ctx, Operation::DescribeConfigs) => {
+            Err(ResponseError::ClusterAuthorizationFailed.into())
         }
         configs::BROKER => {
             check_node(core, &resource.resource_name)?;

@@ -6,6 +6,7 @@ use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::limits::MAX_COORDINATOR_KEYS;
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::messages::find_coordinator_response::Coordinator;
 use wherry_wire::codec::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
@@ -73,6 +74,9 @@ fn coordinator<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &StrBy
 
 fn find<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
     match key_type {
+        GROUP if !core.allows_group(ctx, Operation::Describe, key) => {
+            Err(ResponseError::GroupAuthorizationFailed.into())
+        }
         GROUP => core.coordinator_of(key, ctx.caller.listener),
         TRANSACTION => Err(ApiError::new(
             ResponseError::TransactionalIdAuthorizationFailed,

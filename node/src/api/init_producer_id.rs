@@ -4,6 +4,7 @@
 use super::{Ctx, Outcome};
 use crate::core::store::LogStore;
 use crate::core::{Core, ProducerIdGrant};
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
@@ -12,6 +13,9 @@ use wherry_wire::codec::messages::{InitProducerIdRequest, InitProducerIdResponse
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &InitProducerIdRequest) -> Outcome {
     if request.transactional_id.is_some() {
         return answer(ctx, Err(ResponseError::TransactionalIdAuthorizationFailed));
+    }
+    if !(core.allows_cluster(ctx, Operation::IdempotentWrite) || core.allows_some_topic(ctx, Operation::Write)) {
+        return answer(ctx, Err(ResponseError::ClusterAuthorizationFailed));
     }
     match core.take_producer_id(ctx) {
         ProducerIdGrant::Now(id) => granted(ctx, id),

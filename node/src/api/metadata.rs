@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use foldhash::fast::RandomState;
 use uuid::Uuid;
+use wherry_metadata::acl::{Operation, ResourceType};
 use wherry_metadata::{Broker, Command, Partition, Topic};
 
+use super::create_topics::may_create;
 use super::errors::ApiError;
 use super::{Ctx, Outcome, create_topics, topics};
 use crate::core::store::LogStore;
@@ -18,10 +20,6 @@ use wherry_wire::codec::messages::metadata_response::{
 use wherry_wire::codec::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
-/// Operations that everyone may do on a topic (bits of KIP-430), as long as there are no ACLs.
-pub(crate) const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
-/// The same on the cluster.
-pub(crate) const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 /// First version whose clients know that a node may lack their listener.
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
 /// Not asked for.
@@ -66,6 +64,7 @@ fn missing_topics<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequ
         .flatten()
         .filter_map(|topic| topic.name.as_ref())
         .filter(|name| core.meta.topic(name).is_none() && seen.insert(name.as_str()))
+        .filter(|name| core.allows_topic(ctx, Operation::Describe, name) && may_create(core, ctx, name))
         .take(MAX_TOPICS_PER_CHANGE)
         .map(|name| Command::CreateTopic {
             name: name.to_string(),
@@ -90,8 +89,8 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> 
     response.cluster_id = core.meta.cluster_id().map(|id| StrBytes::from_string(id.to_owned()));
     response.controller_id = BrokerId(controller(core));
     response.cluster_authorized_operations =
-        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
-    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        if request.include_cluster_authorized_operations { core.cluster_operations(ctx) } else { OPERATIONS_UNKNOWN };
+    let operations = request.include_topic_authorized_operations;
     response.topics = match &request.topics {
         None => every_topic(core, ctx, operations),
         // In version 0 an empty list means all.
@@ -118,8 +117,10 @@ fn not_yet(ctx: &Ctx, request: &MetadataRequest) -> Outcome {
     ctx.reply(&response)
 }
 
-fn every_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, operations: i32) -> Vec<MetadataResponseTopic> {
-    core.meta.topics_from("").map(|topic| known_topic(core, ctx, topic, operations)).collect()
+/// All that the caller may see.
+fn every_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, operations: bool) -> Vec<MetadataResponseTopic> {
+    let all = core.meta.topics_from("").filter(|topic| core.allows_topic(ctx, Operation::Describe, &topic.name));
+    all.map(|topic| known_topic(core, ctx, topic, operations)).collect()
 }
 
 fn asked_topic<S: LogStore>(
@@ -127,14 +128,15 @@ fn asked_topic<S: LogStore>(
     ctx: &Ctx,
     name: Option<&TopicName>,
     id: Uuid,
-    operations: i32,
+    operations: bool,
 ) -> MetadataResponseTopic {
     let found = match name {
         Some(name) => match wherry_metadata::check_name(name) {
-            Ok(()) => topics::by_name(&core.meta, name),
+            Ok(()) => core.topic_for(ctx, Operation::Describe, name).map_err(|error| error.error),
             Err(error) => Err(ApiError::from(&error).error),
         },
-        None => topics::by_id(&core.meta, id),
+        // Who may not see it is not told that there is one.
+        None => core.topic_for_id(ctx, Operation::Describe, id).map_err(|_| ResponseError::UnknownTopicId),
     };
     match found {
         Ok(topic) => known_topic(core, ctx, topic, operations),
@@ -151,12 +153,13 @@ fn failed_topic(name: Option<TopicName>, id: Uuid, error: ResponseError) -> Meta
     topic
 }
 
-fn known_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn known_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, topic: &Topic, operations: bool) -> MetadataResponseTopic {
     let mut known = MetadataResponseTopic::default();
     known.name = Some(TopicName(topics::name_of(topic)));
     known.topic_id = topic.id;
     known.is_internal = topic.internal;
-    known.topic_authorized_operations = operations;
+    known.topic_authorized_operations =
+        if operations { core.operations(ctx, ResourceType::Topic, &topic.name) } else { OPERATIONS_UNKNOWN };
     known.partitions =
         topic.numbered().map(|(id, partition)| known_partition(core, ctx, id.partition, partition)).collect();
     known

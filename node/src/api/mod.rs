@@ -1,6 +1,7 @@
 //! What requests mean: one file per kind of request. A handler takes the core and a decoded request and says what becomes
 //! of the response; it never blocks and never panics, whatever the client sent.
 
+pub(crate) mod access;
 pub(crate) mod acls;
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
@@ -51,6 +52,8 @@ pub(crate) struct Ctx {
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<StrBytes>,
     pub(crate) caller: Rc<Caller>,
+    /// The answer says what the caller may do with each group (KIP-430).
+    pub(crate) wants_operations: bool,
 }
 
 /// What becomes of a request.
@@ -137,7 +140,14 @@ pub(crate) fn dispatch<S: LogStore>(
     let Request { header, body } = match decoded {
         Decoded::Request(request) => request,
         Decoded::NewerApiVersions { correlation_id } => {
-            return api_versions::unsupported(&Ctx { id, version: 0, correlation_id, client_id: None, caller });
+            return api_versions::unsupported(&Ctx {
+                id,
+                version: 0,
+                correlation_id,
+                client_id: None,
+                caller,
+                wants_operations: false,
+            });
         }
     };
     let ctx = &Ctx {
@@ -146,7 +156,11 @@ pub(crate) fn dispatch<S: LogStore>(
         correlation_id: header.correlation_id,
         client_id: header.client_id,
         caller,
+        wants_operations: false,
     };
+    if let Some(refusal) = access::refused(core, ctx, &body) {
+        return refusal;
+    }
     match body {
         RequestBody::Produce(request) => produce::handle(core, ctx, request),
         RequestBody::Fetch(request) => fetch::handle(core, ctx, request),

@@ -7,6 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
+use wherry_metadata::acl::Operation;
 use wherry_metadata::{TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
 use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
@@ -228,9 +229,9 @@ fn append<S: LogStore>(
     data: &PartitionProduceData,
 ) -> Result<Placed, Failure> {
     let found = if ctx.version >= TOPIC_IDS_FROM {
-        topics::by_id(&core.meta, topic.topic_id)?
+        core.topic_for_id(ctx, Operation::Write, topic.topic_id)?
     } else {
-        topics::by_name(&core.meta, &topic.name)?
+        core.topic_for(ctx, Operation::Write, &topic.name)?
     };
     topics::check_not_internal(found, "producing to")?;
     let log = topics::log(found, data.index)?;

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::gate::Gate;
 use super::purgatory::FetchId;
+use crate::cluster::links::Challenged;
 use crate::limits::Limits;
 use crate::security::{Caller, PeerCertificate};
 
@@ -86,6 +87,8 @@ pub(crate) struct Connection {
     pub(crate) certificate: Option<Rc<PeerCertificate>>,
     /// Where its listener has one: what it has to pass.
     pub(crate) gate: Option<Box<Gate>>,
+    /// It says that it is a node, and has to prove it.
+    pub(crate) challenged: Option<Box<Challenged>>,
     pub(crate) blocked: Blocked,
     pub(crate) backlog: VecDeque<Bytes>,
     /// Fetches that wait or read.
@@ -109,6 +112,7 @@ impl Connection {
             caller,
             certificate: None,
             gate: None,
+            challenged: None,
             blocked: Blocked::No,
             backlog: VecDeque::new(),
             fetches: SmallVec::new(),

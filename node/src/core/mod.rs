@@ -8,6 +8,7 @@
 //! ```
 //! Appends happen as soon as their request arrives; the response waits in its slot until the ticket is durable (INV-1).
 
+mod access;
 mod acks;
 mod conn;
 mod conns;
@@ -158,7 +159,7 @@ impl<S: LogStore> Core<S> {
         if let Some(link) = self.conns.link(conn) {
             return self.link_received(link, frame);
         }
-        if is_node_frame(&frame) && self.conns.get_mut(conn).is_some_and(|connection| connection.is_new()) {
+        if is_node_frame(&frame) && self.may_become_link(conn) {
             return self.accept_link(conn, frame);
         }
         self.stats.bytes_in.add(frame.len() as u64);
@@ -178,6 +179,13 @@ impl<S: LogStore> Core<S> {
             self.conns.wait_for_memory(conn);
         }
         self.settle(conn);
+    }
+
+    /// A connection to where nodes link, on which nothing was asked yet.
+    fn may_become_link(&mut self, conn: ConnId) -> bool {
+        let Some(connection) = self.conns.get_mut(conn) else { return false };
+        let listener = connection.caller.listener;
+        connection.is_new() && self.is_internal(listener)
     }
 
     /// The client is gone. What it asked for goes on; answers to it are dropped.

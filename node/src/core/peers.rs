@@ -17,6 +17,9 @@ impl<S: LogStore> Core<S> {
             Ok(certificate) => Rc::new(certificate),
             Err(why) => return self.close_connection(conn, why),
         };
+        if let (Some(link), Some(links)) = (self.conns.link(conn), &mut self.links) {
+            return links.secured(link, certificate);
+        }
         let Some(connection) = self.conns.get_mut(conn) else { return };
         let caller = Caller { principal: Principal::user(&certificate.subject), ..connection.caller.as_ref().clone() };
         connection.caller = Rc::new(caller);

@@ -13,11 +13,13 @@ pub(super) fn fetch(group: Option<&Group>, fetch: &FetchGroup) -> FetchedGroup {
         (None, Some(group)) => all_of(group),
         (None, None) => Vec::new(),
     };
-    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics }
+    let everything = fetch.topics.is_none();
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics, everything }
 }
 
 pub(super) fn refused(fetch: &FetchGroup, error: GroupError) -> FetchedGroup {
-    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics: Vec::new() }
+    let (topics, everything) = (Vec::new(), fetch.topics.is_none());
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics, everything }
 }
 
 fn some_of(group: Option<&Group>, name: &Arc<str>, partitions: &[i32]) -> FetchedTopic {

@@ -15,11 +15,11 @@ use wherry_wire::codec::messages::{self, TopicName};
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::OffsetCommitRequest) -> Outcome {
-    let request = request(core, body);
+    let request = request(core, ctx, body);
     ask(core, ctx, Request::OffsetCommit(request))
 }
 
-fn request<S: LogStore>(core: &Core<S>, body: &messages::OffsetCommitRequest) -> OffsetCommitRequest {
+fn request<S: LogStore>(core: &Core<S>, ctx: &Ctx, body: &messages::OffsetCommitRequest) -> OffsetCommitRequest {
     let topics = body.topics.iter().map(|topic| CommitTopic {
         name: shared(&topic.name),
         topic_id: core.meta.topic(&topic.name).map_or(Uuid::nil(), |t| t.id),
@@ -31,7 +31,7 @@ fn request<S: LogStore>(core: &Core<S>, body: &messages::OffsetCommitRequest) ->
                 offset: p.committed_offset,
                 leader_epoch: p.committed_leader_epoch,
                 metadata: p.committed_metadata.as_ref().map_or_else(|| Arc::from(""), shared),
-                refused: refusal(core, &topic.name, p.partition_index),
+                refused: refusal(core, ctx, &topic.name, p.partition_index),
             })
             .collect(),
     });

@@ -13,6 +13,7 @@
 
 mod ask;
 mod load;
+mod permit;
 mod topic;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

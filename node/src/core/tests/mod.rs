@@ -1,5 +1,6 @@
 //! The core driven as a driver would: encoded requests in, encoded responses out, a clock that the test moves.
 
+mod access;
 mod admin;
 mod configs;
 mod coordinators;
