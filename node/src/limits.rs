@@ -146,6 +146,10 @@ pub const MAX_ACLS_PER_REQUEST: usize = 10_000;
 pub const ACLS_PER_COMMAND: usize = 50;
 /// Entities in one request about quotas.
 pub const MAX_QUOTAS_PER_REQUEST: usize = 10_000;
+/// Users, clients and addresses that are counted for quotas.
+pub const MAX_QUOTA_BUCKETS: usize = 100_000;
+/// Longest that a connection is muted because its requests took too much time, in nanoseconds (as Kafka's window).
+pub const MAX_REQUEST_THROTTLE_NS: u64 = 1_000_000_000;
 /// Users in one request about their credentials.
 pub const MAX_USERS_PER_REQUEST: usize = 1_000;
 /// Bytes of a salted password.

@@ -271,6 +271,7 @@ fn open<D: Disk>(
     let addr = bound.first().copied().unwrap_or(config.listen);
     let endpoints = config.advertised_at(&bound);
     let mut core = Core::open(config, endpoints, disk, now())?;
+    core.use_cost_clock(|| now().monotonic_ns);
     core.use_secrets(entry.secrets.clone());
     if let Some(secret) = &entry.link_secret {
         core.use_link_secret(secret.clone());

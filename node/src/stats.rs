@@ -132,6 +132,8 @@ pub struct NodeStats {
     pub authentications: Counter,
     /// Clients that could not.
     pub authentications_failed: Counter,
+    /// Times that a connection was muted for a quota.
+    pub throttled: Counter,
     /// Requests, or parts of them, that their caller may not make.
     pub unauthorized: Counter,
     /// Connections that the node closed because of what they sent.
@@ -257,6 +259,7 @@ impl Default for NodeStats {
             connections_refused: Counter::default(),
             authentications: Counter::default(),
             authentications_failed: Counter::default(),
+            throttled: Counter::default(),
             unauthorized: Counter::default(),
             connections_closed: Counter::default(),
             errors: Counter::default(),

@@ -27,6 +27,7 @@ fn counters(text: &mut Text, stats: &NodeStats) {
         ("refused_connections", "Connections refused at the bound", &stats.connections_refused),
         ("authentications", "Clients that have proven who they are", &stats.authentications),
         ("failed_authentications", "Clients that could not prove who they are", &stats.authentications_failed),
+        ("throttled", "Times that a connection was muted for a quota", &stats.throttled),
         ("unauthorized", "Requests, or parts of them, that their caller may not make", &stats.unauthorized),
         ("closed_connections", "Connections that the node closed because of what they sent", &stats.connections_closed),
         ("errors", "Error codes in responses", &stats.errors),

@@ -158,9 +158,16 @@ pub(crate) fn dispatch<S: LogStore>(
         caller,
         wants_operations: false,
     };
-    if let Some(refusal) = access::refused(core, ctx, &body) {
-        return refusal;
-    }
+    let began = core.cost_begins();
+    let outcome = match access::refused(core, ctx, &body) {
+        Some(refusal) => refusal,
+        None => handle(core, ctx, body),
+    };
+    core.charge_time(ctx, began);
+    outcome
+}
+
+fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: RequestBody) -> Outcome {
     match body {
         RequestBody::Produce(request) => produce::handle(core, ctx, request),
         RequestBody::Fetch(request) => fetch::handle(core, ctx, request),

@@ -8,6 +8,7 @@
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use wherry_metadata::acl::Operation;
+use wherry_metadata::quota::QuotaKey;
 use wherry_metadata::{TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
 use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
@@ -79,13 +80,15 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
     } else {
         None
     };
+    let bytes: usize = request.topic_data.iter().flat_map(|topic| &topic.partition_data).map(record_bytes).sum();
+    let throttle_ms = core.charge(ctx, QuotaKey::ProducerByteRate, bytes);
     let op = ProduceOp {
         ctx: ctx.clone(),
         acks: request.acks,
         topics: request.topic_data.into_iter(),
         current: None,
         retry: None,
-        response: ProduceResponse::default(),
+        response: ProduceResponse::default().with_throttle_time_ms(throttle_ms),
         ticket: None,
         awaited: SmallVec::new(),
         timeout_ms: request.timeout_ms,
@@ -95,6 +98,10 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
         Some(error) => refuse(core, op, &error),
         None => run(core, op),
     }
+}
+
+fn record_bytes(partition: &PartitionProduceData) -> usize {
+    partition.records.as_ref().map_or(0, Bytes::len)
 }
 
 fn refuse<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp, error: &ApiError) -> Outcome {

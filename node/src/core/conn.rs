@@ -87,6 +87,8 @@ pub(crate) struct Connection {
     pub(crate) certificate: Option<Rc<PeerCertificate>>,
     /// Where its listener has one: what it has to pass.
     pub(crate) gate: Option<Box<Gate>>,
+    /// It used more than its quota: nothing is begun before.
+    pub(crate) muted_until_ns: Option<u64>,
     /// It says that it is a node, and has to prove it.
     pub(crate) challenged: Option<Box<Challenged>>,
     pub(crate) blocked: Blocked,
@@ -112,6 +114,7 @@ impl Connection {
             caller,
             certificate: None,
             gate: None,
+            muted_until_ns: None,
             challenged: None,
             blocked: Blocked::No,
             backlog: VecDeque::new(),
@@ -191,6 +194,7 @@ impl Connection {
     /// Whether the next request may be begun.
     pub(crate) fn may_begin(&self, limits: &Limits) -> bool {
         self.blocked == Blocked::No
+            && self.muted_until_ns.is_none()
             && self.fetches.len() < crate::limits::MAX_FETCHES_PER_CONNECTION
             && self.unsent_bytes < limits.response_bytes_per_connection
             && self.slots.len() < limits.requests_per_connection

@@ -29,6 +29,7 @@ mod replicate;
 pub(crate) mod sessions;
 mod shard;
 pub mod store;
+mod throttle;
 mod timers;
 mod turn;
 
@@ -74,6 +75,7 @@ use producer_ids::ProducerIds;
 use purgatory::Purgatory;
 use sessions::Sessions;
 use store::{Event, LogStore, Now};
+use throttle::Throttle;
 
 /// One node's state machine over a store of logs. Methods are cheap and never block.
 #[derive(Debug)]
@@ -105,6 +107,7 @@ pub struct Core<S: LogStore> {
     pub(crate) desk: GroupDesk,
     pub(crate) stats: Arc<NodeStats>,
     pub(crate) secrets: Secrets,
+    throttle: Throttle,
     pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
     pub(crate) now: Now,
@@ -138,6 +141,10 @@ impl<S: LogStore> Core<S> {
         self.now = now;
         if self.stopping {
             return Err(Refused::Stopping);
+        }
+        if !self.may_connect(peer.ip().to_canonical()) {
+            self.stats.connections_refused.add(1);
+            return Err(Refused::TooFast);
         }
         let id =
             self.conns.insert(Caller::anonymous(listener, peer), self.config.limits.connections).inspect_err(|_| {
@@ -223,6 +230,7 @@ impl<S: LogStore> Core<S> {
         let links = self.links.as_ref().and_then(Links::next_deadline);
         let cluster = [self.consensus.next_deadline(), self.cluster_deadline(), self.replicas.next_deadline(), links];
         let requests = [self.purgatory.next_deadline(), self.desk.next_deadline(), self.acks.next_deadline()];
+        let requests = requests.into_iter().chain([self.throttle.next_deadline()]);
         cluster.into_iter().chain(requests).chain([self.store.next_deadline(), self.census_ns]).flatten().min()
     }
 
@@ -389,6 +397,7 @@ impl<S: LogStore> Core<S> {
         if self.conns.get_mut(conn).is_some_and(|c| c.blocked == Blocked::Stalled) {
             self.stalled.retain(|op| op.ctx.id.conn != conn);
         }
+        self.forget_muted(conn);
         let left = self.conns.remove(conn);
         for fetch in left.fetches {
             self.purgatory.remove(fetch);

@@ -19,6 +19,7 @@ use super::producer_ids::ProducerIds;
 use super::purgatory::Purgatory;
 use super::sessions::Sessions;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
+use super::throttle::Throttle;
 use crate::api;
 use crate::cluster::Cluster;
 use crate::config::{Advertised, Endpoints, NodeConfig, Voter};
@@ -104,6 +105,7 @@ impl<S: LogStore> Core<S> {
             desk: GroupDesk::new(groups),
             stats: Arc::new(NodeStats::default()),
             secrets: Secrets::default(),
+            throttle: Throttle::default(),
             entropy,
             now,
             incarnation,

@@ -10,6 +10,7 @@ pub mod authorizer;
 pub mod certificates;
 pub mod config;
 pub mod principal;
+pub(crate) mod quotas;
 pub mod sasl;
 pub mod secrets;
 #[cfg(test)]

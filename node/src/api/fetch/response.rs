@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use uuid::Uuid;
+use wherry_metadata::quota::QuotaKey;
 use wherry_metadata::{Broker, PartitionId};
 use wherry_wire::codec::messages::FetchResponse;
 use wherry_wire::codec::{
@@ -34,7 +35,9 @@ pub(super) fn answer<S: LogStore>(core: &mut Core<S>, op: FetchOp) -> Outcome {
         core.stats.bytes_fetched.add(part.data_bytes() as u64);
         core.stats.errors.add(u64::from(part.error.is_some()));
     }
-    match write(core, &op.ctx, op.session.id(), op.read_committed, parts) {
+    let bytes: usize = parts.iter().map(Part::data_bytes).sum();
+    let throttle_ms = core.charge(&op.ctx, QuotaKey::ConsumerByteRate, bytes);
+    match write(core, &op.ctx, (op.session.id(), throttle_ms), op.read_committed, parts) {
         Ok(chunks) => Outcome::Reply(chunks),
         Err(error) => Outcome::Close(format!("can't answer a fetch in version {}: {error}", op.ctx.version)),
     }
@@ -43,7 +46,7 @@ pub(super) fn answer<S: LogStore>(core: &mut Core<S>, op: FetchOp) -> Outcome {
 fn write<S: LogStore>(
     core: &Core<S>,
     ctx: &Ctx,
-    session_id: i32,
+    (session_id, throttle_time_ms): (i32, i32),
     read_committed: bool,
     parts: Vec<Part>,
 ) -> Result<Vec<Bytes>, EncodeError> {
@@ -52,7 +55,7 @@ fn write<S: LogStore>(
     let head = FetchResponseHead {
         version: ctx.version,
         correlation_id: ctx.correlation_id,
-        throttle_time_ms: 0,
+        throttle_time_ms,
         error_code: 0,
         session_id,
         topics: runs.len(),

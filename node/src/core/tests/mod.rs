@@ -13,6 +13,7 @@ mod links;
 mod memory;
 mod ordering;
 mod produce;
+mod quotas;
 mod restart;
 mod topics;
 mod versions;
