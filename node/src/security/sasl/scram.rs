@@ -124,7 +124,8 @@ impl ScramServer {
         let mut fields = without_proof.split(',');
         let binding = fields.next()?.strip_prefix("c=")?;
         let echoed = fields.next()?.strip_prefix("r=")?;
-        if unbase64(binding)? != gs2.as_bytes() || echoed != nonce {
+        // librdkafka before 2.6.1 puts its own nonce before it once more; Kafka lets that pass, and the proof covers it.
+        if unbase64(binding)? != gs2.as_bytes() || !echoed.ends_with(nonce) {
             return None;
         }
         let whole = format!("{so_far},{without_proof}");
@@ -240,6 +241,27 @@ mod tests {
         }
         let long = format!("n,,n=user,r={}", "x".repeat(5_000));
         assert!(matches!(run(&[&long])[0], Step::Failure(_)));
+    }
+
+    /// As librdkafka did it before 2.6.1.
+    #[test]
+    fn a_nonce_that_is_said_twice_is_taken_with_the_right_proof() {
+        let without_proof = CLIENT_FINAL.split(",p=").next().unwrap().replace("r=rOpr", "r=rOprNGfwEbeRWgbNEkqOrOpr");
+        let credential = credential(Hash::Sha256, &unbase64("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), "pencil");
+        let whole = format!("{},{SERVER_FIRST},{without_proof}", &CLIENT_FIRST[3..]);
+        let signature = mac(Hash::Sha256, &credential.stored_key, whole.as_bytes());
+        let mut salted = [0; 32];
+        let iterations = std::num::NonZeroU32::new(4096).unwrap();
+        let algorithm = aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256;
+        aws_lc_rs::pbkdf2::derive(algorithm, iterations, &credential.salt, b"pencil", &mut salted);
+        let client_key = mac(Hash::Sha256, &salted, b"Client Key");
+        let proof: Vec<u8> = client_key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
+        let steps = run(&[CLIENT_FIRST, &format!("{without_proof},p={}", base64(&proof))]);
+        assert!(matches!(&steps[1], Step::Success { user, .. } if user == "user"));
+        assert!(matches!(
+            run(&[CLIENT_FIRST, &format!("{without_proof},p={}", base64(&[0; 32]))])[1],
+            Step::Failure(_)
+        ));
     }
 
     #[test]
