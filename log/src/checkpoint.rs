@@ -14,10 +14,13 @@ use crate::Lsn;
 use crate::io::AlignedBuf;
 use crate::partition::{Partition, SegmentExtent, Stable};
 use crate::producers::{Producer, SeqBatch};
+use crate::transactions::{Aborted, Ended, Lost, Mark, Member, Open, Transactions};
 
 const MAGIC: [u8; 8] = *b"WHRYCKPT";
 /// Format that this version writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// Oldest format that it reads: 1 knows no transactions.
+const OLDEST_FORMAT: u32 = 1;
 /// The two files, written in turn.
 pub const FILES: [&str; 2] = ["checkpoint-a", "checkpoint-b"];
 /// `8 magic | 4 crc | 4 zero | 8 body bytes`.
@@ -36,6 +39,8 @@ pub struct LogRecord {
     pub epochs: Vec<(LeaderEpoch, Offset)>,
     /// Producers.
     pub producers: Vec<(ProducerId, Producer)>,
+    /// Transactions, if there ever were any.
+    pub(crate) transactions: Option<Box<Transactions>>,
 }
 
 /// A whole checkpoint.
@@ -122,6 +127,7 @@ fn put_log(w: &mut Writer, log: &Partition) {
         w.i64(s.max_timestamp);
         w.i64(s.created_ms);
         w.u32(u32::from(s.compacted));
+        w.i64(s.open_from.0);
     }
     w.count(log.epochs.entries().len());
     for (epoch, start) in log.epochs.entries() {
@@ -141,6 +147,101 @@ fn put_log(w: &mut Writer, log: &Partition) {
             w.i64(b.last.0);
         }
     }
+    put_transactions(w, log.transactions.as_deref());
+}
+
+fn put_transactions(w: &mut Writer, transactions: Option<&Transactions>) {
+    w.u32(u32::from(transactions.is_some()));
+    let Some(t) = transactions else { return };
+    w.i64(t.known_from.0);
+    w.u32(u32::from(t.lost.is_some()));
+    if let Some(Lost { from, end }) = t.lost {
+        w.i64(from.0);
+        w.i64(end.0);
+    }
+    w.count(t.members.len());
+    for (id, member) in &t.members {
+        w.i64(*id);
+        put_mark(w, member.mark);
+        put_open(w, member.open);
+        w.i64(member.last_ms);
+    }
+    w.count(t.ended.len());
+    for ended in &t.ended {
+        w.i64(ended.at.0);
+        w.i64(ended.producer);
+        put_mark(w, ended.before);
+        put_open(w, ended.open);
+    }
+    w.count(t.lows.len());
+    for (at, first) in &t.lows {
+        w.i64(at.0);
+        w.i64(first.0);
+    }
+    w.count(t.aborted.len());
+    for aborted in &t.aborted {
+        w.i64(aborted.producer_id);
+        w.i64(aborted.first.0);
+        w.i64(aborted.last.0);
+        w.i64(aborted.stable.0);
+    }
+}
+
+fn put_mark(w: &mut Writer, mark: Mark) {
+    w.i64(mark.at.0);
+    w.i32(i32::from(mark.epoch));
+    w.i32(mark.coordinator_epoch);
+}
+
+/// No transaction begins at -1.
+fn put_open(w: &mut Writer, open: Option<Open>) {
+    w.i64(open.map_or(-1, |open| open.first.0));
+    w.i32(open.map_or(-1, |open| i32::from(open.epoch)));
+}
+
+fn read_mark(r: &mut Reader<'_>) -> Option<Mark> {
+    Some(Mark { at: r.offset()?, epoch: i16::try_from(r.i32()?).ok()?, coordinator_epoch: r.i32()? })
+}
+
+#[expect(clippy::option_option, reason = "none is a value here")]
+fn read_open(r: &mut Reader<'_>) -> Option<Option<Open>> {
+    let open = Open { first: r.offset()?, epoch: i16::try_from(r.i32()?).ok()? };
+    Some((open.first >= Offset::ZERO).then_some(open))
+}
+
+#[expect(clippy::option_option, reason = "none is a value here")]
+fn read_transactions(r: &mut Reader<'_>) -> Option<Option<Box<Transactions>>> {
+    if r.u32()? == 0 {
+        return Some(None);
+    }
+    let known_from = r.offset()?;
+    let lost = match r.u32()? {
+        0 => None,
+        _ => Some(Lost { from: r.offset()?, end: r.offset()? }),
+    };
+    let members = r.list(44, |r| {
+        let id = r.i64()?;
+        Some((id, Member { mark: read_mark(r)?, open: read_open(r)?, last_ms: r.i64()? }))
+    })?;
+    let ended = r.list(44, |r| {
+        let (at, producer) = (r.offset()?, r.i64()?);
+        Some(Ended { at, producer, before: read_mark(r)?, open: read_open(r)? })
+    })?;
+    let lows = r.list(16, |r| Some((r.offset()?, r.offset()?)))?;
+    let aborted = r.list(32, |r| {
+        Some(Aborted { producer_id: r.i64()?, first: r.offset()?, last: r.offset()?, stable: r.offset()? })
+    })?;
+    let mut transactions = Transactions {
+        members: members.into_iter().collect(),
+        ended: ended.into(),
+        lows: lows.into(),
+        aborted: aborted.into(),
+        known_from,
+        lost,
+        ..Transactions::default()
+    };
+    transactions.index_open();
+    Some(Some(Box::new(transactions)))
 }
 
 fn read_producer(r: &mut Reader<'_>) -> Option<(ProducerId, Producer)> {
@@ -154,26 +255,29 @@ fn read_producer(r: &mut Reader<'_>) -> Option<(ProducerId, Producer)> {
     Some((id, Producer { epoch, last_ms, batches }))
 }
 
-fn read_log(r: &mut Reader<'_>) -> Option<LogRecord> {
+fn read_log(r: &mut Reader<'_>, format: u32) -> Option<LogRecord> {
     let topic = Uuid::from_bytes(r.take()?);
     let id = LogId { topic, partition: r.i32()? };
     let log_start = r.offset()?;
     let end = r.offset()?;
     let lsn = Lsn(r.u64()?);
     let segments = r.list(48, |r| {
+        let base = r.offset()?;
         Some(SegmentExtent {
-            base: r.offset()?,
+            base,
             version: r.u32()?,
             bytes: r.u64()?,
             end: r.offset()?,
             max_timestamp: r.i64()?,
             created_ms: r.i64()?,
             compacted: r.u32()? != 0,
+            open_from: if format > OLDEST_FORMAT { r.offset()? } else { base },
         })
     })?;
     let epochs = r.list(12, |r| Some((LeaderEpoch(r.i32()?), r.offset()?)))?;
     let producers = r.list(24, read_producer)?;
-    Some(LogRecord { id, log_start, stable: Stable { end, lsn, segments }, epochs, producers })
+    let transactions = if format > OLDEST_FORMAT { read_transactions(r)? } else { None };
+    Some(LogRecord { id, log_start, stable: Stable { end, lsn, segments }, epochs, producers, transactions })
 }
 
 /// Encodes a checkpoint of these logs, ready to be written at position 0.
@@ -218,12 +322,13 @@ pub fn decode(bytes: &[u8]) -> Option<Checkpoint> {
         return None;
     }
     let mut r = Reader(bytes.get(HEAD..end)?);
-    if r.u32()? != FORMAT {
+    let format = r.u32()?;
+    if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         return None;
     }
     let directory = Uuid::from_bytes(r.take()?);
     let (number, capture_seq, replay_from) = (r.u64()?, r.u64()?, r.u64()?);
-    let logs = r.list(56, read_log)?;
+    let logs = r.list(56, |r| read_log(r, format))?;
     r.0.is_empty().then_some(Checkpoint { directory, number, capture_seq, replay_from, logs })
 }
 
@@ -231,6 +336,8 @@ pub fn decode(bytes: &[u8]) -> Option<Checkpoint> {
 mod tests {
     use super::*;
     use crate::config::LogConfig;
+    use crate::transactions::Step;
+    use wherry_wire::records::EndMarker;
 
     fn sample() -> Partition {
         let id = LogId { topic: Uuid::from_u128(3), partition: 4 };
@@ -244,10 +351,20 @@ mod tests {
             max_timestamp: 77,
             created_ms: 66,
             compacted: true,
+            open_from: Offset(3),
         });
         p.epochs.appended(LeaderEpoch(2), Offset(5));
         let batches = vec![SeqBatch { first_seq: 0, last_seq: 4, base: Offset(5), last: Offset(9), frame: 0 }];
         p.producers.restore(ProducerId(8), Producer { epoch: 1, last_ms: 5, batches });
+        let mut t = Transactions::default();
+        for (producer, first) in [(8, 10), (9, 12), (11, 14)] {
+            t.apply(Step::Data { producer, epoch: 1, first: Offset(first) }, 5);
+        }
+        for (producer_id, commit, at) in [(8, true, 20), (9, false, 21)] {
+            let marker = EndMarker { producer_id, producer_epoch: 2, coordinator_epoch: 3, commit };
+            t.apply(Step::End { marker, at: Offset(at) }, 6);
+        }
+        p.transactions = Some(Box::new(t));
         p
     }
 
@@ -260,7 +377,24 @@ mod tests {
         let log = &c.logs[0];
         assert_eq!((log.id, log.log_start, &log.stable), (p.id, p.log_start, &p.stable));
         assert_eq!(log.epochs, p.epochs.entries());
+        assert_eq!(log.transactions, p.transactions);
         assert_eq!(log.producers, p.producers.iter().map(|(i, p)| (i, p.clone())).collect::<Vec<_>>());
+    }
+
+    /// As a version without transactions wrote it.
+    #[test]
+    fn the_format_before_is_read() {
+        let mut p = sample();
+        (p.transactions, p.stable.segments) = (None, Vec::new());
+        let mut buf = encode(Uuid::from_u128(1), 2, 30, 20, std::iter::once(&p));
+        let body = u64::from_le_bytes(buf[16..24].try_into().unwrap()) - 4;
+        buf[16..24].copy_from_slice(&body.to_le_bytes());
+        buf[HEAD..HEAD + 4].copy_from_slice(&1u32.to_le_bytes());
+        let crc = crc32c(&buf[16..HEAD + usize::try_from(body).unwrap()]);
+        buf[8..12].copy_from_slice(&crc.to_le_bytes());
+        let c = decode(&buf).unwrap();
+        assert_eq!((c.logs[0].id, c.logs[0].epochs.len(), c.logs[0].producers.len()), (p.id, 1, 1));
+        assert_eq!(c.logs[0].transactions, None);
     }
 
     #[test]

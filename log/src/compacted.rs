@@ -67,7 +67,8 @@ pub(crate) fn rewrite(
             Keep::No => all = false,
         }
     }
-    if all {
+    // One that an earlier compaction has left empty is held no longer than it must be.
+    if all && (count > 0 || hold) {
         return Ok(Some(batch.clone()));
     }
     if count == 0 && !hold {

@@ -24,6 +24,16 @@ pub const MAX_STREAMS: usize = 64;
 pub const PRODUCER_BATCHES: usize = 5;
 /// Idempotent producers remembered per log; the longest idle one is forgotten first.
 pub const MAX_PRODUCERS_PER_LOG: usize = 10_000;
+/// Producers remembered per log because of their transactions, and transactions open at once in a log: the longest idle
+/// one without an open transaction is forgotten first; if all have one, no more are opened.
+pub const MAX_TRANSACTIONAL_PRODUCERS_PER_LOG: usize = 10_000;
+/// Aborted transactions in a log (32 bytes of memory each); with so many, no more transactions are opened in it.
+pub const MAX_ABORTED_PER_LOG: usize = 1 << 18;
+/// Markers of a log that can be undone from memory (72 bytes each); beyond it, a truncation reads the log again.
+pub const MAX_ENDED_PER_LOG: usize = 1 << 16;
+/// A transaction is late when nothing was added to it for this long, in milliseconds: the longest that clients may ask for,
+/// and a little more.
+pub const LATE_TRANSACTION_MS: i64 = 20 * 60 * 1000;
 /// Batches per chunk of a segment, beside its size.
 pub const MAX_CHUNK_BATCHES: usize = 8192;
 

@@ -74,6 +74,36 @@ pub enum LogError {
         /// Newest epoch seen.
         current: i16,
     },
+    /// A coordinator whose time is over wrote a marker.
+    #[error("log {log}: a marker for producer {producer} of coordinator epoch {got}, which is fenced by {current}")]
+    CoordinatorFenced {
+        /// The log.
+        log: LogId,
+        /// The producer.
+        producer: ProducerId,
+        /// Epoch of the coordinator that sent it.
+        got: i32,
+        /// Newest epoch seen.
+        current: i32,
+    },
+    /// The batch does not fit the state of its producer's transaction.
+    #[error("log {log}: producer {producer} sent {what}")]
+    InvalidTransaction {
+        /// The log.
+        log: LogId,
+        /// The producer.
+        producer: ProducerId,
+        /// Why.
+        what: String,
+    },
+    /// A bound: the log takes no more transactions for now.
+    #[error("log {log} takes no more transactions: {what}")]
+    TooManyTransactions {
+        /// The log.
+        log: LogId,
+        /// Which bound, and what to do.
+        what: String,
+    },
     /// The batch can't be stored in any log.
     #[error("log {log}: {what}")]
     Rejected {

@@ -88,6 +88,10 @@ pub struct LogReport {
     pub journaled_batches: u64,
     /// Idempotent producers known.
     pub producers: usize,
+    /// Transactions without an end, as the checkpoint knows them: producer id, and the offset where it began.
+    pub open_transactions: Vec<(i64, i64)>,
+    /// Aborted transactions, as the checkpoint knows them.
+    pub aborted_transactions: usize,
     /// Leader epochs and where they begin.
     pub epochs: Vec<(i32, i64)>,
     /// Checksum over all batches that the segments hold, in order, if they were verified: replicas of one partition that
@@ -185,9 +189,18 @@ fn log_report(record: &LogRecord) -> LogReport {
         stable_end: record.stable.end.0,
         log_end: record.stable.end.0,
         producers: record.producers.len(),
+        open_transactions: open_transactions(record),
+        aborted_transactions: record.transactions.as_ref().map_or(0, |t| t.aborted.len()),
         epochs: record.epochs.iter().map(|(e, o)| (e.0, o.0)).collect(),
         ..LogReport::default()
     }
+}
+
+fn open_transactions(record: &LogRecord) -> Vec<(i64, i64)> {
+    let members = record.transactions.iter().flat_map(|t| &t.members);
+    let mut open: Vec<(i64, i64)> = members.filter_map(|(id, member)| Some((*id, member.open?.first.0))).collect();
+    open.sort_unstable_by_key(|(_, first)| *first);
+    open
 }
 
 /// Follows the chain as a start would, and counts instead of applying.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! engine    appends, reads, flushes, checkpoints, retention, recovery: a state machine over `io::Disk`
-//!   journal     group commit, frames, files, replay        partition  one log: bounds, tail, epochs, producers
+//!   journal     group commit, frames, files, replay        partition  one log: bounds, tail, epochs, producers, transactions
 //!   segment     chunks at rest                             checkpoint what lets journal space go
 //!   io          the only room that touches a disk
 //! ```
@@ -26,10 +26,14 @@ mod partition;
 mod producers;
 pub mod segment;
 mod timestamps;
+mod transactions;
 
 pub use config::{Cleanup, EngineConfig, LogConfig};
-pub use engine::{Appended, Engine, EngineStats, Event, LogInfo, Lookup, Read, ReadToken, ReadUpTo, Recovery, Served};
+pub use engine::{
+    Appended, Engine, EngineStats, Event, LogInfo, Lookup, ProducerInfo, Read, ReadToken, ReadUpTo, Recovery, Served,
+};
 pub use error::{Corruption, LogError, OpenError};
+pub use transactions::Aborted;
 
 /// The time, as the engine is told it. Timeouts run on the monotonic clock; the wall clock is data (rule 16).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

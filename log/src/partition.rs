@@ -19,6 +19,7 @@ use crate::epochs::Epochs;
 use crate::error::{Corruption, LogError};
 use crate::producers::Producers;
 use crate::segment::{ChunkRef, Segment};
+use crate::transactions::{Step, Transactions};
 
 /// A recent batch, in the journal (durable or on its way) and perhaps in a segment already.
 #[derive(Debug, Clone)]
@@ -48,6 +49,8 @@ pub struct SegmentExtent {
     pub created_ms: i64,
     /// Made by compaction.
     pub compacted: bool,
+    /// See [`Segment::open_from`].
+    pub open_from: Offset,
 }
 
 impl From<&Segment> for SegmentExtent {
@@ -60,6 +63,7 @@ impl From<&Segment> for SegmentExtent {
             max_timestamp: s.max_timestamp,
             created_ms: s.created_ms,
             compacted: s.compacted,
+            open_from: s.open_from,
         }
     }
 }
@@ -120,6 +124,8 @@ pub struct Partition {
     pub epochs: Epochs,
     /// Idempotent producers.
     pub producers: Producers,
+    /// Transactions, if there ever were any.
+    pub(crate) transactions: Option<Box<Transactions>>,
     /// See [`FlushState`].
     pub flush: FlushState,
     /// Written since the last sync was submitted.
@@ -160,6 +166,7 @@ impl Partition {
             segments: Vec::new(),
             epochs: Epochs::default(),
             producers: Producers::default(),
+            transactions: None,
             flush: FlushState::Idle,
             dirty: false,
             version: lsn.0,
@@ -178,6 +185,46 @@ impl Partition {
     /// [`LogError::Corrupt`].
     pub fn check_writable(&self) -> Result<(), LogError> {
         self.corrupt.as_ref().map_or(Ok(()), |c| Err(LogError::Corrupt(c.clone())))
+    }
+
+    /// A batch was put at the log's end: by whoever decided that it may be there.
+    pub fn remember(&mut self, header: &BatchHeader, bytes: &Bytes, frame: u64, now_ms: i64) {
+        self.log_end = header.next_offset();
+        self.epochs.appended(header.leader_epoch, header.base_offset);
+        self.producers.appended(header, frame, now_ms);
+        if let Some(step) = Step::of(header, bytes) {
+            self.transactions.get_or_insert_default().apply(step, now_ms);
+        }
+    }
+
+    /// The last stable offset for a reader who may see up to `upto`.
+    #[must_use]
+    pub fn stable_end(&self, upto: Offset) -> Offset {
+        let stable = self.transactions.as_ref().map_or(upto, |transactions| transactions.stable_end(upto));
+        stable.max(self.log_start).min(upto)
+    }
+
+    /// Markers that can't be cut off any more, and that segments hold safely, need not be undone.
+    pub fn settle_transactions(&mut self) {
+        let settled = self.settled_end.min(self.stable.end);
+        if let Some(transactions) = &mut self.transactions {
+            transactions.settle(settled);
+        }
+    }
+
+    /// Forgets what was at and above `end`, as far as memory tells.
+    pub fn truncate_transactions(&mut self, end: Offset) {
+        let from = self.segments.iter().rev().find(|s| s.base <= end).map_or(self.log_start, |s| s.open_from);
+        let from = from.max(self.log_start).min(end);
+        if let Some(transactions) = &mut self.transactions {
+            transactions.truncate(end, from);
+        }
+    }
+
+    /// Open transactions must be looked for first: see [`Transactions`].
+    #[must_use]
+    pub fn lost_transactions(&self) -> bool {
+        self.transactions.as_ref().is_some_and(|transactions| transactions.lost.is_some())
     }
 
     /// All below is in a frame of the journal, durable or on its way.
@@ -277,6 +324,7 @@ impl Partition {
         self.durable_end = self.durable_end.min(end);
         self.epochs.truncate(end);
         self.cut_producers.extend(self.producers.truncate(end));
+        self.truncate_transactions(end);
         // What the journal holds of this log up to here is reflected in the segments once nothing else is left of it.
         let all_written = !unsealed && self.first_unwritten() == self.tail.len();
         if self.written_end >= end || all_written {
@@ -312,6 +360,9 @@ impl Partition {
         }
         self.log_start = start;
         self.epochs.advance_start(start);
+        if let Some(transactions) = &mut self.transactions {
+            transactions.advance_start(start);
+        }
         // The active segment stays: its file is the one that the next flush extends.
         let gone =
             self.segments.iter().take_while(|s| s.end <= start).count().min(self.segments.len().saturating_sub(1));

@@ -206,6 +206,12 @@ impl Producers {
         self.map.iter().filter(|(_, p)| p.is_lost()).map(|(id, _)| *id)
     }
 
+    /// A producer of which more is known than that it was there.
+    #[must_use]
+    pub fn get(&self, id: i64) -> Option<&Producer> {
+        self.map.get(&id).filter(|producer| !producer.is_lost())
+    }
+
     /// Whether older batches of this producer would tell more about it.
     #[must_use]
     pub fn wants_older(&self, id: i64) -> bool {
@@ -219,9 +225,10 @@ impl Producers {
         self.lost = self.map.values().filter(|p| p.is_lost()).count();
     }
 
-    /// Forgets producers that appended nothing since `before_ms`.
-    pub fn expire(&mut self, before_ms: i64) {
-        self.retain(|p| p.last_ms >= before_ms);
+    /// Forgets producers that appended nothing since `before_ms`, but for those who are busy.
+    pub fn expire(&mut self, before_ms: i64, is_busy: impl Fn(i64) -> bool) {
+        self.map.retain(|id, p| p.last_ms >= before_ms || is_busy(*id));
+        self.lost = self.map.values().filter(|p| p.is_lost()).count();
     }
 
     fn forget_oldest(&mut self) {
@@ -240,6 +247,12 @@ impl Producers {
     pub fn restore(&mut self, id: ProducerId, producer: Producer) {
         self.lost += usize::from(producer.is_lost());
         self.map.insert(id.0, producer);
+    }
+
+    /// Whether anything is remembered of a producer.
+    #[must_use]
+    pub fn knows(&self, id: i64) -> bool {
+        self.map.contains_key(&id)
     }
 
     /// Number of producers.

@@ -111,6 +111,9 @@ pub enum MetadataError {
         /// What the command said.
         asked: i64,
     },
+    /// The command was decided, and this node was told no more than the state after it.
+    #[error("what came of it is not known: this node was behind and took over the whole state; look, and ask again")]
+    OutcomeUnknown,
     /// The data belongs to another cluster.
     #[error("this data belongs to cluster '{found}', not to '{asked}'")]
     ClusterIdMismatch {

@@ -11,6 +11,7 @@ use crate::limits::{Limits, MAX_LISTENERS, MAX_OFFSETS_TOPIC_PARTITIONS};
 use crate::security::authorizer::AuthorizationConfig;
 use crate::security::config::{ClientAuth, LinkAuth, ListenerConfig, Protocol, TlsConfig};
 use crate::security::sasl::SaslConfig;
+use crate::transactions::TransactionsConfig;
 
 /// Which driver owns sockets and disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -237,6 +238,13 @@ pub struct NodeConfig {
     /// Partitions of the topic that keeps the groups' state, each with a coordinator of its own. It is made when the first
     /// group asks for it and keeps its size.
     pub offsets_topic_partitions: i32,
+    /// Partitions of the topic that keeps the transactions' state, each with a coordinator of its own. It is made when the
+    /// first transactional producer asks for it and keeps its size.
+    pub transactions_topic_partitions: i32,
+    /// The longest that a producer may have its transactions last, in milliseconds (`transaction.max.timeout.ms`).
+    pub transaction_max_timeout_ms: i32,
+    /// A transactional id that nobody used for so long is forgotten, in milliseconds (`transactional.id.expiration.ms`).
+    pub transactional_id_expiration_ms: u64,
     /// Bounds.
     pub limits: Limits,
     /// Sizes of the log engine.
@@ -269,6 +277,9 @@ impl Default for NodeConfig {
             catch_up_bytes_per_s: None,
             group_initial_rebalance_delay_ms: 3_000,
             offsets_topic_partitions: 16,
+            transactions_topic_partitions: 16,
+            transaction_max_timeout_ms: TransactionsConfig::default().max_timeout_ms,
+            transactional_id_expiration_ms: TransactionsConfig::default().id_expiration_ms,
             limits: Limits::default(),
             engine: EngineOptions::default(),
             io: IoDriver::Auto,
@@ -296,6 +307,7 @@ impl NodeConfig {
         if !(1..=most).contains(&partitions) {
             return Err(format!("offsets_topic_partitions {partitions} must be from 1 to {most}"));
         }
+        self.validate_transactions()?;
         self.validate_listeners()?;
         self.authorization.as_ref().map_or(Ok(()), AuthorizationConfig::validate)?;
         if self.cluster_id.as_ref().is_some_and(String::is_empty) {
@@ -309,6 +321,29 @@ impl NodeConfig {
         }
         self.limits.validate()?;
         self.engine.engine_config().validate()
+    }
+
+    fn validate_transactions(&self) -> Result<(), String> {
+        let (partitions, most) = (self.transactions_topic_partitions, MAX_OFFSETS_TOPIC_PARTITIONS);
+        if !(1..=most).contains(&partitions) {
+            return Err(format!("transactions_topic_partitions {partitions} must be from 1 to {most}"));
+        }
+        if self.transaction_max_timeout_ms < 1 {
+            return Err(format!("transaction_max_timeout_ms {} must be positive", self.transaction_max_timeout_ms));
+        }
+        if self.transactional_id_expiration_ms == 0 {
+            return Err("transactional_id_expiration_ms 0 would forget every transactional id at once".into());
+        }
+        Ok(())
+    }
+
+    /// The settings of the transaction coordinators.
+    pub(crate) fn transactions(&self) -> TransactionsConfig {
+        TransactionsConfig {
+            max_timeout_ms: self.transaction_max_timeout_ms,
+            id_expiration_ms: self.transactional_id_expiration_ms,
+            ..TransactionsConfig::default()
+        }
     }
 
     fn validate_listeners(&self) -> Result<(), String> {
@@ -444,10 +479,13 @@ mod tests {
     #[test]
     fn bad_settings_get_a_sentence() {
         type Spoil = fn(&mut NodeConfig);
-        let every: [(Spoil, &str); 17] = [
+        let every: [(Spoil, &str); 20] = [
             (|c| c.node_id = -1, "node_id"),
             (|c| c.default_partitions = 0, "default_partitions"),
             (|c| c.offsets_topic_partitions = 1_001, "offsets_topic_partitions"),
+            (|c| c.transactions_topic_partitions = 0, "transactions_topic_partitions"),
+            (|c| c.transaction_max_timeout_ms = 0, "transaction_max_timeout_ms"),
+            (|c| c.transactional_id_expiration_ms = 0, "transactional_id_expiration_ms"),
             (|c| c.listen = SocketAddr::from(([0, 0, 0, 0], 9092)), "advertised"),
             (|c| c.data_dir = PathBuf::new(), "data_dir"),
             (|c| c.engine.journal_bytes = 4096, "journal_bytes"),

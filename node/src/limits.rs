@@ -98,6 +98,9 @@ pub const MAX_PENDING_COMMANDS: usize = 50_000;
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
 /// Requests for a producer id that wait for the next block.
 pub const MAX_PRODUCER_ID_WAITERS: usize = 20_000;
+/// Producers and partitions that transactional produce requests asked a coordinator about, and whose answer has not been
+/// used: beyond it those that nobody waits for are forgotten.
+pub const MAX_VERIFICATIONS: usize = 100_000;
 /// Responses of DescribeTopicPartitions: partitions at the most (KIP-966).
 pub const MAX_DESCRIBED_PARTITIONS: usize = 2_000;
 /// Metadata log records beyond the last snapshot before the next snapshot is written.
@@ -119,6 +122,25 @@ pub const GROUP_LOAD_BYTES: usize = 1 << 20;
 pub const GROUP_LOAD_RETRY_MS: u64 = 10;
 /// Coordinators whose deadlines are served in one turn; the others follow in the next.
 pub const MAX_GROUP_TICKS_PER_TURN: usize = 32;
+/// Transactional ids of a whole cluster; each coordinator takes its share.
+pub const MAX_TRANSACTIONAL_IDS: usize = 1_000_000;
+/// Partitions in one message between nodes about a transaction; a longer list is cut into several.
+pub const MAX_TRANSACTION_MESSAGE_PARTITIONS: usize = 2_000;
+/// How long the end of a transaction is left alone when a partition could not be told it, in milliseconds.
+pub const TELL_RETRY_MS: u64 = 50;
+/// How long a node is given to tell its partitions, before it is asked once more, in milliseconds. They may wait that long for
+/// in-sync replicas.
+pub const TELL_PATIENCE_MS: u64 = 30_000;
+/// Questions whether partitions belong to a transaction that wait for an answer, on one node.
+pub const MAX_TRANSACTION_QUESTIONS: usize = 50_000;
+/// How long such a question is put off when the coordinator can't answer it yet, in milliseconds.
+pub const QUESTION_RETRY_MS: u64 = 10;
+/// How long it is asked again, in milliseconds; after that who asked may do so.
+pub const QUESTION_PATIENCE_MS: u64 = 500;
+/// Transactional ids that one DescribeTransactions request may name.
+pub const MAX_DESCRIBED_TRANSACTIONS: usize = 10_000;
+/// Transactions of one AddPartitionsToTxn request.
+pub const MAX_TRANSACTIONS_PER_REQUEST: usize = 10_000;
 /// How long an idle fetch session is kept from eviction, in milliseconds.
 pub const FETCH_SESSION_MIN_IDLE_MS: u64 = 120_000;
 /// Nodes that may have opened a link of one class or another to this one, and nodes that are remembered.
@@ -160,3 +182,5 @@ pub const MAX_LISTENERS: usize = 16;
 pub const MAX_SECRET_FILE_BYTES: u64 = 1 << 20;
 /// Bytes of a client's text that an error message repeats.
 pub const SHOWN_TEXT: usize = 200;
+/// Refused batches of idempotent producers that a connection remembers; the oldest are forgotten.
+pub(crate) const MAX_REFUSALS_PER_CONNECTION: usize = 256;

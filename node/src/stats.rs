@@ -215,6 +215,10 @@ pub struct LogStats {
     pub disk_total_bytes: Gauge,
     /// What was free on it when it was last asked, in bytes.
     pub disk_free_bytes: Gauge,
+    /// See [`EngineStats`].
+    pub open_transactions: Gauge,
+    /// See [`EngineStats`].
+    pub late_transactions: Gauge,
 }
 
 impl LogStats {
@@ -237,6 +241,8 @@ impl LogStats {
         self.logs.set(engine.logs);
         self.disk_total_bytes.set(engine.disk_total_bytes);
         self.disk_free_bytes.set(engine.disk_free_bytes);
+        self.open_transactions.set(engine.open_transactions);
+        self.late_transactions.set(engine.late_transactions);
     }
 }
 

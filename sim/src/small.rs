@@ -1,9 +1,12 @@
 //! The engine with segments far smaller than a topic may ask for, so that they roll while the simulation looks; and, if
 //! asked, with a lie about what is durable.
 
-use wherry_log::{Appended, EngineStats, LogConfig, LogError, LogInfo, Lookup, Now, Read, ReadUpTo, Ticket};
+use wherry_log::{
+    Appended, EngineStats, LogConfig, LogError, LogInfo, Lookup, Now, ProducerInfo, Read, ReadUpTo, Ticket,
+};
 use wherry_node::core::store::{Event, LogStore};
 use wherry_wire::batch::CheckedBatch;
+use wherry_wire::records::EndMarker;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 /// What a segment shrinks to.
@@ -55,6 +58,30 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
     fn append_replica(&mut self, id: LogId, batches: &[CheckedBatch], now_ms: i64) -> Result<Appended, LogError> {
         let outcome = self.inner.append_replica(id, batches, now_ms);
         self.appended(outcome)
+    }
+
+    fn append_marker(
+        &mut self,
+        id: LogId,
+        marker: &EndMarker,
+        strict: bool,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        let outcome = self.inner.append_marker(id, marker, strict, epoch, now_ms);
+        self.appended(outcome)
+    }
+
+    fn stable_end(&self, id: LogId, upto: Offset) -> Offset {
+        self.inner.stable_end(id, upto)
+    }
+
+    fn producer(&self, id: LogId, producer_id: i64) -> Option<ProducerInfo> {
+        self.inner.producer(id, producer_id)
+    }
+
+    fn producers(&self, id: LogId) -> Vec<ProducerInfo> {
+        self.inner.producers(id)
     }
 
     fn truncate(&mut self, id: LogId, to: Offset) -> Result<(Ticket, Offset), LogError> {
@@ -131,6 +158,10 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
 
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         self.inner.epoch_at(id, offset)
+    }
+
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        self.inner.knows_producer(id, producer_id)
     }
 
     fn logs(&self) -> Vec<LogId> {

@@ -110,8 +110,12 @@ pub fn init(config: &LogConfig) -> Result<Logs, InitError> {
     Ok(Logs { provider })
 }
 
+/// A library that repeats, in its own words and at every heartbeat, what the node says once: heard only by who asks for it.
+const TALKATIVE: &str = "openraft";
+
 fn filter(text: &str) -> Result<EnvFilter, InitError> {
-    EnvFilter::try_new(text).map_err(|cause| InitError::Filter { filter: text.to_owned(), cause: cause.to_string() })
+    let quieter = if text.contains(TALKATIVE) { text.to_owned() } else { format!("{text},{TALKATIVE}=off") };
+    EnvFilter::try_new(quieter).map_err(|cause| InitError::Filter { filter: text.to_owned(), cause: cause.to_string() })
 }
 
 /// Spans of our own crates only (targets are matched by prefix): the exporter uses tonic, whose spans would feed on themselves.
@@ -161,5 +165,11 @@ mod tests {
         for good in ["info", "warn,wherry_node=debug", "off", ""] {
             assert!(filter(good).is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn the_consensus_library_is_heard_by_who_asks_for_it() {
+        assert!(filter("info").unwrap().to_string().contains("openraft=off"));
+        assert!(!filter("info,openraft=debug").unwrap().to_string().contains("off"));
     }
 }

@@ -19,12 +19,13 @@ import zipfile
 APIS = [
     "Produce", "Fetch", "ListOffsets", "Metadata", "OffsetCommit", "OffsetFetch", "FindCoordinator", "JoinGroup",
     "Heartbeat", "LeaveGroup", "SyncGroup", "DescribeGroups", "ListGroups", "ApiVersions", "CreateTopics",
-    "DeleteTopics", "DeleteRecords", "InitProducerId", "OffsetForLeaderEpoch", "DescribeConfigs", "AlterConfigs",
+    "DeleteTopics", "DeleteRecords", "InitProducerId", "OffsetForLeaderEpoch", "AddPartitionsToTxn", "AddOffsetsToTxn",
+    "EndTxn", "TxnOffsetCommit", "DescribeTransactions", "ListTransactions", "DescribeConfigs", "AlterConfigs",
     "DescribeLogDirs", "CreatePartitions", "DeleteGroups", "ElectLeaders", "IncrementalAlterConfigs",
     "AlterPartitionReassignments", "ListPartitionReassignments", "OffsetDelete", "DescribeQuorum", "DescribeCluster",
-    "UnregisterBroker", "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter",
-    "SaslHandshake", "SaslAuthenticate", "DescribeAcls", "CreateAcls", "DeleteAcls", "DescribeClientQuotas",
-    "AlterClientQuotas", "DescribeUserScramCredentials", "AlterUserScramCredentials",
+    "UnregisterBroker", "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers",
+    "DescribeProducers", "SaslHandshake", "SaslAuthenticate", "DescribeAcls", "CreateAcls", "DeleteAcls",
+    "DescribeClientQuotas", "AlterClientQuotas", "DescribeUserScramCredentials", "AlterUserScramCredentials",
 ]
 
 FIXED = {"bool": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8, "uuid": 16}

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use wherry_client::admin::OffsetSpec;
-use wherry_client::{Client, ConsumedRecord, Consumer, ConsumerConfig, OffsetReset, TopicPartition};
+use wherry_client::{Client, ConsumedRecord, Consumer, ConsumerConfig, Isolation, OffsetReset, TopicPartition};
 
 use crate::commands::topic::describe;
 use crate::connect::ClusterArgs;
@@ -27,6 +27,7 @@ Examples:
   wherry consume orders payments --group audit         as a member of a group: acknowledged once printed
   wherry consume orders --format '%p/%o %k: %v'        partition, offset, key, message
   wherry consume orders --output json | jq .key        one JSON object per line
+  wherry consume orders --isolation committed          nothing of transactions that are open or aborted
 
 In a format: %t topic, %p partition, %o offset, %T time, %k key, %v message, %h headers, %% a percent sign,
 \\n and \\t. Bytes that are not text are escaped; in JSON they are given as valueBase64 and keyBase64.")]
@@ -51,9 +52,33 @@ pub(crate) struct ConsumeArgs {
     /// Stop at what was the end when the command began
     #[arg(long, conflicts_with = "group")]
     until_end: bool,
+    /// Of transactions: everything, or only what was committed
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    isolation: See,
     /// How a message is printed
     #[arg(short, long, default_value = "%v\\n")]
     format: String,
+}
+
+/// What is shown of transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum See {
+    /// Messages as soon as they are on disk, also those of transactions that are open or aborted
+    #[default]
+    #[value(alias = "read_uncommitted")]
+    Uncommitted,
+    /// Messages of transactions when they are committed; nothing that comes after an open one before that
+    #[value(alias = "read_committed")]
+    Committed,
+}
+
+impl From<See> for Isolation {
+    fn from(see: See) -> Self {
+        match see {
+            See::Uncommitted => Self::ReadUncommitted,
+            See::Committed => Self::ReadCommitted,
+        }
+    }
 }
 
 /// Most messages taken at once.
@@ -91,7 +116,8 @@ async fn joined(client: &Client, group: &str, args: &ConsumeArgs) -> Result<Cons
             )));
         }
     };
-    let config = ConsumerConfig { auto_offset_reset, ..ConsumerConfig::in_group(group) };
+    let isolation = args.isolation.into();
+    let config = ConsumerConfig { auto_offset_reset, isolation, ..ConsumerConfig::in_group(group) };
     let mut consumer = client.consumer(config).await?;
     let topics: Vec<_> = args.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).await?;
@@ -115,17 +141,19 @@ async fn positioned(client: &Client, args: &ConsumeArgs) -> Result<(Consumer, Op
             )));
         }
     }
-    let latest = describe::offsets(&admin, &places, OffsetSpec::Latest).await?;
+    let isolation = args.isolation.into();
+    let latest = describe::offsets_as(&admin, &places, OffsetSpec::Latest, isolation).await?;
     let starts = match args.from.as_deref() {
         None | Some("latest") => latest.clone(),
         Some("earliest") => describe::offsets(&admin, &places, OffsetSpec::Earliest).await?,
         Some(text) => match offset(text) {
             Some(offset) => describe::checked_offset(&admin, &places, offset).await?,
-            None => at_time(&admin, &places, &latest, text).await?,
+            None => at_time(&admin, &places, &latest, text, isolation).await?,
         },
     };
     // Every position is set below; the policy is for what retention takes in the meantime.
-    let config = ConsumerConfig { auto_offset_reset: OffsetReset::Earliest, ..ConsumerConfig::default() };
+    let auto_offset_reset = OffsetReset::Earliest;
+    let config = ConsumerConfig { auto_offset_reset, isolation, ..ConsumerConfig::default() };
     let mut consumer = client.consumer(config).await?;
     consumer.assign(&places).await?;
     for (place, start) in places.iter().zip(&starts) {
@@ -146,9 +174,10 @@ async fn at_time(
     places: &[TopicPartition],
     latest: &[i64],
     time: &str,
+    isolation: Isolation,
 ) -> Result<Vec<i64>> {
     let moment = text::moment(time).map_err(exit::usage)?;
-    let found = describe::offsets(admin, places, OffsetSpec::Timestamp(moment)).await?;
+    let found = describe::offsets_as(admin, places, OffsetSpec::Timestamp(moment), isolation).await?;
     // No message is that young: begin at the end.
     Ok(found.into_iter().zip(latest).map(|(found, end)| if found < 0 { *end } else { found }).collect())
 }

@@ -107,7 +107,18 @@ fn place(log: &LogReport) -> [String; 2] {
 }
 
 fn print_logs(report: &Report) -> Result<()> {
-    let headings = ["topic id", "partition", "start", "in segments", "end", "journaled batches", "producers", "epochs"];
+    let headings = [
+        "topic id",
+        "partition",
+        "start",
+        "in segments",
+        "end",
+        "journaled batches",
+        "producers",
+        "open",
+        "aborted",
+        "epochs",
+    ];
     let mut table = output::table(&headings);
     for log in &report.logs {
         let numbers = [
@@ -116,6 +127,8 @@ fn print_logs(report: &Report) -> Result<()> {
             log.log_end.to_string(),
             log.journaled_batches.to_string(),
             log.producers.to_string(),
+            log.open_transactions.len().to_string(),
+            log.aborted_transactions.to_string(),
             log.epochs.len().to_string(),
         ];
         table.add_row(place(log).into_iter().chain(numbers));

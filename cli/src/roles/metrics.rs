@@ -82,6 +82,8 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("segment_files_open", "Segment files open", &log.open_files),
         ("disk_total_bytes", "Size of the data directory's file system", &log.disk_total_bytes),
         ("disk_free_bytes", "Free on it when it was last asked", &log.disk_free_bytes),
+        ("open_transactions", "Open transactions, in each partition that they are in", &log.open_transactions),
+        ("late_transactions", "Those to which nothing was added for 20 minutes", &log.late_transactions),
     ];
     text.gauges(gauges.map(|(name, help, gauge)| (name, help, gauge.get())));
 }

@@ -75,7 +75,12 @@ impl<D: Disk> Engine<D> {
             return Err(LogError::Busy { waiting });
         }
         let index = self.index_of(id)?;
-        self.logs.get(index).ok_or(LogError::NoSuchLog(id))?.check_writable()?;
+        let log = self.logs.get(index).ok_or(LogError::NoSuchLog(id))?;
+        log.check_writable()?;
+        if log.lost_transactions() {
+            self.retraces.refused = true;
+            return Err(LogError::Busy { waiting });
+        }
         Ok(index)
     }
 
@@ -119,6 +124,9 @@ impl<D: Disk> Engine<D> {
             if batches.len() > 1 && batch.header().producer().is_some() {
                 return reject("idempotent producers send one batch per partition and request".into());
             }
+            if let Some(transactions) = &log.transactions {
+                transactions.check_data(log.id, batch.header())?;
+            }
             if let Verdict::Duplicate(known) = log.producers.check(log.id, batch.header())? {
                 return Ok(Some(Appended {
                     base_offset: known.base,
@@ -141,7 +149,7 @@ impl<D: Disk> Engine<D> {
         Err(LogError::Rejected { log, what })
     }
 
-    fn append_checked(
+    pub(super) fn append_checked(
         &mut self,
         index: usize,
         batches: &[CheckedBatch],
@@ -155,9 +163,7 @@ impl<D: Disk> Engine<D> {
             let Some((lsn, header)) = self.journal.append(index, log.id, batch, log.log_end, epoch, None) else {
                 return Err(LogError::Rejected { log: log.id, what: "the batch does not fit a frame".into() });
             };
-            log.log_end = header.next_offset();
-            log.epochs.appended(epoch, header.base_offset);
-            log.producers.appended(&header, lsn.frame(), now_ms);
+            log.remember(&header, batch.bytes(), lsn.frame(), now_ms);
             frame = lsn.frame();
             self.stats.batches += 1;
             self.stats.appended_bytes += batch.len() as u64;
@@ -258,6 +264,7 @@ impl<D: Disk> Engine<D> {
         self.journal.void(index, Offset(i64::MIN));
         self.flushes.forget(index);
         self.rollbacks.forget(index);
+        self.retraces.forget(index);
         for frame in &mut self.frames {
             frame.logs.retain(|i| *i as usize != index);
         }
@@ -312,6 +319,7 @@ impl<D: Disk> Engine<D> {
         self.remove_segments(id, &gone, lsn);
         self.reads.forget_log(id);
         self.roll_producers_back(index);
+        self.retrace_if_lost(index);
         self.sync.forget(index);
         self.sync.changed = true;
     }

@@ -4,13 +4,19 @@
 //! ```text
 //! Index -> Rewrite (read a window, write what stays) -> swap -> checkpoint -> old files go
 //! ```
+//! Of transactions: nothing at or above the last stable offset is touched (rule 24). What was aborted goes, and its keys
+//! count for nothing. A marker stays while data of its transaction does, and for as long as a tombstone would after that
+//! data is gone from disk for good.
+//!
 //! One log at a time, one window per turn, so that appends and reads go on. The active segment is never touched. A crash
 //! before the checkpoint leaves the old segments in force; what was written is removed as an orphan.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
+use wherry_wire::batch::BatchHeader;
+use wherry_wire::records::EndMarker;
 use wherry_wire::types::{LogId, Offset};
 
 use super::Engine;
@@ -33,6 +39,9 @@ struct Source {
     bytes: u64,
     end: Offset,
     created_ms: i64,
+    open_from: Offset,
+    /// What was aborted in it is gone, and can't come back after a crash.
+    is_clean: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +69,10 @@ struct Job {
     pending: Vec<StoredBatch>,
     pending_bytes: usize,
     outputs: Vec<Segment>,
+    /// Producers of whose transactions something stays, until their markers come.
+    transactional: HashSet<i64, foldhash::fast::RandomState>,
+    /// Markers that go, ascending.
+    markers: Vec<Offset>,
 }
 
 /// The compaction under way, if there is one.
@@ -114,6 +127,8 @@ impl<D: Disk> Engine<D> {
             pending: Vec::new(),
             pending_bytes: 0,
             outputs: Vec::new(),
+            transactional: HashSet::default(),
+            markers: Vec::new(),
         });
     }
 
@@ -205,9 +220,27 @@ impl<D: Disk> Engine<D> {
         listed.map_or(Offset(i64::MIN), |c| c.next).min(source.end)
     }
 
+    fn is_aborted(&self, job: &Job, header: &BatchHeader) -> bool {
+        let transactions = self.logs.get(job.log).and_then(|log| log.transactions.as_ref());
+        let data = header.is_transactional() && !header.is_control();
+        data && transactions.is_some_and(|t| t.is_aborted(header.producer_id, header.base_offset))
+    }
+
+    /// Whether a control batch has to stay.
+    fn keeps_marker(&self, job: &mut Job, source: &Source, batch: &StoredBatch) -> bool {
+        let needed = job.transactional.remove(&batch.header.producer_id);
+        let delete_ms = self.logs.get(job.log).map_or(i64::MAX, |log| log.config.delete_retention_ms);
+        let late = self.now.wall_ms.saturating_sub(batch.header.max_timestamp) > delete_ms;
+        let known = EndMarker::read(&batch.header, &batch.bytes).is_some();
+        needed || !late || !known || !source.is_clean
+    }
+
     fn take_batch(&self, job: &mut Job, source: &Source, batch: &StoredBatch) -> Result<(), String> {
         match job.phase {
             Phase::Index => {
+                if self.is_aborted(job, &batch.header) {
+                    return Ok(());
+                }
                 if batch.header.base_offset >= job.covered {
                     return Ok(());
                 }
@@ -224,7 +257,15 @@ impl<D: Disk> Engine<D> {
                 let delete_ms = self.logs.get(job.log).map_or(i64::MAX, |l| l.config.delete_retention_ms);
                 let tombstones_go = self.now.wall_ms.saturating_sub(source.created_ms) > delete_ms;
                 let last = batch.header.next_offset() >= job.sources.last().map_or(Offset::ZERO, |s| s.end);
+                if batch.header.is_control() && !self.keeps_marker(job, source, batch) && !last {
+                    job.markers.push(batch.header.base_offset);
+                    return Ok(());
+                }
+                let aborted = self.is_aborted(job, &batch.header);
                 let keep = |key: Option<&[u8]>, tombstone: bool, offset: Offset| {
+                    if aborted {
+                        return Keep::No;
+                    }
                     let Some(key) = key.filter(|_| offset < job.covered) else { return Keep::Yes };
                     match job.newest.get(&job.key_of(key)) {
                         Some(newest) if *newest != offset.0 => Keep::No,
@@ -233,6 +274,9 @@ impl<D: Disk> Engine<D> {
                     }
                 };
                 if let Some(kept) = compacted::rewrite(batch, last, keep)? {
+                    if kept.header.is_transactional() && !kept.header.is_control() {
+                        job.transactional.insert(kept.header.producer_id);
+                    }
                     job.pending_bytes += kept.bytes.len();
                     job.pending.push(kept);
                 }
@@ -268,7 +312,10 @@ impl<D: Disk> Engine<D> {
                 (_, _, Some(batch)) => batch.header.base_offset,
                 (_, _, None) => return,
             };
-            let mut output = Segment::new(base, *next_version, created_ms);
+            // Whatever was open there was so where its source begins, or began later.
+            let source = job.sources.iter().rev().find(|source| source.key.base <= base);
+            let open_from = source.map_or(base, |source| source.open_from.min(base));
+            let mut output = Segment::new(base, open_from, *next_version, created_ms);
             output.compacted = true;
             job.outputs.push(output);
             *next_version += 1;
@@ -329,6 +376,9 @@ impl<D: Disk> Engine<D> {
         }
         log.segments.splice(first..first + job.sources.len(), outputs);
         log.dirty = true;
+        if let Some(transactions) = &mut log.transactions {
+            transactions.compacted_away(&job.markers);
+        }
         self.sync.changed = true;
         self.stats.compactions += 1;
         let from = self.sync.next_capture();
@@ -365,14 +415,23 @@ fn sources(log: &Partition, now_ms: i64) -> Option<Vec<Source>> {
     let closed = log.segments.len().checked_sub(1)?;
     let lag = log.config.min_compaction_lag_ms;
     let old = |s: &&Segment| lag <= 0 || now_ms.saturating_sub(s.max_timestamp) >= lag;
+    let bound = log.stable_end(log.settled_end.min(log.written_end));
     let ready: Vec<&Segment> =
-        log.segments.iter().take(closed).take_while(|s| s.end <= log.settled_end).take_while(old).collect();
+        log.segments.iter().take(closed).take_while(|s| s.end <= bound).take_while(old).collect();
     let total: u64 = ready.iter().map(|s| s.bytes).sum();
     let fresh: u64 = ready.iter().filter(|s| !s.compacted).map(|s| s.bytes).sum();
     let share = u64::from(log.config.min_cleanable_permille);
     if fresh == 0 || fresh.saturating_mul(1000) < total.saturating_mul(share) || ready.iter().any(|s| s.missing) {
         return None;
     }
-    let source = |s: &&Segment| Source { key: s.key(log.id), bytes: s.bytes, end: s.end, created_ms: s.created_ms };
+    let on_disk = |s: &Segment| log.stable.segments.iter().any(|stable| stable.version == s.version);
+    let source = |s: &&Segment| Source {
+        key: s.key(log.id),
+        bytes: s.bytes,
+        end: s.end,
+        created_ms: s.created_ms,
+        open_from: s.open_from,
+        is_clean: s.compacted && on_disk(s),
+    };
     Some(ready.iter().filter(|s| s.bytes > 0).map(source).collect())
 }

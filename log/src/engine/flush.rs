@@ -302,7 +302,8 @@ fn roll_if_due(log: &mut Partition, now_ms: i64, next_version: &mut u32) {
             || (s.bytes > 0 && now_ms.saturating_sub(s.created_ms) >= log.config.segment_ms)
     });
     if due {
-        log.segments.push(Segment::new(log.written_end, *next_version, now_ms));
+        let (base, open_from) = (log.written_end, log.stable_end(log.written_end));
+        log.segments.push(Segment::new(base, open_from, *next_version, now_ms));
         *next_version += 1;
     }
 }

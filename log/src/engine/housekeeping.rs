@@ -4,6 +4,7 @@ use wherry_wire::types::Offset;
 
 use super::ops::Pending;
 use super::{Engine, Event};
+use crate::config::LATE_TRANSACTION_MS;
 use crate::io::{BLOCK, Disk, DiskError, Done, Op};
 use crate::partition::Partition;
 use crate::segment::Segment;
@@ -131,12 +132,27 @@ impl<D: Disk> Engine<D> {
 
     fn expire_producers(&mut self) {
         let before = self.now.wall_ms.saturating_sub(self.config.producer_expiry_ms);
+        let (mut open, mut late) = (0, 0);
+        let late_since = self.now.wall_ms.saturating_sub(LATE_TRANSACTION_MS);
         for (_, log) in &mut self.logs {
+            if let Some(transactions) = &log.transactions {
+                open += transactions.open_count() as u64;
+                late += transactions.late_count(late_since) as u64;
+            }
             if !log.producers.is_empty() {
-                log.producers.expire(before);
+                let transactions = log.transactions.as_deref();
+                log.producers.expire(before, |id| transactions.is_some_and(|t| t.has_open(id)));
+            }
+            if let Some(transactions) = &mut log.transactions {
+                transactions.expire(before);
+            }
+            if log.transactions.as_ref().is_some_and(|transactions| transactions.is_idle(log.log_start)) {
+                log.transactions = None;
             }
         }
+        (self.stats.open_transactions, self.stats.late_transactions) = (open, late);
         self.resume_rollbacks();
+        self.resume_retraces();
     }
 }
 
@@ -186,7 +202,8 @@ fn roll_expired(log: &mut Partition, now_ms: i64, next_version: &mut u32) {
         && log.unwritten_bytes == 0
         && log.written_end == log.log_end
     {
-        log.segments.push(Segment::new(log.log_end, *next_version, now_ms));
+        let (base, open_from) = (log.log_end, log.stable_end(log.log_end));
+        log.segments.push(Segment::new(base, open_from, *next_version, now_ms));
         *next_version += 1;
         log.dirty = true;
     }

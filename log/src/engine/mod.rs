@@ -13,10 +13,12 @@ mod read;
 mod read_ahead;
 mod recover;
 mod replica;
+mod retrace;
 mod rollback;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transact;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -37,6 +39,7 @@ use ops::{Ops, Pending};
 pub use read::{Lookup, Read, ReadToken, ReadUpTo, Served};
 pub use recover::Recovery;
 pub(crate) use recover::{Calls, open_checkpoints};
+pub use transact::ProducerInfo;
 
 /// What the engine tells its owner.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub enum Event {
     Full(bool),
     /// Retention moved a log's start.
     StartMoved(LogId, Offset),
+    /// The last stable offset of a log may have moved without its durable end.
+    StableMoved(LogId),
     /// A log is damaged: what is damaged is never served, and nothing more is appended to it.
     LogFailed(LogId, Corruption),
     /// The journal failed: nothing more is acknowledged; the node must stop (INV-5, rule 19).
@@ -121,6 +126,10 @@ pub struct EngineStats {
     pub disk_total_bytes: u64,
     /// See `disk_total_bytes`.
     pub disk_free_bytes: u64,
+    /// Open transactions, each counted in every log that it is in, when housekeeping last looked.
+    pub open_transactions: u64,
+    /// Those of them that nothing was added to for so long that nobody may be left to end them.
+    pub late_transactions: u64,
 }
 
 /// Memory of one frame, freed when every log's part of it is in segments.
@@ -155,6 +164,7 @@ pub struct Engine<D: Disk> {
     house: housekeeping::House,
     compactions: compact::Compactions,
     rollbacks: rollback::Rollbacks,
+    retraces: retrace::Retraces,
     /// Logs whose owner wants to know what is sealed.
     watched: usize,
     /// Files to remove once this frame is durable.
@@ -188,8 +198,10 @@ impl<D: Disk> Engine<D> {
         self.make_room();
         self.start_flushes();
         self.maybe_sync();
+        self.stop_if_pinned();
         self.start_reads();
         self.look_up_producers();
+        self.retrace();
         self.housekeeping();
         self.compact();
         self.tell_room();
@@ -236,6 +248,13 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         self.logs.get(*self.by_id.get(&id)?)?.epochs.at(offset)
+    }
+
+    /// Whether the log remembers batches of this idempotent producer.
+    #[must_use]
+    pub fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        let log = self.by_id.get(&id).and_then(|index| self.logs.get(*index));
+        log.is_some_and(|log| log.producers.knows(producer_id))
     }
 
     /// The logs that exist, sorted: whatever is done with them is done in the same order every time.

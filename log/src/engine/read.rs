@@ -26,6 +26,7 @@ use crate::partition::Partition;
 use crate::segment::chunk::{self, ChunkRef};
 use crate::segment::{SegmentKey, StoredBatch};
 use crate::timestamps::{self, Target};
+use crate::transactions::Aborted;
 
 /// Bytes of chunk headers read at once while a segment's chunk list is built.
 const INDEX_READ_BYTES: usize = 64 << 10;
@@ -41,6 +42,9 @@ pub struct ReadToken(pub u64);
 pub enum ReadUpTo {
     /// What lies wholly below an offset, and is sealed: for consumers, the high watermark.
     Offset(Offset),
+    /// The same, and with what is read come the aborted transactions that have a part in it: for consumers of committed
+    /// records, who may see up to the last stable offset.
+    Committed(Offset),
     /// All that is in a frame of the journal, durable or on its way: what a leader may send to its followers while its own
     /// write is under way (rule 8).
     Sealed,
@@ -49,7 +53,7 @@ pub enum ReadUpTo {
 impl ReadUpTo {
     fn bound(self, log: &Partition) -> Offset {
         match self {
-            Self::Offset(upto) => upto.min(log.sealed_end()),
+            Self::Offset(upto) | Self::Committed(upto) => upto.min(log.sealed_end()),
             Self::Sealed => log.sealed_end(),
         }
     }
@@ -62,6 +66,8 @@ pub struct Served {
     pub batches: Vec<Bytes>,
     /// Offset to go on from.
     pub next: Offset,
+    /// Asked for with [`ReadUpTo::Committed`], by their ends.
+    pub aborted: Vec<Aborted>,
 }
 
 /// Answer to a read.
@@ -115,7 +121,16 @@ struct Cold {
     /// See [`Streams::begin`].
     earned: Option<usize>,
     /// The engine itself wants to know.
-    own: bool,
+    own: Option<Own>,
+}
+
+/// Which part of the engine reads for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    /// See `rollback`.
+    Producers,
+    /// See `retrace`.
+    Transactions,
 }
 
 type ChunkKey = (SegmentKey, u64);
@@ -217,7 +232,7 @@ impl Reads {
             for list in self.waiting.values_mut() {
                 list.retain(|i| *i != index);
             }
-            if !own {
+            if own.is_none() {
                 events.push(failed(token, want, error.clone()));
             }
         }
@@ -270,7 +285,8 @@ impl<D: Disk> Engine<D> {
         let bound = upto.bound(log);
         if from >= log.tail_start() || from >= bound {
             self.stats.hot_reads += 1;
-            return Ok(Read::Ready(from_tail(log, from, bound, max_bytes, min_one)));
+            let served = from_tail(log, from, bound, max_bytes, min_one);
+            return Ok(Read::Ready(with_aborted(log, upto, served)));
         }
         self.stats.cold_reads += 1;
         self.begin_cold(index, id, Want::Batches { from, upto, max_bytes, min_one }).map(Read::Pending)
@@ -311,11 +327,11 @@ impl<D: Disk> Engine<D> {
         self.begin_cold(index, id, Want::Time(target, upto)).map(Lookup::Pending)
     }
 
-    /// A read of the engine's own, which no bound refuses; there is one at a time.
-    pub(super) fn begin_own_read(&mut self, log: usize, id: LogId, want: Want) {
+    /// A read of the engine's own, which no bound refuses; there is one of each kind at a time.
+    pub(super) fn begin_own_read(&mut self, log: usize, id: LogId, want: Want, own: Own) {
         self.reads.serial += 1;
         let serial = self.reads.serial;
-        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned: None, own: true });
+        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned: None, own: Some(own) });
         self.reads.ready.push_back(index);
     }
 
@@ -329,7 +345,7 @@ impl<D: Disk> Engine<D> {
             Want::Batches { from, .. } => self.reads.streams.begin(log, from),
             Want::Time(..) | Want::Newest(_) => None,
         };
-        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned, own: false });
+        let index = self.reads.cold.insert(Cold { log, id, want, serial, earned, own: None });
         // Taken first: chunks in the cache may answer it at once.
         let token = self.reads.token(index);
         self.reads.ready.push_back(index);
@@ -351,7 +367,10 @@ impl<D: Disk> Engine<D> {
         let (log_index, earned) = (cold.log, cold.earned);
         let step = match &mut want {
             Want::Batches { from, upto, max_bytes, min_one } => {
-                self.step_batches(log, from, *upto, *max_bytes, *min_one)
+                match self.step_batches(log, from, *upto, *max_bytes, *min_one) {
+                    Step::Serve(served) => Step::Serve(with_aborted(log, *upto, served)),
+                    step => step,
+                }
             }
             Want::Time(target, upto) => self.step_time(log, *target, *upto),
             Want::Newest(search) => match self.newest(log, search) {
@@ -389,9 +408,10 @@ impl<D: Disk> Engine<D> {
     fn end_read(&mut self, index: usize, event: impl FnOnce(ReadToken) -> Event) {
         let token = self.reads.token(index);
         let cold = self.reads.cold.remove(index);
-        match event(token) {
-            Event::ReadDone(_, result) if cold.own => self.producers_read(result),
-            event => self.events.push(event),
+        match (event(token), cold.own) {
+            (Event::ReadDone(_, result), Some(Own::Producers)) => self.producers_read(result),
+            (Event::ReadDone(_, result), Some(Own::Transactions)) => self.transactions_read(result),
+            (event, _) => self.events.push(event),
         }
     }
 
@@ -408,7 +428,7 @@ impl<D: Disk> Engine<D> {
             return Step::Fail(error);
         }
         let bound = upto.bound(log);
-        let mut served = Served { batches: Vec::new(), next: *from };
+        let mut served = Served { next: *from, ..Served::default() };
         let mut bytes = 0;
         while served.next < log.tail_start().min(bound) {
             if served.batches.is_empty() {
@@ -739,6 +759,16 @@ impl<D: Disk> Engine<D> {
     }
 }
 
+/// Adds what a reader of committed records has to know, from the same state of the log as the records.
+fn with_aborted(log: &Partition, upto: ReadUpTo, mut served: Served) -> Served {
+    if let (ReadUpTo::Committed(_), Some(transactions)) = (upto, &log.transactions)
+        && let Some(header) = served.batches.first().and_then(|first| BatchHeader::read(first, 0).ok())
+    {
+        served.aborted = transactions.aborted_in(header.base_offset, served.next);
+    }
+    served
+}
+
 fn check_range(log: &Partition, from: Offset) -> Result<(), LogError> {
     if (log.log_start..=log.log_end).contains(&from) {
         return Ok(());
@@ -754,7 +784,7 @@ fn in_tail(log: &Partition, target: Target, upto: Offset) -> Result<Option<(Offs
 }
 
 fn from_tail(log: &Partition, from: Offset, bound: Offset, max_bytes: usize, min_one: bool) -> Served {
-    let mut served = Served { batches: Vec::new(), next: from };
+    let mut served = Served { next: from, ..Served::default() };
     let first = log.tail.partition_point(|b| b.header.next_offset() <= from);
     let mut bytes = 0;
     for batch in log.tail.iter().skip(first) {

@@ -138,6 +138,7 @@ impl<D: Disk> Engine<D> {
             house: housekeeping::House::default(),
             compactions: super::compact::Compactions::default(),
             rollbacks: super::rollback::Rollbacks::default(),
+            retraces: super::retrace::Retraces::default(),
             watched: 0,
             removals: VecDeque::new(),
             next_version: 0,
@@ -156,6 +157,7 @@ impl<D: Disk> Engine<D> {
         engine.note_versions(&present);
         engine.replay(scan, capture_seq, &mut report)?;
         engine.resume_rollbacks();
+        engine.resume_retraces();
         report.orphans = engine.remove_orphans(&present)?;
         report.logs = engine.logs.len();
         engine.settle_journal();
@@ -179,6 +181,7 @@ impl<D: Disk> Engine<D> {
                 max_timestamp: s.max_timestamp,
                 created_ms: s.created_ms,
                 compacted: s.compacted,
+                open_from: s.open_from,
                 missing: s.bytes > 0
                     && !present.contains(&SegmentKey { log: record.id, base: s.base, version: s.version }),
                 chunks: (s.bytes == 0).then(Vec::new),
@@ -195,6 +198,8 @@ impl<D: Disk> Engine<D> {
         log.epochs.truncate(log.written_end);
         // What a truncation does to those that are not told of again is found out when replay has ended.
         let _ = log.producers.truncate(log.written_end);
+        log.transactions = record.transactions;
+        log.truncate_transactions(log.written_end);
         let index = self.logs.insert(log);
         if let Some(log) = self.logs.get(index) {
             self.by_id.insert(log.id, index);
@@ -304,9 +309,7 @@ impl<D: Disk> Engine<D> {
             let at = header.base_offset;
             return Err(format!("an append at offset {at}, after {after}, where the log ends at {}", log.log_end));
         }
-        log.epochs.appended(header.leader_epoch, header.base_offset);
-        log.producers.appended(&header, lsn.frame(), self.now.wall_ms);
-        log.log_end = header.next_offset();
+        log.remember(&header, &bytes, lsn.frame(), self.now.wall_ms);
         log.durable_end = log.log_end;
         log.push_tail(TailBatch { header, bytes, lsn });
         Ok(Some(index))

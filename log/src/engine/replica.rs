@@ -65,9 +65,7 @@ impl<D: Disk> Engine<D> {
             let Some((lsn, header)) = self.journal.append(index, log.id, batch, base, epoch, gap_after) else {
                 return Err(LogError::Rejected { log: log.id, what: "the batch does not fit a frame".into() });
             };
-            log.log_end = header.next_offset();
-            log.epochs.appended(epoch, base);
-            log.producers.appended(&header, lsn.frame(), now_ms);
+            log.remember(&header, batch.bytes(), lsn.frame(), now_ms);
             appended.ticket = Ticket(lsn.frame());
             appended.last_offset = header.last_offset();
             self.stats.batches += 1;

@@ -17,7 +17,7 @@ use wherry_wire::batch::BatchHeader;
 use wherry_wire::types::Offset;
 
 use super::Engine;
-use super::read::{ReadUpTo, Served, Want};
+use super::read::{Own, ReadUpTo, Served, Want};
 use crate::Lsn;
 use crate::config::PRODUCER_BATCHES;
 use crate::error::LogError;
@@ -172,7 +172,7 @@ impl<D: Disk> Engine<D> {
         let Some(id) = self.logs.get(job.log).map(|log| log.id) else { return };
         let upto = ReadUpTo::Offset(job.upto);
         let want = Want::Batches { from: job.from, upto, max_bytes: self.config.read_bytes, min_one: true };
-        self.begin_own_read(job.log, id, want);
+        self.begin_own_read(job.log, id, want, Own::Producers);
     }
 
     /// The answer to what `read_for_producers` asked.

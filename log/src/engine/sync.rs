@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use super::Engine;
 use super::ops::{Captured, Pending, SyncJob};
 use crate::io::{AlignedBuf, Disk, DiskError, Done, FileId, Op};
+use crate::partition::{FlushState, Partition};
 use crate::segment::DIRECTORY;
 use crate::{Lsn, checkpoint};
 
@@ -93,6 +94,28 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// The journal or the memory is full, and what is oldest there can't be given up: its log could not be written to
+    /// segments, and never will be by this process (INV-5). Every other log would wait for ever: it is as if the journal
+    /// had failed (rule 19). A new process replays the journal, and tries again.
+    pub(super) fn stop_if_pinned(&mut self) {
+        if self.journal.failed().is_some() {
+            return;
+        }
+        let failed = |log: &&Partition| log.flush == FlushState::Failed;
+        let culprit = if self.journal.stalled() && matches!(self.sync.stage, Stage::Idle) {
+            let needed = self.logs.iter().map(|(_, log)| log).filter(|log| log.unstable_from.is_some());
+            needed.min_by_key(|log| log.unstable_from).filter(failed)
+        } else if self.waiting_bytes() > self.config.tail_bytes {
+            let oldest = self.frames.front().into_iter().flat_map(|frame| &frame.logs);
+            oldest.filter_map(|index| self.logs.get(*index as usize)).find(failed)
+        } else {
+            None
+        };
+        if let Some(id) = culprit.map(|log| log.id) {
+            self.fail_all(format!("there is no room beside what can't be written to the segments of log {id}"));
+        }
+    }
+
     fn sync_wanted(&self) -> bool {
         let dirty = self.files.dirty();
         if (dirty == 0 && !self.sync.changed) || self.journal.failed().is_some() {
@@ -164,6 +187,7 @@ impl<D: Disk> Engine<D> {
         log.stable
             .segments
             .retain(|s| s.end > log.log_start || log.segments.iter().any(|live| live.version == s.version));
+        log.settle_transactions();
     }
 
     /// INV-5: a sync that failed is never asked again.

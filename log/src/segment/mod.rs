@@ -67,6 +67,8 @@ pub struct Segment {
     pub created_ms: i64,
     /// Made by compaction, and not due for another one until enough has come after it.
     pub compacted: bool,
+    /// A transaction that was open where it begins began here or above.
+    pub open_from: Offset,
     /// Its file was not there at start: right if its records turn out to be deleted, damage otherwise. Never written to.
     pub missing: bool,
     /// Chunks in order, without overlaps; `None` until loaded.
@@ -76,7 +78,7 @@ pub struct Segment {
 impl Segment {
     /// An empty one.
     #[must_use]
-    pub fn new(base: Offset, version: u32, now_ms: i64) -> Self {
+    pub fn new(base: Offset, open_from: Offset, version: u32, now_ms: i64) -> Self {
         Self {
             base,
             version,
@@ -85,6 +87,7 @@ impl Segment {
             max_timestamp: i64::MIN,
             created_ms: now_ms,
             compacted: false,
+            open_from,
             missing: false,
             chunks: Some(Vec::new()),
         }

@@ -30,8 +30,18 @@ pub(super) enum Body {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    Vote { ballot: Ballot, last: Option<Position> },
-    Append { ballot: Ballot, before: Option<Position>, entries: Vec<EntryRecord>, committed: Option<Position> },
+    /// `handed_over`: the leader wants it so, and nobody need wait for the time that it was promised.
+    Vote {
+        ballot: Ballot,
+        last: Option<Position>,
+        handed_over: bool,
+    },
+    Append {
+        ballot: Ballot,
+        before: Option<Position>,
+        entries: Vec<EntryRecord>,
+        committed: Option<Position>,
+    },
     Part(Part),
 }
 
@@ -130,10 +140,9 @@ pub(super) fn append_request(
     })
 }
 
-impl From<VoteRequest<i32>> for Request {
-    fn from(request: VoteRequest<i32>) -> Self {
-        Self::Vote { ballot: request.vote.into(), last: request.last_log_id.map(Into::into) }
-    }
+/// The request that asks for a vote.
+pub(super) fn vote_request(request: &VoteRequest<i32>, handed_over: bool) -> Request {
+    Request::Vote { ballot: request.vote.into(), last: request.last_log_id.map(Into::into), handed_over }
 }
 
 impl From<VoteResponse<i32>> for Answer {

@@ -52,7 +52,7 @@ pub use status::{Members, Role, Status};
 pub use types::{Member, Payload};
 
 use executor::{Executor, NeverIdle, Runtime};
-use message::Body;
+use message::{Body, Request};
 use network::{Calls, Peers, serve};
 use store::{Log, Machine, Shared, Store};
 use types::{Raft, Types, check_members};
@@ -113,6 +113,7 @@ impl Quorum {
             outputs: RefCell::new(installed.into_iter().collect()),
             store: RefCell::new(Store::new(config.node_id, stored)),
             calls: RefCell::new(Calls::new(executor.random())),
+            handed_over: Cell::new(false),
         });
         let raft = start(&config, &executor, &shared)?;
         let mut quorum = Self {
@@ -157,17 +158,29 @@ impl Quorum {
         match message.0 {
             Body::Request { id, request } => {
                 if request.speaker() == from {
+                    self.heed_leave(&request);
                     self.spawn(|raft, shared| serve(raft, shared, from, id, request));
                 }
             }
             Body::Answer { id, answer } => self.shared.calls.borrow_mut().answered(from, id, answer),
             Body::TakeOver { term } => {
                 if self.status.leader == Some(from) && self.status.term == term {
+                    self.shared.handed_over.set(true);
                     self.elect_now();
                 }
             }
         }
         self.run();
+    }
+
+    /// The lease that voters keep for a leader only keeps elections rare: one that the leader asked for need not wait for
+    /// its end, or the candidate's term would rise, and depose the leader, before anybody votes.
+    fn heed_leave(&self, request: &Request) {
+        if let Request::Vote { ballot, handed_over: true, .. } = request
+            && ballot.term > self.status.term
+        {
+            self.executor.skip(self.config.election_max_ms.saturating_mul(1_000_000));
+        }
     }
 
     /// What is under way to this node is lost.
@@ -411,6 +424,9 @@ impl Quorum {
         let ended = metrics.state == ServerState::Shutdown;
         drop(metrics);
         if before != (self.status.term, self.status.leader) {
+            if self.status.leader.is_some() {
+                self.shared.handed_over.set(false);
+            }
             self.shared.emit(Output::Leader { term: self.status.term, leader: self.status.leader });
         }
         if let Some(reason) = fatal.or_else(|| ended.then(|| "it was shut down".to_owned())) {

@@ -14,7 +14,7 @@ use openraft::{AsyncRuntime, RaftNetwork, RaftNetworkFactory, Snapshot};
 use tokio::sync::oneshot;
 
 use super::executor::{Elapsed, Runtime};
-use super::message::{Answer, Body, Message, Part, Request, append_request, vote_response};
+use super::message::{Answer, Body, Message, Part, Request, append_request, vote_request, vote_response};
 use super::store::Shared;
 use super::types::{Ballot, Coverage, Member, Meta, Payload, Raft, Types, Vote};
 use super::{Output, QuorumConfig, QuorumError, limits};
@@ -112,7 +112,7 @@ pub(super) async fn serve(raft: Raft, shared: Rc<Shared>, from: i32, id: u64, re
 
 async fn answer(raft: &Raft, shared: &Shared, from: i32, request: Request) -> Result<Answer, QuorumError> {
     match request {
-        Request::Vote { ballot, last } => {
+        Request::Vote { ballot, last, .. } => {
             let request = VoteRequest::new(ballot.into(), last.map(Into::into));
             Ok(raft.vote(request).await.map_err(|error| stopped(&error))?.into())
         }
@@ -241,7 +241,7 @@ impl RaftNetwork<Types> for Peer {
     }
 
     async fn vote(&mut self, request: VoteRequest<i32>, _: RPCOption) -> Result<VoteResponse<i32>, RpcError> {
-        match self.call(request.into()).await? {
+        match self.call(vote_request(&request, self.shared.handed_over.get())).await? {
             Answer::Vote { ballot, granted, last } => Ok(vote_response(ballot, granted, last)),
             _ => Err(unreachable_peer("it gave another kind of answer").into()),
         }

@@ -3,7 +3,7 @@
 //! A change is seen here at once and told to openraft when the owner says that its records are durable. The state
 //! machine is the owner's: an entry counts as applied when its `Committed` output is queued.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) outputs: RefCell<VecDeque<Output>>,
     pub(super) store: RefCell<Store>,
     pub(super) calls: RefCell<Calls>,
+    /// The leader asked this node to take over: it stands for election with its leave.
+    pub(super) handed_over: Cell<bool>,
 }
 
 impl Shared {

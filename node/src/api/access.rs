@@ -38,6 +38,18 @@ pub(crate) fn rule(body: &RequestBody) -> Rule {
         Body::ListOffsets(_) | Body::Metadata(_) | Body::OffsetForLeaderEpoch(_) | Body::DescribeTopicPartitions(_) => {
             Each(&[(Type::Topic, Op::Describe)])
         }
+        Body::AddPartitionsToTxn(_) => {
+            Each(&[(Type::TransactionalId, Op::Write), (Type::Topic, Op::Write), (Type::Cluster, Op::ClusterAction)])
+        }
+        Body::AddOffsetsToTxn(_) => Each(&[(Type::TransactionalId, Op::Write), (Type::Group, Op::Read)]),
+        Body::EndTxn(_) => Each(&[(Type::TransactionalId, Op::Write)]),
+        Body::TxnOffsetCommit(_) => {
+            Each(&[(Type::TransactionalId, Op::Write), (Type::Group, Op::Read), (Type::Topic, Op::Read)])
+        }
+        Body::WriteTxnMarkers(_) => Each(&[(Type::Cluster, Op::Alter), (Type::Cluster, Op::ClusterAction)]),
+        Body::DescribeProducers(_) => Each(&[(Type::Topic, Op::Read)]),
+        Body::DescribeTransactions(_) => Each(&[(Type::TransactionalId, Op::Describe), (Type::Topic, Op::Describe)]),
+        Body::ListTransactions(_) => Each(&[(Type::TransactionalId, Op::Describe)]),
         Body::OffsetCommit(_) => Each(&[(Type::Group, Op::Read), (Type::Topic, Op::Read)]),
         Body::OffsetFetch(_) => Each(&[(Type::Group, Op::Describe), (Type::Topic, Op::Describe)]),
         Body::FindCoordinator(_) => Each(&[(Type::Group, Op::Describe), (Type::TransactionalId, Op::Describe)]),
@@ -176,6 +188,14 @@ fn refusal(ctx: &Ctx, body: &RequestBody) -> Outcome {
         | Body::Metadata(_)
         | Body::OffsetForLeaderEpoch(_)
         | Body::DescribeTopicPartitions(_)
+        | Body::AddPartitionsToTxn(_)
+        | Body::AddOffsetsToTxn(_)
+        | Body::EndTxn(_)
+        | Body::TxnOffsetCommit(_)
+        | Body::WriteTxnMarkers(_)
+        | Body::DescribeProducers(_)
+        | Body::DescribeTransactions(_)
+        | Body::ListTransactions(_)
         | Body::OffsetCommit(_)
         | Body::OffsetFetch(_)
         | Body::FindCoordinator(_)

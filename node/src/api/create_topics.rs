@@ -8,7 +8,7 @@ use wherry_metadata::{Change, Command, MetadataError};
 
 use super::errors::{ApiError, shown};
 use super::{Ctx, Outcome, configs};
-use crate::core::coordinators::OFFSETS_TOPIC;
+use crate::core::coordinators::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::{MAX_CONFIGS_PER_RESOURCE, MAX_NEW_PARTITIONS_PER_REQUEST, MAX_TOPICS_PER_CHANGE};
@@ -18,7 +18,7 @@ use wherry_wire::codec::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// Names that other systems give to topics of their own; clients look them up and must not find a user's topic there.
-const RESERVED: [&str; 4] = [OFFSETS_TOPIC, "__transaction_state", "__share_group_state", "__cluster_metadata"];
+const RESERVED: [&str; 4] = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC, "__share_group_state", "__cluster_metadata"];
 
 /// A request whose commands are on their way to the disk.
 #[derive(Debug)]

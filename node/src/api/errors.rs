@@ -56,6 +56,7 @@ impl From<&MetadataError> for ApiError {
             MetadataError::NoReassignment(_) => ResponseError::NoReassignmentInProgress,
             MetadataError::UnknownCredential(_) => ResponseError::ResourceNotFound,
             MetadataError::BrokerInUse(_) => ResponseError::InvalidRequest,
+            MetadataError::OutcomeUnknown => ResponseError::RequestTimedOut,
             MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
             MetadataError::LimitReached(_) => ResponseError::PolicyViolation,
             MetadataError::TopicIdExists(_)
@@ -77,6 +78,9 @@ impl From<&LogError> for ApiError {
             LogError::StaleEpoch { .. } => ResponseError::FencedLeaderEpoch,
             LogError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             LogError::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
+            LogError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
+            LogError::InvalidTransaction { .. } => ResponseError::InvalidTxnState,
+            LogError::TooManyTransactions { .. } => ResponseError::PolicyViolation,
             LogError::Rejected { .. } => ResponseError::InvalidRecord,
             // The client tries again: there is room later.
             LogError::Busy { .. } | LogError::Full { .. } | LogError::ReadOnly(_) | LogError::ReadFailed(_) => {

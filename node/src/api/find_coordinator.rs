@@ -1,9 +1,9 @@
-//! FindCoordinator: which node coordinates a group. Transactions have no coordinator yet and are refused,
-//! with the one error that every client takes as final.
+//! FindCoordinator: which node coordinates a group, or a transactional id.
 
 use super::errors::ApiError;
 use super::{Ctx, Outcome};
 use crate::core::Core;
+use crate::core::coordinators::CoordinatorTopic;
 use crate::core::store::LogStore;
 use crate::limits::MAX_COORDINATOR_KEYS;
 use wherry_metadata::acl::Operation;
@@ -21,14 +21,14 @@ pub(crate) struct Pending {
     request: FindCoordinatorRequest,
 }
 
-/// Answers now; the first that asks for a group, when the topic that keeps groups is made.
+/// Answers now; the first that asks for a kind of coordinator, when the topic that keeps their state is made.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &FindCoordinatorRequest) -> Outcome {
     if request.coordinator_keys.len() > MAX_COORDINATOR_KEYS {
         return Outcome::Close(format!("{} coordinators asked for at once", request.coordinator_keys.len()));
     }
-    if request.key_type == GROUP && core.offsets_topic().is_none() {
+    if let Some(topic) = topic_of(request.key_type).filter(|topic| core.coordinator_topic(*topic).is_none()) {
         let pending = Pending { ctx: ctx.clone(), request: request.clone() };
-        if core.await_offsets_topic(pending) {
+        if core.await_topic(topic, pending) {
             return Outcome::LaterAlone;
         }
     }
@@ -75,13 +75,24 @@ fn coordinator<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &StrBy
 fn find<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
     match key_type {
         GROUP if !core.allows_group(ctx, Operation::Describe, key) => {
-            Err(ResponseError::GroupAuthorizationFailed.into())
+            return Err(ResponseError::GroupAuthorizationFailed.into());
         }
-        GROUP => core.coordinator_of(key, ctx.caller.listener),
-        TRANSACTION => Err(ApiError::new(
-            ResponseError::TransactionalIdAuthorizationFailed,
-            "transactions are not implemented by this node",
-        )),
-        other => Err(ApiError::new(ResponseError::InvalidRequest, format!("unknown coordinator type {other}"))),
+        TRANSACTION if !core.allows_transactional_id(ctx, Operation::Describe, key) => {
+            return Err(ResponseError::TransactionalIdAuthorizationFailed.into());
+        }
+        _ => {}
+    }
+    match topic_of(key_type) {
+        Some(topic) => core.coordinator_of(topic, key, ctx.caller.listener),
+        None => Err(ApiError::new(ResponseError::InvalidRequest, format!("unknown coordinator type {key_type}"))),
+    }
+}
+
+/// The topic that keeps the state of coordinators of this type.
+fn topic_of(key_type: i8) -> Option<CoordinatorTopic> {
+    match key_type {
+        GROUP => Some(CoordinatorTopic::Offsets),
+        TRANSACTION => Some(CoordinatorTopic::Transactions),
+        _ => None,
     }
 }

@@ -12,6 +12,7 @@ use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::{LogError, LogStore, Lookup, ReadToken};
 use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::list_offsets_request::ListOffsetsPartition;
 use wherry_wire::codec::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use wherry_wire::codec::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
@@ -62,19 +63,13 @@ enum Found {
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListOffsetsRequest) -> Outcome {
     let mut response = ListOffsetsResponse::default();
     let mut waiting = Vec::new();
+    let read_committed = request.isolation_level == 1;
     for (t, topic) in request.topics.iter().enumerate() {
         let mut result = ListOffsetsTopicResponse::default().with_name(topic.name.clone());
         for (p, partition) in topic.partitions.iter().enumerate() {
             let mut one = ListOffsetsPartitionResponse::default().with_partition_index(partition.partition_index);
             set(&mut one, ctx, Ok(None));
-            let found = find(
-                core,
-                ctx,
-                &topic.name,
-                partition.partition_index,
-                partition.current_leader_epoch,
-                partition.timestamp,
-            );
+            let found = find(core, ctx, &topic.name, partition, read_committed);
             match found {
                 Ok(Found::Ready(offset, timestamp, epoch)) => set(&mut one, ctx, Ok(Some((offset, timestamp, epoch)))),
                 Ok(Found::Nothing) => {}
@@ -137,10 +132,10 @@ fn find<S: LogStore>(
     core: &mut Core<S>,
     ctx: &Ctx,
     name: &str,
-    partition: i32,
-    known_epoch: i32,
-    timestamp: i64,
+    wanted: &ListOffsetsPartition,
+    read_committed: bool,
 ) -> Result<Found, ApiError> {
+    let ListOffsetsPartition { partition_index: partition, current_leader_epoch: known_epoch, timestamp, .. } = *wanted;
     let topic = core.topic_for(ctx, Operation::Describe, name)?;
     let log = topics::log(topic, partition)?;
     topics::check_epoch(known_epoch, core.known_epoch(topic, partition))?;
@@ -151,15 +146,16 @@ fn find<S: LogStore>(
     }
     // A new leader does not know yet what is committed (trap 10).
     let committed = core.committed_end(log).ok_or(ResponseError::OffsetNotAvailable)?;
+    let visible = if read_committed { core.store.stable_end(log, committed) } else { committed };
     match timestamp {
-        LATEST => Ok(Found::Ready(committed, -1, epoch.0)),
+        LATEST => Ok(Found::Ready(visible, -1, epoch.0)),
         LATEST_TIERED => Ok(Found::Nothing),
         MAX_TIMESTAMP => {
-            let lookup = core.store.find_max_timestamp(log, committed);
+            let lookup = core.store.find_max_timestamp(log, visible);
             by_lookup(core, log, lookup)
         }
         0.. => {
-            let lookup = core.store.find_offset_by_time(log, timestamp, committed);
+            let lookup = core.store.find_offset_by_time(log, timestamp, visible);
             by_lookup(core, log, lookup)
         }
         _ => Err(ResponseError::InvalidRequest.into()),

@@ -14,6 +14,7 @@ pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod elect_leaders;
 pub(crate) mod errors;
@@ -31,7 +32,9 @@ pub(crate) mod reassignments;
 pub(crate) mod sasl;
 pub(crate) mod scram;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
+pub(crate) mod write_txn_markers;
 
 use std::rc::Rc;
 
@@ -187,6 +190,12 @@ fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: RequestBody) -> Outc
         RequestBody::DeleteTopics(request) => delete_topics::handle(core, ctx, request),
         RequestBody::DeleteRecords(request) => delete_records::handle(core, ctx, &request),
         RequestBody::InitProducerId(request) => init_producer_id::handle(core, ctx, &request),
+        RequestBody::AddPartitionsToTxn(request) => transactions::add_partitions::handle(core, ctx, &request),
+        RequestBody::AddOffsetsToTxn(request) => transactions::add_offsets::handle(core, ctx, &request),
+        RequestBody::EndTxn(request) => transactions::end::handle(core, ctx, &request),
+        RequestBody::TxnOffsetCommit(request) => groups::txn_offset_commit::handle(core, ctx, &request),
+        RequestBody::DescribeTransactions(request) => transactions::describe::handle(core, ctx, &request),
+        RequestBody::ListTransactions(request) => transactions::list::handle(core, ctx, &request),
         RequestBody::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(core, ctx, &request),
         RequestBody::DescribeConfigs(request) => describe_configs::handle(core, ctx, &request),
         RequestBody::AlterConfigs(request) => alter_configs::handle_legacy(core, ctx, &request),
@@ -203,6 +212,8 @@ fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: RequestBody) -> Outc
         RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
+        RequestBody::WriteTxnMarkers(request) => write_txn_markers::handle(core, ctx, &request),
+        RequestBody::DescribeProducers(request) => describe_producers::handle(core, ctx, &request),
         RequestBody::RemoveRaftVoter(request) => quorum::remove_voter(core, ctx, &request),
         RequestBody::SaslHandshake(request) => sasl::handshake(core, ctx, &request),
         RequestBody::SaslAuthenticate(request) => sasl::authenticate(core, ctx, &request),

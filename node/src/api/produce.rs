@@ -2,8 +2,15 @@
 //! every in-sync replica with acks=all. acks=0 has no response; an error closes the connection, since there is no other
 //! way to tell.
 //!
+//! The first batch of a transaction in a partition waits until its coordinator has said that it belongs there
+//! ([`crate::core::verification`]).
+//!
 //! Where no other node has a share, the response is encoded as soon as the offsets are known, and only its sending waits
 //! for the disk.
+
+mod transaction;
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -17,6 +24,7 @@ use wherry_wire::types::{LogId, Offset};
 use super::errors::ApiError;
 use super::{Ctx, Outcome, leaders, topics};
 use crate::core::store::{Appended, LogError, LogStore, Ticket};
+use crate::core::verification::Verified;
 use crate::core::{Awaited, Blocked, Core, Then};
 use crate::limits::{MAX_INSPECTED_BATCH_BYTES, MAX_PARTITIONS_PER_REQUEST};
 use wherry_wire::codec::ResponseError;
@@ -40,6 +48,10 @@ const NO_TIMESTAMP: i64 = -1;
 pub(crate) struct ProduceOp {
     pub(crate) ctx: Ctx,
     acks: i16,
+    /// It names a transactional id.
+    is_transactional: bool,
+    /// What the coordinator of its transaction said.
+    pub(crate) verified: Verified,
     topics: std::vec::IntoIter<TopicProduceData>,
     current: Option<(TopicProduceResponse, std::vec::IntoIter<PartitionProduceData>)>,
     retry: Option<PartitionProduceData>,
@@ -70,21 +82,22 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
     if partitions > MAX_PARTITIONS_PER_REQUEST {
         return Outcome::Close(format!("{partitions} partitions in one request"));
     }
-    let refusal = if request.transactional_id.is_some() {
-        Some(ApiError::new(
-            ResponseError::TransactionalIdAuthorizationFailed,
-            "transactions are not implemented by this node",
-        ))
-    } else if !(-1..=1).contains(&request.acks) {
+    let refusal = if !(-1..=1).contains(&request.acks) {
         Some(ApiError::new(ResponseError::InvalidRequiredAcks, "acks must be -1, 0 or 1"))
     } else {
-        None
+        let id = request.transactional_id.as_ref();
+        id.filter(|id| !core.allows_transactional_id(ctx, Operation::Write, id))
+            .map(|_| ResponseError::TransactionalIdAuthorizationFailed.into())
     };
     let bytes: usize = request.topic_data.iter().flat_map(|topic| &topic.partition_data).map(record_bytes).sum();
     let throttle_ms = core.charge(ctx, QuotaKey::ProducerByteRate, bytes);
+    let claims = if refusal.is_some() { Ok(Vec::new()) } else { transaction::claims(core, ctx, &request) };
+    let transactional_id = request.transactional_id.as_ref().map(|id| id.to_string());
     let op = ProduceOp {
         ctx: ctx.clone(),
         acks: request.acks,
+        is_transactional: transactional_id.is_some(),
+        verified: Verified::default(),
         topics: request.topic_data.into_iter(),
         current: None,
         retry: None,
@@ -94,9 +107,13 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
         timeout_ms: request.timeout_ms,
         failed: None,
     };
-    match refusal {
-        Some(error) => refuse(core, op, &error),
-        None => run(core, op),
+    match (refusal, claims, transactional_id) {
+        (Some(error), ..) | (None, Err(error), _) => refuse(core, op, &error),
+        (None, Ok(claims), Some(id)) if !claims.is_empty() => {
+            core.verify_first(op, id, &claims, ctx.version >= transaction::ADDS_FROM);
+            Outcome::Later
+        }
+        (None, Ok(_), _) => run(core, op),
     }
 }
 
@@ -126,7 +143,7 @@ pub(crate) fn run<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp) -> Outcome
             continue;
         };
         while let Some(data) = op.retry.take().or_else(|| partitions.next()) {
-            match append(core, &op.ctx, op.acks, &result, &data) {
+            match append(core, &op, &result, &data) {
                 Ok(placed) => {
                     op.note(&placed, result.partition_responses.len());
                     result.partition_responses.push(done(data.index, &placed.appended, placed.log_append_time));
@@ -228,30 +245,100 @@ impl<E: Into<ApiError>> From<E> for Failure {
     }
 }
 
+/// The topic, if the caller may write to it.
+fn find<'a, S: LogStore>(
+    core: &'a Core<S>,
+    ctx: &Ctx,
+    topic: &TopicProduceResponse,
+) -> Result<&'a Arc<Topic>, ApiError> {
+    if ctx.version >= TOPIC_IDS_FROM {
+        core.topic_for_id(ctx, Operation::Write, topic.topic_id)
+    } else {
+        core.topic_for(ctx, Operation::Write, &topic.name)
+    }
+}
+
+/// Appends the batches of one partition, unless one before them was refused on this connection and has not come again.
 fn append<S: LogStore>(
     core: &mut Core<S>,
-    ctx: &Ctx,
-    acks: i16,
+    op: &ProduceOp,
     topic: &TopicProduceResponse,
     data: &PartitionProduceData,
 ) -> Result<Placed, Failure> {
-    let found = if ctx.version >= TOPIC_IDS_FROM {
-        core.topic_for_id(ctx, Operation::Write, topic.topic_id)?
-    } else {
-        core.topic_for(ctx, Operation::Write, &topic.name)?
-    };
+    let ctx = &op.ctx;
+    let log = topics::log(find(core, ctx, topic)?, data.index)?;
+    let earlier = refused_before(core, ctx, log, data);
+    if let Some((error, producer_id)) = earlier
+        && !core.store.knows_producer(log, producer_id)
+    {
+        // To the log this would be the producer's beginning, whatever its sequence.
+        return Err(error.into());
+    }
+    match place(core, op, topic, data, log) {
+        Err(Failure::Refused(error)) => {
+            let error = match earlier {
+                Some((earlier, _)) if error.error == ResponseError::OutOfOrderSequenceNumber => earlier.into(),
+                Some(_) | None => error,
+            };
+            note_refusal(core, ctx, log, data, error.error);
+            Err(Failure::Refused(error))
+        }
+        outcome @ (Ok(_) | Err(Failure::Busy)) => outcome,
+    }
+}
+
+fn header_of(data: &PartitionProduceData) -> Option<BatchHeader> {
+    data.records.as_ref().and_then(|records| BatchHeader::read(records, 0).ok())
+}
+
+fn refused_before<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    log: LogId,
+    data: &PartitionProduceData,
+) -> Option<(ResponseError, i64)> {
+    let now_ns = core.now.monotonic_ns;
+    let refusals = &mut core.connection(ctx.id.conn)?.refusals;
+    if refusals.is_empty() {
+        return None;
+    }
+    let header = header_of(data)?;
+    refusals.before(now_ns, log, &header).map(|error| (error, header.producer_id))
+}
+
+fn note_refusal<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    log: LogId,
+    data: &PartitionProduceData,
+    error: ResponseError,
+) {
+    let now_ns = core.now.monotonic_ns;
+    if let (Some(header), Some(connection)) = (header_of(data), core.connection(ctx.id.conn)) {
+        connection.refusals.note(now_ns, log, &header, error);
+    }
+}
+
+fn place<S: LogStore>(
+    core: &mut Core<S>,
+    op: &ProduceOp,
+    topic: &TopicProduceResponse,
+    data: &PartitionProduceData,
+    log: LogId,
+) -> Result<Placed, Failure> {
+    let found = find(core, &op.ctx, topic)?;
     topics::check_not_internal(found, "producing to")?;
-    let log = topics::log(found, data.index)?;
     let epoch = core.leads(log)?;
     let in_sync = found.partition(data.index).map_or(0, |partition| partition.isr.len());
-    if acks == -1 && in_sync < found.min_insync() {
+    if op.acks == -1 && in_sync < found.min_insync() {
         let text = format!("{} in-sync replicas are required; there are {in_sync} now", found.min_insync());
         return Err(ApiError::new(ResponseError::NotEnoughReplicas, text).into());
     }
-    let rules = Rules { topic: found, version: ctx.version, now_ms: core.now.wall_ms };
+    let rules = Rules { topic: found, version: op.ctx.version, now_ms: core.now.wall_ms };
     let batches = rules.check(data.records.clone().unwrap_or_default())?;
     let log_append_time = rules.log_append_time();
     let replicated = found.partition(data.index).is_some_and(|partition| partition.replicas.len() > 1);
+    transaction::check(core, op, log, epoch, &batches)?;
     let placed = store(core, log, &batches, epoch)?;
     Ok(Placed { appended: placed, log_append_time, log, replicated })
 }
@@ -329,8 +416,8 @@ impl Rules<'_> {
         if header.is_control() {
             return Err(invalid("clients don't send control batches"));
         }
-        if header.is_transactional() {
-            return Err(ApiError::new(ResponseError::InvalidTxnState, "transactions are not implemented by this node"));
+        if header.is_transactional() && header.producer().is_none() {
+            return Err(invalid("a batch of a transaction needs a producer id"));
         }
         self.check_producer(header)?;
         self.check_compression(header)?;

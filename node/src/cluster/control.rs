@@ -1,8 +1,8 @@
-//! What nodes say to one another on their control links. Consensus messages and proposals stay the bytes that they are;
-//! the rest is small and rare, so it is JSON.
+//! What nodes say to one another on their control links. Consensus messages and proposals stay the bytes that they are,
+//! and what is said about transactions has a format of its own; the rest is small and rare, so it is JSON.
 //!
 //! ```text
-//! body = kind u8, then: Quorum | Propose: its bytes;  Other: JSON
+//! body = kind u8, then: Quorum | Propose | Transaction: its bytes;  Other: JSON
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::asks::{Answer, Question};
+use super::transact::TransactionMessage;
 
 const QUORUM: u8 = 0;
 const PROPOSE: u8 = 1;
 const OTHER: u8 = 2;
+const TRANSACTION: u8 = 3;
 /// Bytes of a JSON message: they are a few hundred.
 const MAX_OTHER_BYTES: usize = 16 << 10;
 
@@ -24,6 +26,8 @@ pub(crate) enum Control {
     Quorum(Bytes),
     /// An encoded payload, for whoever leads the quorum to commit.
     Propose(Bytes),
+    /// Between coordinators of transactions and leaders of partitions.
+    Transaction(TransactionMessage),
     /// The small ones.
     Other(Other),
 }
@@ -101,6 +105,7 @@ impl Control {
         match self {
             Self::Quorum(bytes) => vec![Bytes::from_static(&[QUORUM]), bytes.clone()],
             Self::Propose(bytes) => vec![Bytes::from_static(&[PROPOSE]), bytes.clone()],
+            Self::Transaction(message) => vec![Bytes::from_static(&[TRANSACTION]), message.encode()],
             Self::Other(other) => {
                 let mut out = BytesMut::new().writer();
                 out.get_mut().put_u8(OTHER);
@@ -123,6 +128,7 @@ impl Control {
         match kind.first() {
             Some(&QUORUM) => Ok(Self::Quorum(body)),
             Some(&PROPOSE) => Ok(Self::Propose(body)),
+            Some(&TRANSACTION) => TransactionMessage::decode(body).map(Self::Transaction),
             Some(&OTHER) if body.len() > MAX_OTHER_BYTES => Err(format!("a control message of {} bytes", body.len())),
             Some(&OTHER) => serde_json::from_slice(&body).map(Self::Other).map_err(|error| error.to_string()),
             other => Err(format!("a control message of the unknown kind {other:?}")),
@@ -145,6 +151,7 @@ mod tests {
         for message in [
             Control::Quorum(Bytes::from_static(b"abc")),
             Control::Propose(Bytes::new()),
+            Control::Transaction(TransactionMessage::Verified { number: 8, code: 3 }),
             Control::Other(Other::Heartbeat(heartbeat)),
             Control::Other(Other::Join(join)),
             Control::Other(Other::JoinRefused { reason: "no".into() }),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use wherry_metadata::quorum::{Member, Members};
 
+use super::HAND_OVER_NS;
 use super::bootstrap::{self, Step};
 use super::control::{Control, Join, Other};
 use super::links::{Class, Target};
@@ -228,15 +229,29 @@ impl<S: LogStore> Core<S> {
         node == self.config.node_id || heard && dialled
     }
 
-    /// A leader of the quorum that stops hands it to another voter, if one has everything.
-    pub(super) fn hand_over_quorum(&mut self) {
+    /// Other voters that could lead the quorum in place of this node, if it leads.
+    pub(super) fn heirs(&self) -> impl Iterator<Item = i32> {
         let me = self.config.node_id;
         let status = self.consensus.quorum.status();
-        if status.leader != Some(me) {
+        let voters = (status.leader == Some(me)).then_some(&status.members.voters);
+        let others = voters.into_iter().flatten().copied().filter(move |node| *node != me);
+        others.filter(|node| self.cluster.speaking.contains(node))
+    }
+
+    /// A node that stops lets another voter lead the quorum. It stays until that does: what it has decided last, the
+    /// others would learn only after an election.
+    pub(super) fn leave_quorum(&mut self) {
+        let now_ns = self.now.monotonic_ns;
+        if self.cluster.hand_over_ns.is_none_or(|at| now_ns < at) {
             return;
         }
-        let linked: Vec<i32> = status.members.voters.iter().copied().filter(|node| *node != me).collect();
-        for node in linked.into_iter().filter(|node| self.cluster.speaking.contains(node)) {
+        self.cluster.hand_over_ns = Some(now_ns + HAND_OVER_NS);
+        self.hand_over_quorum();
+    }
+
+    /// A leader of the quorum hands it to another voter, if one has everything.
+    pub(super) fn hand_over_quorum(&mut self) {
+        for node in self.heirs().collect::<Vec<_>>() {
             if self.consensus.quorum.transfer_to(node).is_ok() {
                 return;
             }

@@ -16,6 +16,7 @@ pub(crate) mod controller;
 pub(crate) mod lease;
 pub mod links;
 mod membership;
+pub(crate) mod transact;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,6 +38,8 @@ use links::{Class, Identity, LinkEvent, LinkId};
 const INBOX: usize = 1024;
 /// The same for one that hears nothing of its cluster, in nanoseconds.
 const LEAVE_UNHEARD_NS: u64 = 3_000_000_000;
+/// Time between two tries of a leader of the quorum that stops to hand it over, in nanoseconds.
+const HAND_OVER_NS: u64 = 200_000_000;
 /// How long a node that stops waits for its leaderships to be moved, in nanoseconds.
 const LEAVE_NS: u64 = 20_000_000_000;
 
@@ -63,6 +66,8 @@ pub(crate) struct Cluster {
     inbox: VecDeque<LinkEvent>,
     /// Since when this node wants to stop.
     leaving_ns: Option<u64>,
+    /// When it tries again to hand the quorum over.
+    hand_over_ns: Option<u64>,
     may_stop: bool,
     may_acknowledge: bool,
 }
@@ -82,6 +87,7 @@ impl Cluster {
             refused: BTreeSet::new(),
             inbox: VecDeque::with_capacity(INBOX),
             leaving_ns: None,
+            hand_over_ns: None,
             may_stop: false,
             may_acknowledge: false,
         }
@@ -109,6 +115,7 @@ impl<S: LogStore> Core<S> {
         self.tend_membership();
         self.mind_elections();
         self.expire_asks();
+        self.leave_quorum();
         self.renew_authority();
     }
 
@@ -154,7 +161,10 @@ impl<S: LogStore> Core<S> {
                 self.cluster.refused.insert(node);
                 self.look_for_ended(node);
             }
-            Class::Control if outgoing => self.consensus.quorum.link_down(node),
+            Class::Control if outgoing => {
+                self.consensus.quorum.link_down(node);
+                self.ask_again_without(node);
+            }
             Class::Control => {
                 self.cluster.speaking.remove(&node);
                 self.look_for_ended(node);
@@ -195,6 +205,7 @@ impl<S: LogStore> Core<S> {
                 // Who does not lead lets it be: it is given again, to whoever leads then.
                 self.propose_here(&payload);
             }
+            Ok(Control::Transaction(message)) => self.transaction_message(from, message),
             Ok(Control::Other(other)) => self.other_message(from, other),
             Err(why) => {
                 tracing::warn!(from, %why, "a node says what can't be understood; closing its link");
@@ -332,7 +343,8 @@ impl<S: LogStore> Core<S> {
         }
         self.cluster.leaving_ns.get_or_insert(self.now.monotonic_ns);
         self.cluster.lease.beat_soon();
-        self.hand_over_quorum();
+        self.cluster.hand_over_ns = Some(self.now.monotonic_ns);
+        self.leave_quorum();
     }
 
     /// Whether this node leads nothing any more, or has waited long enough for that.
@@ -340,8 +352,9 @@ impl<S: LogStore> Core<S> {
     pub fn has_left(&self) -> bool {
         self.cluster.leaving_ns.is_some_and(|since| {
             // Who hears nothing of the cluster any more can't hope for its help.
-            let patience = if self.may_acknowledge() { LEAVE_NS } else { LEAVE_UNHEARD_NS };
-            self.cluster.may_stop || self.now.monotonic_ns >= since.saturating_add(patience)
+            let patience = if self.may_acknowledge() && !self.cluster.may_stop { LEAVE_NS } else { LEAVE_UNHEARD_NS };
+            self.cluster.may_stop && self.heirs().next().is_none()
+                || self.now.monotonic_ns >= since.saturating_add(patience)
         })
     }
 
@@ -358,7 +371,8 @@ impl<S: LogStore> Core<S> {
         });
         let now = (!self.cluster.inbox.is_empty()).then_some(self.now.monotonic_ns);
         let others = [self.cluster.membership.next_deadline(), self.cluster.asks.next_deadline()];
-        [beat, controller, leave.flatten(), now].into_iter().chain(others).flatten().min()
+        let hand_over = self.cluster.hand_over_ns;
+        [beat, controller, leave.flatten(), now, hand_over].into_iter().chain(others).flatten().min()
     }
 
     /// Names this node's cluster for its links.

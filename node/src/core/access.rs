@@ -41,6 +41,11 @@ impl<S: LogStore> Core<S> {
         self.allows(ctx, operation, ResourceType::Group, name)
     }
 
+    /// Whether the caller may do this with a transactional id.
+    pub(crate) fn allows_transactional_id(&self, ctx: &Ctx, operation: Operation, id: &str) -> bool {
+        self.allows(ctx, operation, ResourceType::TransactionalId, id)
+    }
+
     /// Whether the caller may do this with some topic, whichever.
     pub(crate) fn allows_some_topic(&self, ctx: &Ctx, operation: Operation) -> bool {
         self.config.authorization.as_ref().is_none_or(|authorization| {

@@ -175,7 +175,18 @@ impl<S: LogStore> Core<S> {
     }
 
     pub(super) fn ack_failed(&mut self, wait: WaitId, why: WaitFailure) {
-        self.acks.others.remove(&wait);
+        match self.acks.others.remove(&wait) {
+            Some(Then::MarkerCommitted { token, partition }) => self.marker_lost(token, partition),
+            // Whoever asked is gone with the leadership, or is asked anew.
+            Some(
+                Then::Respond { .. }
+                | Then::QuorumWritten { .. }
+                | Then::AckDurable { .. }
+                | Then::GroupPersisted { .. }
+                | Then::TransactionPersisted { .. },
+            )
+            | None => {}
+        }
         let error = match why {
             WaitFailure::NotLeader | WaitFailure::LeadershipLost => ResponseError::NotLeaderOrFollower,
         };

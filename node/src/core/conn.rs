@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::gate::Gate;
 use super::purgatory::FetchId;
+use super::refusals::Refusals;
 use crate::cluster::links::Challenged;
 use crate::limits::Limits;
 use crate::security::{Caller, PeerCertificate};
@@ -52,6 +53,8 @@ pub(crate) enum Blocked {
     Until(u64),
     /// A produce request waits for the disk to catch up.
     Stalled,
+    /// A produce request waits for the coordinator of its transaction.
+    Verifying,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,8 @@ pub(crate) struct Connection {
     pub(crate) fetches: SmallVec<[FetchId; 2]>,
     /// Requests that the group coordinator has not answered.
     pub(crate) group_requests: SmallVec<[u64; 2]>,
+    /// Batches of idempotent producers that were refused and will come again.
+    pub(crate) refusals: Refusals,
     pub(crate) paused: bool,
     /// Held back because all connections together have too much in flight.
     pub(crate) waits_for_memory: bool,
@@ -120,6 +125,7 @@ impl Connection {
             backlog: VecDeque::new(),
             fetches: SmallVec::new(),
             group_requests: SmallVec::new(),
+            refusals: Refusals::default(),
             paused: false,
             waits_for_memory: false,
             slots: VecDeque::new(),

@@ -64,8 +64,8 @@ pub(crate) enum AfterCommit {
     AlterQuotas(Box<api::client_quotas::Pending>),
     /// A block of producer ids.
     ProducerIds,
-    /// The topic that keeps the groups' state.
-    OffsetsTopic,
+    /// A topic that keeps coordinators' state.
+    CoordinatorTopic(super::coordinators::CoordinatorTopic),
     /// In-sync sets that leaders here proposed.
     InSync(Vec<crate::replication::IsrChange>),
 }
@@ -479,21 +479,33 @@ impl<S: LogStore> Core<S> {
             AfterCommit::AlterAcls(pending) => api::acls::committed(self, *pending, results),
             AfterCommit::AlterQuotas(pending) => api::client_quotas::committed(self, *pending, results),
             AfterCommit::ProducerIds => self.producer_ids_committed(results),
-            AfterCommit::OffsetsTopic => self.offsets_topic_committed(results),
+            AfterCommit::CoordinatorTopic(topic) => self.coordinator_topic_committed(topic, results),
             AfterCommit::InSync(changes) => self.in_sync_decided(&changes, results),
         }
     }
 
     /// The quorum's leader sent the whole state.
-    fn install(&mut self, snapshot: &[u8]) {
+    pub(super) fn install(&mut self, snapshot: &[u8]) {
         match Metadata::restore(snapshot) {
             Ok(meta) => {
                 let gone: Vec<PartitionId> = self.meta.partitions().map(|(id, _)| id).collect();
                 self.meta = meta;
                 self.consensus.since_snapshot = 0;
                 self.follow_everything(gone);
+                self.conclude_unseen();
             }
             Err(error) => self.stop_now(format!("can't take a snapshot of the metadata: {error}")),
+        }
+    }
+
+    /// What of this node was applied on the way to a snapshot is over; what came of it, the snapshot does not say.
+    fn conclude_unseen(&mut self) {
+        let last = self.meta.last_sequence(self.config.node_id, self.incarnation);
+        while let Some(given) = self.consensus.given.front().filter(|given| given.sequence <= last) {
+            let results = vec![Err(MetadataError::OutcomeUnknown); given.commands];
+            for (after, results) in self.consensus.applied(given.sequence, results) {
+                self.after_commit(after, results);
+            }
         }
     }
 

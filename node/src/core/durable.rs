@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use wherry_metadata::PartitionId;
 use wherry_metadata::quorum::WriteId;
 use wherry_wire::types::Offset;
 
 use super::conn::RequestId;
 use super::coordinators::Term;
+use super::markers::MarkerToken;
 use super::store::Ticket;
 use crate::groups::{PersistError, PersistId};
 use crate::mutation::mutated;
@@ -42,11 +44,29 @@ pub(crate) enum Then {
         /// Tells it from a later one in the same place.
         serial: u64,
     },
+    /// The end of a transaction is committed in a partition.
+    MarkerCommitted {
+        /// The call that it belongs to.
+        token: MarkerToken,
+        /// Where.
+        partition: PartitionId,
+    },
     /// Records of a group coordinator are committed, or never will be.
     GroupPersisted {
         /// Its partition.
         partition: i32,
         /// Its leadership: what an earlier one wrote concerns nobody any more.
+        term: Term,
+        /// Which.
+        id: PersistId,
+        /// Whether they were appended.
+        result: Result<(), PersistError>,
+    },
+    /// The same of a transaction coordinator.
+    TransactionPersisted {
+        /// Its partition.
+        partition: i32,
+        /// Its leadership.
         term: Term,
         /// Which.
         id: PersistId,
@@ -97,9 +117,9 @@ impl DurableQueue {
 fn may_hurry(then: &Then) -> bool {
     match then {
         Then::Respond { .. } => mutated!(AckBeforeDurable),
-        Then::GroupPersisted { .. } => mutated!(CommitBeforeDurable),
+        Then::GroupPersisted { .. } | Then::TransactionPersisted { .. } => mutated!(CommitBeforeDurable),
         Then::QuorumWritten { .. } => mutated!(HastyQuorum),
-        Then::AckDurable { .. } => mutated!(AckBeforeDurable),
+        Then::AckDurable { .. } | Then::MarkerCommitted { .. } => mutated!(AckBeforeDurable),
     }
 }
 
@@ -117,7 +137,11 @@ mod tests {
         std::iter::from_fn(|| queue.pop())
             .map(|then| match then {
                 Then::Respond { request, .. } => request.sequence,
-                Then::QuorumWritten { .. } | Then::AckDurable { .. } | Then::GroupPersisted { .. } => panic!(),
+                Then::QuorumWritten { .. }
+                | Then::AckDurable { .. }
+                | Then::MarkerCommitted { .. }
+                | Then::GroupPersisted { .. }
+                | Then::TransactionPersisted { .. } => panic!(),
             })
             .collect()
     }

@@ -155,7 +155,7 @@ impl<S: LogStore> Core<S> {
             tracing::warn!(%log, %error, "a damaged copy can't be made anew before the next start");
         }
         self.replicas.partition(&mut self.store, log, role);
-        self.group_duty(id);
+        self.coordinator_duty(id);
         // Who waits for its records may have to go elsewhere.
         self.wake_log(log);
         true

@@ -2,6 +2,7 @@
 //! promises. Here: appending records, and reading a whole log back at start.
 
 use bytes::Bytes;
+use wherry_wire::records::Stamp;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 use super::store::{Appended, Event, LogError, LogStore, Now, Read, ReadUpTo, Served, Ticket};
@@ -32,6 +33,19 @@ impl<S: LogStore> Core<S> {
             batches.push(batch);
         }
         self.store.append_reserved(log, &batches, epoch, self.now.wall_ms)
+    }
+
+    /// Appends records to an internal log in a producer's transaction, in one batch.
+    pub(crate) fn append_transactional_pairs(
+        &mut self,
+        log: LogId,
+        epoch: LeaderEpoch,
+        stamp: Stamp,
+        pairs: &[Pair],
+    ) -> Result<Appended, LogError> {
+        let batch = records::transactional_batch(pairs, stamp, self.now.wall_ms);
+        let batch = batch.map_err(|what| LogError::Rejected { log, what })?;
+        self.store.append_reserved(log, &[batch], epoch, self.now.wall_ms)
     }
 }
 
@@ -100,6 +114,7 @@ fn read_now<S: LogStore>(store: &mut S, now: Now, log: LogId, from: Offset, end:
                 | Event::LookupDone(..)
                 | Event::Room
                 | Event::Full(_)
+                | Event::StableMoved(_)
                 | Event::StartMoved(..)
                 | Event::LogFailed(..) => {}
             }

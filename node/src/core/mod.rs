@@ -20,18 +20,24 @@ mod effect;
 pub(crate) mod gate;
 mod internal_log;
 mod links;
+pub(crate) mod markers;
 mod open;
 mod peers;
 mod producer_ids;
 pub(crate) mod purgatory;
 pub(crate) mod records;
+pub(crate) mod refusals;
 mod replicate;
 pub(crate) mod sessions;
 mod shard;
 pub mod store;
 mod throttle;
 mod timers;
+mod transactional_commit;
+pub(crate) mod transactions;
 mod turn;
+pub(crate) mod verification;
+mod verify;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -70,12 +76,20 @@ pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
 use gate::Gate;
 pub(crate) use internal_log::Pair;
-pub(crate) use producer_ids::ProducerIdGrant;
+pub(crate) use markers::Marker;
+use markers::Markers;
 use producer_ids::ProducerIds;
+pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
 use sessions::Sessions;
 use store::{Event, LogStore, Now};
 use throttle::Throttle;
+pub(crate) use transactional_commit::TransactionalCommit;
+use transactional_commit::TransactionalCommits;
+use transactions::TransactionDesk;
+use verification::Verification;
+use verify::Questions;
+pub(crate) use verify::Verify;
 
 /// One node's state machine over a store of logs. Methods are cheap and never block.
 #[derive(Debug)]
@@ -101,10 +115,15 @@ pub struct Core<S: LogStore> {
     /// Responses that are durable and wait for authority.
     held: VecDeque<(RequestId, Vec<Bytes>, Option<u64>)>,
     pub(crate) stalled: VecDeque<Box<api::produce::ProduceOp>>,
+    pub(crate) verification: Verification,
+    pub(crate) markers: Markers,
     pub(crate) purgatory: Purgatory,
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
     pub(crate) desk: GroupDesk,
+    pub(crate) transactions: TransactionDesk,
+    pub(crate) questions: Questions,
+    pub(crate) transactional_commits: TransactionalCommits,
     pub(crate) stats: Arc<NodeStats>,
     pub(crate) secrets: Secrets,
     throttle: Throttle,
@@ -229,9 +248,17 @@ impl<S: LogStore> Core<S> {
     pub fn next_deadline(&self) -> Option<u64> {
         let links = self.links.as_ref().and_then(Links::next_deadline);
         let cluster = [self.consensus.next_deadline(), self.cluster_deadline(), self.replicas.next_deadline(), links];
-        let requests = [self.purgatory.next_deadline(), self.desk.next_deadline(), self.acks.next_deadline()];
-        let requests = requests.into_iter().chain([self.throttle.next_deadline()]);
-        cluster.into_iter().chain(requests).chain([self.store.next_deadline(), self.census_ns]).flatten().min()
+        let requests = [self.purgatory.next_deadline(), self.acks.next_deadline()];
+        let coordinators =
+            [self.desk.next_deadline(), self.transactions.next_deadline(), self.questions.next_deadline()];
+        let coordinators = coordinators.into_iter().chain([self.throttle.next_deadline()]);
+        cluster
+            .into_iter()
+            .chain(requests)
+            .chain(coordinators)
+            .chain([self.store.next_deadline(), self.census_ns])
+            .flatten()
+            .min()
     }
 
     /// The counters; shared with whoever renders them.
@@ -265,6 +292,8 @@ impl<S: LogStore> Core<S> {
             && self.acks.is_empty()
             && self.held.is_empty()
             && self.stalled.is_empty()
+            && self.verification.is_empty()
+            && self.markers.is_empty()
             && self.purgatory.is_empty()
             && self.lookups.is_empty()
     }
@@ -394,8 +423,10 @@ impl<S: LogStore> Core<S> {
     }
 
     fn forget(&mut self, conn: ConnId) {
-        if self.conns.get_mut(conn).is_some_and(|c| c.blocked == Blocked::Stalled) {
-            self.stalled.retain(|op| op.ctx.id.conn != conn);
+        match self.conns.get_mut(conn).map(|c| c.blocked) {
+            Some(Blocked::Stalled) => self.stalled.retain(|op| op.ctx.id.conn != conn),
+            Some(Blocked::Verifying) => self.verification.forget(conn),
+            Some(Blocked::No | Blocked::Until(_)) | None => {}
         }
         self.forget_muted(conn);
         let left = self.conns.remove(conn);

@@ -20,6 +20,9 @@ use super::purgatory::Purgatory;
 use super::sessions::Sessions;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
 use super::throttle::Throttle;
+use super::transactional_commit::TransactionalCommits;
+use super::transactions::TransactionDesk;
+use super::verify::Questions;
 use crate::api;
 use crate::cluster::Cluster;
 use crate::config::{Advertised, Endpoints, NodeConfig, Voter};
@@ -76,6 +79,7 @@ impl<S: LogStore> Core<S> {
             ..GroupsConfig::default()
         };
         groups.validate().map_err(|error| NodeError::Config(error.to_string()))?;
+        let transactions = config.transactions();
         let quorum = load_quorum(&mut store, &config, now, entropy.seed())?;
         let incarnation = entropy.uuid();
         let voters = first_voters(&config, &endpoints.internal);
@@ -99,10 +103,15 @@ impl<S: LogStore> Core<S> {
             producer_ids: ProducerIds::default(),
             durable: DurableQueue::default(),
             stalled: VecDeque::new(),
+            verification: super::verification::Verification::default(),
+            markers: super::markers::Markers::default(),
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed(entropy.seed())),
             desk: GroupDesk::new(groups),
+            transactions: TransactionDesk::new(transactions),
+            questions: Questions::default(),
+            transactional_commits: TransactionalCommits::default(),
             stats: Arc::new(NodeStats::default()),
             secrets: Secrets::default(),
             throttle: Throttle::default(),
@@ -230,6 +239,7 @@ fn wait_durable<S: LogStore>(store: &mut S, now: Now, ticket: super::store::Tick
                 | Event::LookupDone(..)
                 | Event::Room
                 | Event::Full(_)
+                | Event::StableMoved(_)
                 | Event::StartMoved(..)
                 | Event::LogFailed(..) => {}
             }

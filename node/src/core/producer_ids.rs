@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 
 use wherry_metadata::{Change, Command};
 
+use super::Core;
 use super::consensus::{AfterCommit, Results};
+use super::coordinators::Term;
 use super::store::LogStore;
-use super::{Core, RequestId};
 use crate::api;
 use crate::limits::{MAX_PRODUCER_ID_WAITERS, PRODUCER_ID_BLOCK};
+use crate::transactions::IdAsk;
 
 /// Ids in hand, and who waits for more.
 #[derive(Debug, Default)]
@@ -17,7 +19,16 @@ pub(crate) struct ProducerIds {
     next: i64,
     end: i64,
     asked: bool,
-    waiting: VecDeque<(RequestId, api::Ctx)>,
+    waiting: VecDeque<IdWaiter>,
+}
+
+/// Who wants an id.
+#[derive(Debug, Clone)]
+pub(crate) enum IdWaiter {
+    /// A client's InitProducerId.
+    Client(api::Ctx),
+    /// A transaction coordinator.
+    Coordinator { partition: i32, term: Term, ask: IdAsk },
 }
 
 /// What became of a wish for an id.
@@ -33,14 +44,14 @@ pub(crate) enum ProducerIdGrant {
 
 impl<S: LogStore> Core<S> {
     /// Takes an id, or lets the request wait for one.
-    pub(crate) fn take_producer_id(&mut self, ctx: &api::Ctx) -> ProducerIdGrant {
+    pub(crate) fn take_producer_id(&mut self, waiter: IdWaiter) -> ProducerIdGrant {
         if let Some(id) = self.producer_ids.take() {
             return ProducerIdGrant::Now(id);
         }
         if self.producer_ids.waiting.len() >= MAX_PRODUCER_ID_WAITERS || !self.ask_for_block() {
             return ProducerIdGrant::Refused;
         }
-        self.producer_ids.waiting.push_back((ctx.id, ctx.clone()));
+        self.producer_ids.waiting.push_back(waiter);
         ProducerIdGrant::Later
     }
 
@@ -62,13 +73,23 @@ impl<S: LogStore> Core<S> {
             }
         }
         // Who waited is served from the new block; if there are more of them than ids, the rest asks again.
-        for (id, ctx) in std::mem::take(&mut self.producer_ids.waiting) {
-            let outcome = match self.take_producer_id(&ctx) {
-                ProducerIdGrant::Now(producer_id) => api::init_producer_id::granted(&ctx, producer_id),
-                ProducerIdGrant::Later => api::Outcome::Later,
-                ProducerIdGrant::Refused => api::init_producer_id::refused(&ctx),
-            };
-            self.finish(id, outcome);
+        for waiter in std::mem::take(&mut self.producer_ids.waiting) {
+            match self.take_producer_id(waiter.clone()) {
+                ProducerIdGrant::Now(id) => self.grant_producer_id(waiter, Some(id)),
+                ProducerIdGrant::Later => {}
+                ProducerIdGrant::Refused => self.grant_producer_id(waiter, None),
+            }
+        }
+    }
+
+    fn grant_producer_id(&mut self, waiter: IdWaiter, id: Option<i64>) {
+        match waiter {
+            IdWaiter::Client(ctx) => {
+                let refused = || api::init_producer_id::refused(&ctx);
+                let outcome = id.map_or_else(refused, |id| api::init_producer_id::granted(&ctx, id));
+                self.finish(ctx.id, outcome);
+            }
+            IdWaiter::Coordinator { partition, term, ask } => self.transaction_id_came(partition, term, ask, id),
         }
     }
 }

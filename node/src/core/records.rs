@@ -10,12 +10,22 @@ use crate::limits::MAX_INSPECTED_BATCH_BYTES;
 
 /// One batch with these keys and values, stamped with the node's time.
 pub(crate) fn batch(pairs: &[Pair], now_ms: i64) -> Result<CheckedBatch, String> {
+    built(BatchBuilder::new(Codec::None, None), pairs, Stamp::NONE, now_ms)
+}
+
+/// The same, as part of a producer's transaction.
+pub(crate) fn transactional_batch(pairs: &[Pair], stamp: Stamp, now_ms: i64) -> Result<CheckedBatch, String> {
     let mut builder = BatchBuilder::new(Codec::None, None);
+    builder.set_transactional(true);
+    built(builder, pairs, stamp, now_ms)
+}
+
+fn built(mut builder: BatchBuilder, pairs: &[Pair], stamp: Stamp, now_ms: i64) -> Result<CheckedBatch, String> {
     let no_headers: [(&[u8], &[u8]); 0] = [];
     for (key, value) in pairs {
         builder.append(now_ms, key.as_deref(), value.as_deref(), &no_headers).map_err(|error| error.to_string())?;
     }
-    let bytes = builder.build(Stamp::NONE).map_err(|error| error.to_string())?;
+    let bytes = builder.build(stamp).map_err(|error| error.to_string())?;
     let raw = split(bytes).next().ok_or("an empty batch")?;
     raw.and_then(RawBatch::check).map_err(|error| error.to_string())
 }

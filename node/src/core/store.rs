@@ -6,12 +6,13 @@
 
 use uuid::Uuid;
 use wherry_wire::batch::CheckedBatch;
+use wherry_wire::records::EndMarker;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 pub use wherry_log::io::{BLOCK, Disk};
 pub use wherry_log::{
-    Appended, Cleanup, Engine, EngineConfig, EngineStats, Event, LogConfig, LogError, LogInfo, Lookup, Now, OpenError,
-    Read, ReadToken, ReadUpTo, Served, Ticket,
+    Aborted, Appended, Cleanup, Engine, EngineConfig, EngineStats, Event, LogConfig, LogError, LogInfo, Lookup, Now,
+    OpenError, ProducerInfo, Read, ReadToken, ReadUpTo, Served, Ticket,
 };
 
 /// The logs of one shard.
@@ -73,6 +74,30 @@ pub trait LogStore {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, LogError>;
+
+    /// Ends a producer's transaction in a log, and fences its older epochs. A `strict` marker (transaction.version 2) must have
+    /// a newer epoch than all that the producer wrote, unless it repeats the newest marker.
+    ///
+    /// # Errors
+    /// As [`LogStore::append_reserved`]; [`LogError::CoordinatorFenced`].
+    fn append_marker(
+        &mut self,
+        id: LogId,
+        marker: &EndMarker,
+        strict: bool,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError>;
+
+    /// The last stable offset of a log whose readers may see up to `upto`: below it every transaction has ended. Moves with
+    /// `upto`; beside that only with [`Event::StableMoved`].
+    fn stable_end(&self, id: LogId, upto: Offset) -> Offset;
+
+    /// What a log knows of a producer.
+    fn producer(&self, id: LogId, producer_id: i64) -> Option<ProducerInfo>;
+
+    /// The producers that a log knows, by id.
+    fn producers(&self, id: LogId) -> Vec<ProducerInfo>;
 
     /// Appends batches as the leader stored them: at their own offsets and epochs. An offset above the log's end leaves a
     /// gap. Producers are remembered, not checked.
@@ -143,6 +168,9 @@ pub trait LogStore {
 
     /// The epoch of the batch at an offset.
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch>;
+
+    /// Whether the log remembers batches of this idempotent producer.
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool;
 
     /// All logs that exist.
     fn logs(&self) -> Vec<LogId>;
@@ -230,6 +258,29 @@ impl<D: Disk> LogStore for Engine<D> {
         Engine::append_reserved(self, id, batches, epoch, now_ms)
     }
 
+    fn append_marker(
+        &mut self,
+        id: LogId,
+        marker: &EndMarker,
+        strict: bool,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        Engine::append_marker(self, id, marker, strict, epoch, now_ms)
+    }
+
+    fn stable_end(&self, id: LogId, upto: Offset) -> Offset {
+        Engine::stable_end(self, id, upto)
+    }
+
+    fn producer(&self, id: LogId, producer_id: i64) -> Option<ProducerInfo> {
+        Engine::producer(self, id, producer_id)
+    }
+
+    fn producers(&self, id: LogId) -> Vec<ProducerInfo> {
+        Engine::producers(self, id)
+    }
+
     fn delete_records(&mut self, id: LogId, before: Offset) -> Result<Ticket, LogError> {
         Engine::delete_records(self, id, before)
     }
@@ -263,6 +314,10 @@ impl<D: Disk> LogStore for Engine<D> {
 
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         Engine::epoch_at(self, id, offset)
+    }
+
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        Engine::knows_producer(self, id, producer_id)
     }
 
     fn logs(&self) -> Vec<LogId> {

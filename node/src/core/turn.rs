@@ -6,6 +6,8 @@ use super::conn::{Blocked, RequestId};
 use super::store::{Event, LogError, LogStore, Now, ReadToken, Served};
 use super::{Core, Then};
 use crate::api;
+use crate::groups::Groups;
+use crate::transactions::Transactions;
 
 impl<S: LogStore> Core<S> {
     /// Lets the store work, then does what its events and the time ask for. Call it after each batch of inputs, and when
@@ -23,8 +25,10 @@ impl<S: LogStore> Core<S> {
         self.do_log_work();
         self.run_replicas();
         self.count_partitions();
-        self.load_groups();
+        self.load_coordinators::<Groups>();
+        self.load_coordinators::<Transactions>();
         self.tick_groups();
+        self.tick_transactions();
         self.expire_acks();
         self.evaluate_woken();
         self.expire_fetches();
@@ -67,6 +71,7 @@ impl<S: LogStore> Core<S> {
                 tracing::debug!(%log, %start, "a log's start moved");
                 self.replicas.start_moved(log);
             }
+            Event::StableMoved(log) => self.wake_log(log),
             Event::LogFailed(log, what) => {
                 tracing::error!(%log, %what, "a log is damaged; it takes no more appends");
                 self.stats.logs_failed.add(1);
@@ -89,7 +94,7 @@ impl<S: LogStore> Core<S> {
     }
 
     /// What was waited for is durable, or committed.
-    pub(super) fn go_on(&mut self, then: Then) {
+    pub(crate) fn go_on(&mut self, then: Then) {
         match then {
             Then::Respond { request, chunks, appended_ns } if !self.may_acknowledge() => {
                 self.held.push_back((request, chunks, appended_ns));
@@ -99,8 +104,12 @@ impl<S: LogStore> Core<S> {
             }
             Then::AckDurable { key, serial } => self.ack_durable(key, serial),
             Then::QuorumWritten { id, trim } => self.quorum_written(id, trim),
+            Then::MarkerCommitted { token, partition } => self.marker_committed(token, partition),
             Then::GroupPersisted { partition, term, id, result } => {
                 self.group_persisted(partition, term, id, result);
+            }
+            Then::TransactionPersisted { partition, term, id, result } => {
+                self.transaction_persisted(partition, term, id, result);
             }
         }
     }
@@ -132,9 +141,12 @@ impl<S: LogStore> Core<S> {
     /// Bytes that the disk brought: for a client's fetch, or for a follower.
     fn read_done(&mut self, token: ReadToken, result: Result<Served, LogError>) {
         if let Err(result) = self.replicas.read_done(&mut self.store, token, result) {
-            match self.desk.take_read(token) {
-                Some(partition) => self.group_read_done(partition, result),
-                None => api::fetch::read_done(self, token, result),
+            if let Some(partition) = self.desk.seats.take_read(token) {
+                self.load_read_done::<Groups>(partition, result);
+            } else if let Some(partition) = self.transactions.seats.take_read(token) {
+                self.load_read_done::<Transactions>(partition, result);
+            } else {
+                api::fetch::read_done(self, token, result);
             }
         }
     }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::group::{Group, State};
 use super::outbox::{Ctx, Pending, TopicPartition};
 use super::record::{Committed, offset_record};
+use super::transactional::{self, OpenCommit};
 use super::types::{
     CommitPartition, GroupError, OffsetCommitRequest, OffsetCommitResponse, PersistId, RequestRef, Response,
     TopicErrors,
@@ -21,7 +22,8 @@ pub(super) fn commit(group: &mut Group, ctx: &mut Ctx<'_>, request: RequestRef, 
         return;
     }
     let mut commits = Commits::new();
-    let response = OffsetCommitResponse { topics: judge(group, ctx, commit, &mut commits) };
+    let topics = judge(group, ctx, commit, &mut commits);
+    let response = OffsetCommitResponse { transactional: commit.transaction.is_some(), topics };
     if commits.is_empty() {
         ctx.outbox.reply(request, Response::OffsetCommit(response));
         return;
@@ -29,6 +31,11 @@ pub(super) fn commit(group: &mut Group, ctx: &mut Ctx<'_>, request: RequestRef, 
     let record =
         |((topic, partition), value): &(TopicPartition, _)| offset_record(&group.id, topic, *partition, Some(value));
     let records = commits.iter().map(record).collect();
+    if let Some(transaction) = commit.transaction {
+        let group_id = Arc::clone(&group.id);
+        let commit = OpenCommit { group: group_id, producer_id: transaction.producer_id, request, commits, response };
+        return transactional::begin(group, ctx.outbox, transaction, records, commit);
+    }
     ctx.outbox.persist(records, Pending::Commit { group: Arc::clone(&group.id), request, commits, response });
 }
 
@@ -40,7 +47,8 @@ pub(super) fn refused(commit: &OffsetCommitRequest, error: GroupError) -> Respon
         topic_id: t.topic_id,
         partitions: t.partitions.iter().map(verdict).collect(),
     };
-    Response::OffsetCommit(OffsetCommitResponse { topics: commit.topics.iter().map(topic).collect() })
+    let topics = commit.topics.iter().map(topic).collect();
+    Response::OffsetCommit(OffsetCommitResponse { transactional: commit.transaction.is_some(), topics })
 }
 
 fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Result<(), GroupError> {
@@ -54,15 +62,20 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
     if commit.generation < 0 && group.state == State::Empty {
         return Ok(());
     }
+    // Before TxnOffsetCommit 3 producers did not say for which member they commit.
+    let is_nobodys = commit.generation < 0 && commit.member_id.is_empty() && commit.instance_id.is_none();
+    if commit.transaction.is_some() && is_nobodys {
+        return Ok(());
+    }
     group.check_member(&commit.member_id, commit.instance_id.as_deref())?;
     group.check_generation(commit.generation)?;
     group.touch(ctx, &commit.member_id);
     match group.state {
         State::Empty | State::Dead { .. } => Err(GroupError::UnknownMemberId),
         // The member was told the new generation, but not yet which partitions it has in it.
-        State::CompletingRebalance(_) => Err(GroupError::RebalanceInProgress),
+        State::CompletingRebalance(_) if commit.transaction.is_none() => Err(GroupError::RebalanceInProgress),
         // In a rebalance members commit what they have done before they rejoin.
-        State::PreparingRebalance(_) | State::Stable { .. } => Ok(()),
+        State::CompletingRebalance(_) | State::PreparingRebalance(_) | State::Stable { .. } => Ok(()),
     }
 }
 
@@ -75,7 +88,9 @@ fn judge(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest, commits
             let error = judge_one(group, ctx, &topic.name, partition);
             partitions.push((partition.partition, error.err().unwrap_or(GroupError::None)));
             if error.is_ok() {
-                group.offsets.begin(&topic.name, partition.partition);
+                if commit.transaction.is_none() {
+                    group.offsets.begin(&topic.name, partition.partition);
+                }
                 let committed = committed(ctx, partition, topic.topic_id, expire_ms);
                 commits.push(((Arc::clone(&topic.name), partition.partition), committed));
             }

@@ -32,6 +32,7 @@ mod leave;
 mod list;
 mod offset_delete;
 mod offsets;
+mod open_offsets;
 mod outbox;
 mod partition;
 mod rebalance;
@@ -44,6 +45,7 @@ mod subscription;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transactional;
 pub mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +62,7 @@ pub(crate) use refuse::with as refused;
 pub(crate) use split::{Part, Split, split};
 pub use types::{
     Effect, Effects, GroupError, Input, Now, PersistError, PersistId, Record, Request, RequestRef, Response,
+    Transaction,
 };
 
 use group::{Group, State};
@@ -90,6 +93,8 @@ pub struct Groups {
     /// One entry per group that has a deadline.
     alarms: BTreeSet<(u64, Arc<str>)>,
     outbox: Outbox,
+    /// Where producers have offsets that wait for the end of their transaction.
+    open: BTreeMap<i64, BTreeSet<transactional::Place>>,
     ids: MemberIds,
     /// When offsets are next looked through for expired ones, and after which group.
     expiry_ns: u64,
@@ -122,6 +127,7 @@ impl Groups {
             groups: BTreeMap::new(),
             alarms: BTreeSet::new(),
             outbox: Outbox::default(),
+            open: BTreeMap::new(),
             ids: MemberIds::new(seed),
             expiry_ns: u64::MAX,
             expiry_after: None,
@@ -137,7 +143,8 @@ impl Groups {
         match record::decode_key(key)? {
             record::Key::Offset { group, topic, partition } => {
                 let value = value.map(record::decode_committed).transpose()?;
-                self.group_or_new(&group, 0).offsets.replay(&topic, partition, value);
+                let by = self.outbox.next_replayed();
+                self.group_or_new(&group, 0).offsets.replay(&topic, partition, by, value);
                 self.settle(&group);
             }
             record::Key::Group { group } => {
@@ -151,6 +158,13 @@ impl Groups {
             }
         }
         Ok(())
+    }
+
+    /// Forgets what was replayed: it is of no use without the rest.
+    pub(crate) fn clear(&mut self) {
+        self.groups.clear();
+        self.open.clear();
+        self.alarms.clear();
     }
 
     /// All records have been replayed: members have a session from now on. `topic_id` says what a topic's id is, if it
@@ -180,6 +194,7 @@ impl Groups {
                     self.persisted(now, id, pending, result);
                 }
             }
+            Input::TransactionEnded { producer_id, commit } => self.end_transaction(producer_id, commit),
             Input::TopicDeleted { topic } => self.topic_deleted(&topic),
             Input::Tick => self.tick(now),
         }
@@ -305,10 +320,15 @@ impl Groups {
             self.group_or_new(&body.group_id, now.wall_ms);
         }
         self.with_group(now, &body.group_id, |group, ctx| commit::commit(group, ctx, request, &body));
+        if let Some(transaction) = body.transaction {
+            self.note_open(transaction.producer_id, &body);
+        }
     }
 
     fn fetch(&mut self, request: RequestRef, body: &OffsetFetchRequest) {
-        let groups = body.groups.iter().map(|fetch| fetch::fetch(self.groups.get(&fetch.group_id), fetch));
+        let one =
+            |fetch: &types::FetchGroup| fetch::fetch(self.groups.get(&fetch.group_id), fetch, body.require_stable);
+        let groups = body.groups.iter().map(one);
         let response = OffsetFetchResponse { groups: groups.collect() };
         self.outbox.reply(request, Response::OffsetFetch(response));
     }
@@ -376,9 +396,11 @@ impl Groups {
                     Ok(()) => response,
                     Err(PersistError::NotAvailable) => commit::failed(response, GroupError::CoordinatorNotAvailable),
                     Err(PersistError::TooLarge) => commit::failed(response, GroupError::InvalidCommitOffsetSize),
+                    Err(PersistError::Fenced) => commit::failed(response, GroupError::InvalidProducerEpoch),
                 };
                 self.outbox.reply(request, Response::OffsetCommit(response));
             }
+            Pending::OpenCommit(commit) => self.open_committed(by, commit, result),
             Pending::OffsetDelete { group, request, removed, response } => {
                 self.with_group(now, &group, |group, _| offset_delete::finish(group, by, &removed, durable));
                 let response = match result {
@@ -595,5 +617,6 @@ fn group_error(error: PersistError) -> GroupError {
     match error {
         PersistError::NotAvailable => GroupError::CoordinatorNotAvailable,
         PersistError::TooLarge => GroupError::GroupMaxSizeReached,
+        PersistError::Fenced => GroupError::InvalidProducerEpoch,
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::open_offsets::OpenOffsets;
 use super::record::Committed;
 use super::types::PersistId;
 
@@ -22,11 +23,25 @@ pub(super) struct Slot {
     in_flight: u32,
     /// Writes up to this one are of a topic that is gone.
     floor: Option<PersistId>,
+    /// What open transactions have committed.
+    open: OpenOffsets,
 }
 
 impl Slot {
     fn is_vacant(&self) -> bool {
-        self.committed.is_none() && self.in_flight == 0
+        self.committed.is_none() && self.in_flight == 0 && self.open.is_empty()
+    }
+
+    fn put(&mut self, by: PersistId, value: Committed) {
+        if self.floor.is_none_or(|floor| floor < by) {
+            self.committed = Some((by, value));
+        }
+    }
+
+    /// A tombstone: what was written before it is gone.
+    fn bury(&mut self, by: PersistId) {
+        self.committed.take_if(|(committed_by, _)| *committed_by < by);
+        self.open.forget(by);
     }
 }
 
@@ -69,7 +84,7 @@ impl Offsets {
 
     /// Partitions with no write on its way.
     pub(super) fn is_settled(&self, topic: &str, partition: i32) -> bool {
-        self.slot(topic, partition).is_some_and(|slot| slot.in_flight == 0)
+        self.slot(topic, partition).is_some_and(|slot| slot.in_flight == 0 && slot.open.is_empty())
     }
 
     /// A write about this partition is on its way.
@@ -83,20 +98,12 @@ impl Offsets {
 
     /// That write is durable.
     pub(super) fn commit(&mut self, topic: &str, partition: i32, by: PersistId, value: Committed) {
-        self.end(topic, partition, |slot| {
-            if slot.floor.is_none_or(|floor| floor < by) {
-                slot.committed = Some((by, value));
-            }
-        });
+        self.end(topic, partition, |slot| slot.put(by, value));
     }
 
     /// That write, a tombstone, is durable.
     pub(super) fn remove(&mut self, topic: &str, partition: i32, by: PersistId) {
-        self.end(topic, partition, |slot| {
-            if slot.committed.as_ref().is_some_and(|(committed_by, _)| *committed_by < by) {
-                slot.committed = None;
-            }
-        });
+        self.end(topic, partition, |slot| slot.bury(by));
     }
 
     /// That write failed.
@@ -116,7 +123,7 @@ impl Offsets {
     pub(super) fn clear(&mut self, by: PersistId) {
         self.topics.retain(|_, slots| {
             slots.retain(|_, slot| {
-                slot.committed.take_if(|(committed_by, _)| *committed_by < by);
+                slot.bury(by);
                 !slot.is_vacant()
             });
             !slots.is_empty()
@@ -125,9 +132,50 @@ impl Offsets {
     }
 
     /// A record found in the log; `None` for a tombstone.
-    pub(super) fn replay(&mut self, topic: &Arc<str>, partition: i32, value: Option<Committed>) {
+    pub(super) fn replay(&mut self, topic: &Arc<str>, partition: i32, by: PersistId, value: Option<Committed>) {
         self.begin(topic, partition);
-        self.end(topic, partition, |slot| slot.committed = value.map(|value| (PersistId(0), value)));
+        self.end(topic, partition, |slot| match value {
+            Some(value) => slot.put(by, value),
+            None => slot.bury(by),
+        });
+    }
+
+    /// A write in a producer's transaction is on its way.
+    pub(super) fn begin_open(&mut self, topic: &Arc<str>, partition: i32, producer_id: i64) {
+        self.begin(topic, partition);
+        self.end(topic, partition, |slot| slot.open.begin(producer_id));
+    }
+
+    /// That write is durable, or failed.
+    pub(super) fn end_open(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        producer_id: i64,
+        value: Option<(PersistId, Committed)>,
+    ) {
+        self.change(topic, partition, |slot| slot.open.end_write(producer_id, value));
+    }
+
+    /// Whether an open transaction may change the offset.
+    pub(super) fn is_open(&self, topic: &str, partition: i32) -> bool {
+        self.slot(topic, partition).is_some_and(|slot| !slot.open.is_empty())
+    }
+
+    /// Whether a producer's transaction has something there.
+    pub(super) fn is_open_of(&self, topic: &str, partition: i32, producer_id: i64) -> bool {
+        self.slot(topic, partition).is_some_and(|slot| slot.open.has(producer_id))
+    }
+
+    /// A producer's transaction ended: what it committed is seen from now on, or gone. What was committed behind it stays.
+    pub(super) fn close(&mut self, topic: &str, partition: i32, producer_id: i64, commit: bool) {
+        self.change(topic, partition, |slot| {
+            let closed = slot.open.close(producer_id).filter(|_| commit);
+            let newest = slot.committed.as_ref().map(|(by, _)| *by);
+            if let Some((by, value)) = closed.filter(|(by, _)| newest.is_none_or(|newest| newest < *by)) {
+                slot.put(by, value);
+            }
+        });
     }
 
     fn slot(&self, topic: &str, partition: i32) -> Option<&Slot> {
@@ -135,9 +183,16 @@ impl Offsets {
     }
 
     fn end(&mut self, topic: &str, partition: i32, apply: impl FnOnce(&mut Slot)) {
+        self.change(topic, partition, |slot| {
+            slot.in_flight = slot.in_flight.saturating_sub(1);
+            apply(slot);
+        });
+    }
+
+    /// Changes a slot; drops one of which nothing is left.
+    fn change(&mut self, topic: &str, partition: i32, apply: impl FnOnce(&mut Slot)) {
         let Some(slots) = self.topics.get_mut(topic) else { return };
         let Some(slot) = slots.get_mut(&partition) else { return };
-        slot.in_flight = slot.in_flight.saturating_sub(1);
         apply(slot);
         if !slot.is_vacant() {
             return;

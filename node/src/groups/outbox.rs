@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::config::GroupsConfig;
 use super::group::Member;
 use super::record::Committed;
+use super::transactional::OpenCommit;
 use super::types::{
     DeleteResponse, Effect, Effects, JoinResponse, Now, OffsetCommitResponse, OffsetDeleteResponse, PersistId, Record,
-    RequestRef, Response,
+    RequestRef, Response, Transaction,
 };
 
 /// A partition of a topic.
@@ -34,6 +35,8 @@ pub(super) enum Pending {
         commits: Vec<(TopicPartition, Committed)>,
         response: OffsetCommitResponse,
     },
+    /// The same, of a transaction that is open.
+    OpenCommit(OpenCommit),
     /// Offsets are removed, or stay.
     OffsetDelete { group: Arc<str>, request: RequestRef, removed: Vec<TopicPartition>, response: OffsetDeleteResponse },
     /// Groups are removed, or stay.
@@ -79,6 +82,20 @@ impl Outbox {
         self.pending.insert(id, pending);
         self.effects.push(Effect::Persist { id, records });
         id
+    }
+
+    /// As [`Outbox::persist`], in a transaction.
+    pub(super) fn persist_transactional(&mut self, transaction: Transaction, records: Vec<Record>, pending: Pending) {
+        self.last_persist += 1;
+        let id = PersistId(self.last_persist);
+        self.pending.insert(id, pending);
+        self.effects.push(Effect::PersistTransactional { id, transaction, records });
+    }
+
+    /// The number of a write that was found in the log: what is written later has a larger one.
+    pub(super) fn next_replayed(&mut self) -> PersistId {
+        self.last_persist += 1;
+        PersistId(self.last_persist)
     }
 
     pub(super) fn take_pending(&mut self, id: PersistId) -> Option<Pending> {

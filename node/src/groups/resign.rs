@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::group::{Member, Waiting};
 use super::outbox::Pending;
+use super::transactional::OpenCommit;
 use super::types::{Effects, GroupError, JoinResponse, RequestRef, Response, SyncResponse};
 use super::{Groups, commit, offset_delete};
 
@@ -34,6 +35,9 @@ fn of_write(pending: Pending) -> Option<(RequestRef, Response)> {
         Pending::Assignment { .. } | Pending::EmptyGroup { .. } | Pending::Forget { .. } => None,
         Pending::StaticMember { request, .. } => Some((request, JoinResponse::refused("".into(), ERROR))),
         Pending::Commit { request, response, .. } => {
+            Some((request, Response::OffsetCommit(commit::failed(response, ERROR))))
+        }
+        Pending::OpenCommit(OpenCommit { request, response, .. }) => {
             Some((request, Response::OffsetCommit(commit::failed(response, ERROR))))
         }
         Pending::OffsetDelete { request, .. } => Some((request, offset_delete::refused(ERROR))),

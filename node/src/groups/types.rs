@@ -46,6 +46,24 @@ pub enum Effect {
         /// Never empty.
         records: Vec<Record>,
     },
+    /// As `Persist`, in a transaction: the batches say so, and whose it is.
+    PersistTransactional {
+        /// Comes back in [`Input::Persisted`].
+        id: PersistId,
+        /// Whose transaction.
+        transaction: Transaction,
+        /// Never empty.
+        records: Vec<Record>,
+    },
+}
+
+/// A producer whose transaction a commit belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
 }
 
 /// What one step asks for.
@@ -73,6 +91,13 @@ pub enum Input {
         /// `Err`: none of them is counted as written; the coordinator rolls back.
         result: Result<(), PersistError>,
     },
+    /// The marker that ends a producer's transaction is committed in the coordinator's log.
+    TransactionEnded {
+        /// Whose.
+        producer_id: i64,
+        /// It committed; else it aborted.
+        commit: bool,
+    },
     /// A topic is gone: so are the offsets committed for it.
     TopicDeleted {
         /// Its name.
@@ -91,6 +116,9 @@ pub enum PersistError {
     /// The records are larger than the log's limit: asking again will not help.
     #[error("the records of the group coordinator are too large for its log")]
     TooLarge,
+    /// They belong to a transaction that the log does not take: there is a newer producer, or it has ended.
+    #[error("the producer of the transaction is fenced")]
+    Fenced,
 }
 
 /// A request to the coordinator.
@@ -316,6 +344,8 @@ pub struct OffsetCommitRequest {
     pub retention_ms: Option<i64>,
     /// What to commit.
     pub topics: Vec<CommitTopic>,
+    /// TxnOffsetCommit: they count when this transaction commits.
+    pub transaction: Option<Transaction>,
 }
 
 /// Offsets of one topic.
@@ -347,6 +377,8 @@ pub struct CommitPartition {
 /// Answer to [`OffsetCommitRequest`]: same topics and partitions, same order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommitResponse {
+    /// It answers TxnOffsetCommit.
+    pub transactional: bool,
     /// Per topic.
     pub topics: Vec<TopicErrors>,
 }
@@ -367,7 +399,7 @@ pub struct TopicErrors {
 pub struct OffsetFetchRequest {
     /// Which groups.
     pub groups: Vec<FetchGroup>,
-    /// v7+: wait for offsets of open transactions (KIP-447). There are none yet, so every offset is stable.
+    /// v7+: offsets that an open transaction may change are refused (KIP-447).
     pub require_stable: bool,
 }
 
@@ -420,6 +452,8 @@ pub struct FetchedOffset {
     pub leader_epoch: i32,
     /// The client's note.
     pub metadata: Arc<str>,
+    /// Why it is not told.
+    pub error: GroupError,
 }
 
 /// OffsetDelete v0.
@@ -610,6 +644,16 @@ pub enum GroupError {
     TopicAuthorizationFailed,
     /// Not authorised for the group.
     GroupAuthorizationFailed,
+    /// The group's partition does not belong to the transaction.
+    InvalidTxnState,
+    /// The transactional id has another producer id.
+    InvalidProducerIdMapping,
+    /// The transaction can only be aborted.
+    TransactionAbortable,
+    /// There is a newer producer with the transactional id, or the transaction has ended.
+    InvalidProducerEpoch,
+    /// An open transaction may change the offset.
+    UnstableOffsetCommit,
     /// A limit named in [`super::GroupsConfig`] is exceeded by one request.
     InvalidRequest,
     /// The group has members.
@@ -648,6 +692,10 @@ impl GroupError {
             Self::TopicAuthorizationFailed => 29,
             Self::GroupAuthorizationFailed => 30,
             Self::InvalidRequest => 42,
+            Self::InvalidProducerEpoch => 47,
+            Self::InvalidTxnState => 48,
+            Self::InvalidProducerIdMapping => 49,
+            Self::UnstableOffsetCommit => 88,
             Self::NonEmptyGroup => 68,
             Self::GroupIdNotFound => 69,
             Self::MemberIdRequired => 79,
@@ -655,6 +703,7 @@ impl GroupError {
             Self::FencedInstanceId => 82,
             Self::GroupSubscribedToTopic => 86,
             Self::UnknownTopicId => 100,
+            Self::TransactionAbortable => 120,
         }
     }
 }

@@ -72,7 +72,7 @@ impl Node {
         command.args(["node", "--group-initial-rebalance-delay", "0s", "--journal-size", "64MiB"]);
         command.args(["--cluster-id", ID, "--node-id", &self.id.to_string()]).args(&self.finds);
         command.args(["--listen", &self.address(), "--data"]).arg(&self.data);
-        command.env("WHERRY_LOG", "info,openraft=off");
+        command.env("WHERRY_LOG", "info");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(spawn_bound(command).context("cannot start a node")?);
         Ok(())

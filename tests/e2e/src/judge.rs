@@ -317,7 +317,7 @@ impl Judge {
         let set = format!("-C -t {} -p {partition} -o {from} -c {} -X check.crcs=true -f", self.topic, end - from);
         let mut read = target.place(kcat(&target.brokers()).typed(&set).arg("%o %s\\n")).start()?;
         while let Some(line) = read.next_line()? {
-            self.take(partition, &line)?;
+            self.take(partition, &line).with_context(|| format!("read from {from}, the end is {end}"))?;
         }
         let read_to = self.logs[partition].len();
         read.rest().with_context(|| format!("read to {read_to}, the end is {end}"))?;
@@ -349,11 +349,16 @@ impl Judge {
         let producer = usize::try_from(producer)?;
         ensure!(value == payload(producer, sequence), "offset {due}: nobody sent {value:.80}");
         let step = self.logs.len() as u64;
+        let seen = self.logs[partition].iter().rposition(|record| *record == (producer, sequence));
         let next = self.next[partition].get_mut(producer).with_context(|| format!("no producer {producer}"))?;
         ensure!(
             sequence == *next,
             "offset {due}: message {sequence} of producer {producer} where {next} was due: {}",
-            if sequence < *next { "doubled or reordered" } else { "one was lost" }
+            match seen {
+                Some(offset) => format!("doubled; it is at offset {offset}, too"),
+                None if sequence < *next => "reordered".into(),
+                None => "one was lost".into(),
+            }
         );
         *next += step;
         self.logs[partition].push((producer, sequence));

@@ -2,8 +2,8 @@
 //!
 //! The ranges cover what librdkafka, franz-go, Sarama, kafka-python and the Java clients from 2.1 on ask for. They end
 //! below Kafka's own where a version means something that classic groups and idempotent producers do not have:
-//! - Fetch 18 is for replicas. FindCoordinator 5 and 6 are for transactions and share groups. InitProducerId 6 is for
-//!   two-phase commit.
+//! - Fetch 18 is for replicas. FindCoordinator 5 and 6 are for share groups. InitProducerId 6 is for two-phase commit.
+//! - ListTransactions 2 takes patterns of RE2J, which no expression of another library means exactly.
 //! - OffsetCommit and OffsetFetch 10 know topics by id only; Kafka 4.1 itself does not advertise them.
 //! - DescribeGroups 6 answers unknown groups with an error in place of the state `Dead`.
 
@@ -48,6 +48,11 @@ static SERVED: &[Served] = &[
     served(ApiKey::DeleteRecords, 0, 2),
     served(ApiKey::InitProducerId, 0, 5),
     served(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    served(ApiKey::AddPartitionsToTxn, 0, 5),
+    served(ApiKey::AddOffsetsToTxn, 0, 4),
+    served(ApiKey::EndTxn, 0, 5),
+    served(ApiKey::WriteTxnMarkers, 1, 1),
+    served(ApiKey::TxnOffsetCommit, 0, 5),
     served(ApiKey::DescribeAcls, 1, 3),
     served(ApiKey::CreateAcls, 1, 3),
     served(ApiKey::DeleteAcls, 1, 3),
@@ -68,7 +73,10 @@ static SERVED: &[Served] = &[
     served(ApiKey::AlterUserScramCredentials, 0, 0),
     served(ApiKey::DescribeQuorum, 0, 2),
     served(ApiKey::DescribeCluster, 0, 2),
+    served(ApiKey::DescribeProducers, 0, 0),
     served(ApiKey::UnregisterBroker, 0, 0),
+    served(ApiKey::DescribeTransactions, 0, 0),
+    served(ApiKey::ListTransactions, 0, 1),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
     served(ApiKey::AddRaftVoter, 0, 0),
     served(ApiKey::RemoveRaftVoter, 0, 0),

@@ -11,6 +11,7 @@
 //! A length of -1 is a null key or value.
 
 mod build;
+mod control;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -18,5 +19,6 @@ mod validate;
 pub(crate) mod varint;
 
 pub use build::{BatchBuilder, BuildError, Sealed, Stamp};
+pub use control::EndMarker;
 pub use parse::{Header, Headers, Record, RecordError, RecordRef, RecordSet, RecordsError, records};
 pub use validate::{InvalidRecords, RecordsSummary, ValidateOptions, validate_records};

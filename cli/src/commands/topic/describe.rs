@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
-use wherry_client::TopicPartition;
 use wherry_client::admin::{Admin, ConfigEntry, ConfigResource, OffsetSpec, TopicDescription};
+use wherry_client::{Isolation, TopicPartition};
 
 use crate::connect::ClusterArgs;
 use crate::exit;
@@ -100,8 +100,18 @@ async fn partitions(admin: &Admin, topic: &TopicDescription) -> Result<Vec<Parti
 
 /// Offsets in the order of `places`.
 pub(crate) async fn offsets(admin: &Admin, places: &[TopicPartition], spec: OffsetSpec) -> Result<Vec<i64>> {
+    offsets_as(admin, places, spec, Isolation::ReadUncommitted).await
+}
+
+/// The same, as far as such a reader may see.
+pub(crate) async fn offsets_as(
+    admin: &Admin,
+    places: &[TopicPartition],
+    spec: OffsetSpec,
+    isolation: Isolation,
+) -> Result<Vec<i64>> {
     let asked: Vec<_> = places.iter().map(|place| (place.clone(), spec)).collect();
-    let each = admin.list_offsets(&asked).await?;
+    let each = admin.list_offsets_as(&asked, isolation).await?;
     each.into_iter()
         .map(|(place, outcome)| Ok(outcome.with_context(|| format!("can't look up offsets of {place}"))?.offset))
         .collect()

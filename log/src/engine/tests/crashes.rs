@@ -27,7 +27,7 @@ fn some_work(rig: &mut Rig, dice: &mut Dice, steps: u64, names: &mut u64) {
             rig.create(id);
             continue;
         };
-        match dice.roll(40) {
+        match dice.roll(52) {
             0 => {
                 rig.delete(id);
             }
@@ -49,6 +49,7 @@ fn some_work(rig: &mut Rig, dice: &mut Dice, steps: u64, names: &mut u64) {
                 let start = dice.roll(2 * log.end.max(10) as u64) as i64;
                 rig.restart(id, Offset(start));
             }
+            40..52 => transactions::some_work(rig, dice, id, names),
             5..15 => {
                 *names += 10;
                 let latest = rig.engine.info(id).unwrap().leader_epoch.map_or(0, |e| e.0);

@@ -80,6 +80,29 @@ fn a_failed_segment_write_makes_that_log_read_only_and_no_other() {
 }
 
 #[test]
+fn a_log_that_can_not_be_written_does_not_hold_up_the_others_for_ever() {
+    for seed in 0..20 {
+        let mut rig = started(seed, small());
+        let (bad, good) = (log_id(1), log_id(2));
+        rig.create(good);
+        let path = format!("segments/{}", bad.topic);
+        rig.engine.disk_mut().inject(Fault::always(FaultOn::Write, &path, FaultAction::Fail));
+        for n in 0..5000 {
+            if rig.engine.journal.failed().is_some() {
+                break;
+            }
+            let _ = rig.append(if n % 9 == 0 { bad } else { good }, &[n], 1, 1000);
+            rig.turn();
+        }
+        let failed = rig.engine.journal.failed().unwrap_or_default().to_owned();
+        assert!(failed.contains("no room") && failed.contains(&bad.to_string()), "seed {seed}: {failed}");
+        assert!(rig.events.iter().any(|e| matches!(e, Event::Failed(_))), "seed {seed}");
+        let disk = rig.engine.disk_mut().crash(Survive::Seeded(seed));
+        rig.check_recovery(disk, &format!("pinned journal, seed {seed}"));
+    }
+}
+
+#[test]
 fn a_start_on_a_disk_that_takes_no_writes_ends() {
     for (on, path) in [(FaultOn::Write, "segments/"), (FaultOn::Open, "journal/"), (FaultOn::Open, "segments/")] {
         let mut rig = started(4, small());

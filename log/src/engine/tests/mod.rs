@@ -9,6 +9,7 @@ mod crashes;
 mod exhaustive;
 mod faults;
 mod replica;
+mod transactions;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ use crate::config::{EngineConfig, LogConfig};
 use crate::error::{LogError, OpenError};
 use crate::io::{SimConfig, SimDisk};
 use crate::producers::Verdict;
+use crate::transactions::Step;
 use crate::{Now, Ticket};
 
 /// A batch of `records` records and about `bytes` bytes, whose content names it.
@@ -148,6 +150,8 @@ pub(super) struct Rig {
     pub(super) log_config: LogConfig,
     /// Newest batch of producer 7 in each log, when it was last read.
     newest: BTreeMap<LogId, BatchHeader>,
+    /// What each log said of transactions when it was last read.
+    steps: BTreeMap<LogId, Vec<Step>>,
 }
 
 impl Rig {
@@ -170,6 +174,7 @@ impl Rig {
             events: Vec::new(),
             log_config,
             newest: BTreeMap::new(),
+            steps: BTreeMap::new(),
         };
         let logs = rig.engine.logs();
         for id in logs {
@@ -302,6 +307,7 @@ impl Rig {
         let info = self.engine.info(id).ok_or(LogError::NoSuchLog(id))?;
         self.newest.remove(&id);
         let mut log = ModelLog { start: info.log_start.0, end: info.durable_end.0, batches: Vec::new() };
+        let mut steps = Vec::new();
         let mut from = info.log_start;
         while from < info.durable_end {
             let served = match self.engine.read(id, from, ReadUpTo::Offset(info.durable_end), 6 << 10, true)? {
@@ -316,11 +322,12 @@ impl Rig {
                 if header.producer_id == 7 {
                     self.newest.insert(id, *header);
                 }
-                let name = u64::from_be_bytes(bytes[61..69].try_into().unwrap()) >> 16;
-                log.batches.push((header.base_offset.0, name, header.record_count));
+                steps.extend(Step::of(header, bytes));
+                log.batches.push((header.base_offset.0, transactions::name_of(bytes), header.record_count));
             }
             from = served.next;
         }
+        self.steps.insert(id, steps);
         Ok(log)
     }
 
@@ -368,6 +375,9 @@ impl Rig {
         );
         for (id, newest) in std::mem::take(&mut next.newest) {
             next.check_producer(id, &newest, context);
+        }
+        for (id, steps) in std::mem::take(&mut next.steps) {
+            next.check_transactions(id, &steps, context);
         }
         next.base = observed;
         next

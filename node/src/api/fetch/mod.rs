@@ -66,9 +66,7 @@ fn is_due<S: LogStore>(core: &Core<S>, op: &FetchOp) -> bool {
 
 /// Lets go of record bytes: they are read again when the fetch is answered.
 fn hold(op: &mut FetchOp) {
-    for part in &mut op.parts {
-        part.data.clear();
-    }
+    op.parts.iter_mut().for_each(Part::clear);
 }
 
 fn watch_if_idle<S: LogStore>(core: &mut Core<S>, id: FetchId) {
@@ -85,9 +83,10 @@ fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
     let mut owed = Vec::new();
     let mut taken = 0usize;
     let overdue = core.now.monotonic_ns >= op.deadline_ns;
-    let reader = Reader { may_follow: op.may_follow, rack: op.rack.as_deref(), overdue };
+    let (may_follow, read_committed) = (op.may_follow, op.read_committed);
+    let reader = Reader { may_follow, read_committed, rack: op.rack.as_deref(), overdue };
     for (n, part) in (0u32..).zip(&mut op.parts) {
-        part.data.clear();
+        part.clear();
         part.error = None;
         part.preferred = None;
         part.dirty = false;
@@ -111,6 +110,8 @@ fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
 /// Who reads.
 struct Reader<'a> {
     may_follow: bool,
+    /// It sees nothing of a transaction before that has ended, and nothing of aborted ones.
+    read_committed: bool,
     rack: Option<&'a str>,
     /// It has waited long enough.
     overdue: bool,
@@ -138,6 +139,9 @@ fn read_part<S: LogStore>(
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let committed = core.committed_end(log).map_or(info.log_start, |end| end.max(info.log_start));
     part.now = Told { high_watermark: committed.0, log_start: info.log_start.0 };
+    let stable = core.store.stable_end(log, committed);
+    let visible = if reader.read_committed { stable } else { committed };
+    (part.last_stable, part.visible) = (stable.0, visible.0);
     let from = Offset(part.wanted.offset);
     if let Some(rack) = reader.rack.filter(|_| (info.log_start..=committed).contains(&from)) {
         part.preferred = nearer(core, log, rack);
@@ -149,8 +153,8 @@ fn read_part<S: LogStore>(
     if reader.overdue && core.committed_end(log).is_none() {
         return Err(ResponseError::OffsetNotAvailable);
     }
-    // Between the high watermark and the log's end: nothing to see yet, and nothing wrong.
-    if from >= committed && from <= info.log_end {
+    // Between what may be seen and the log's end: nothing to see yet, and nothing wrong.
+    if from >= visible && from <= info.log_end {
         part.known_bytes = 0;
         return Ok(Found::Data);
     }
@@ -159,7 +163,8 @@ fn read_part<S: LogStore>(
     if budget == 0 && !first {
         return Ok(Found::NoRoom);
     }
-    match core.store.read(log, from, ReadUpTo::Offset(committed), budget, first) {
+    let upto = if reader.read_committed { ReadUpTo::Committed(visible) } else { ReadUpTo::Offset(visible) };
+    match core.store.read(log, from, upto, budget, first) {
         Ok(Read::Ready(served)) => {
             part.take(served);
             Ok(Found::Data)
@@ -327,7 +332,8 @@ impl<S: LogStore> Core<S> {
 
     fn peek_dirty(&mut self, op: &mut FetchOp) {
         let room = op.max_bytes;
-        let reader = Reader { may_follow: op.may_follow, rack: op.rack.as_deref(), overdue: false };
+        let (may_follow, read_committed) = (op.may_follow, op.read_committed);
+        let reader = Reader { may_follow, read_committed, rack: op.rack.as_deref(), overdue: false };
         for part in op.parts.iter_mut().filter(|part| part.dirty) {
             part.dirty = false;
             match read_part(self, &op.ctx, part, &reader, room, true) {
@@ -336,7 +342,7 @@ impl<S: LogStore> Core<S> {
                 Ok(Found::NoRoom | Found::Owed(..)) => part.known_bytes = usize::MAX,
                 Err(error) => part.fail(error),
             }
-            part.data.clear();
+            part.clear();
         }
     }
 

@@ -5,7 +5,7 @@ use wherry_wire::types::LogId;
 
 use crate::api::Ctx;
 use crate::core::sessions::{Told, Wanted};
-use crate::core::store::Served;
+use crate::core::store::{Aborted, Served};
 use wherry_wire::codec::ResponseError;
 
 /// How the request relates to a fetch session.
@@ -38,6 +38,12 @@ pub(crate) struct Part {
     pub(crate) error: Option<ResponseError>,
     pub(crate) now: Told,
     pub(crate) data: Vec<Bytes>,
+    /// Transactions in the data that a reader of committed records skips.
+    pub(crate) aborted: Vec<Aborted>,
+    /// Below this every transaction has ended.
+    pub(crate) last_stable: i64,
+    /// How far the reader may see: up to there, or up to the high watermark.
+    pub(crate) visible: i64,
     /// A replica nearer to the client that it should ask instead (KIP-392).
     pub(crate) preferred: Option<i32>,
     /// Bytes that were there when it was last looked at.
@@ -57,6 +63,9 @@ impl Part {
             error: None,
             now: Told::default(),
             data: Vec::new(),
+            aborted: Vec::new(),
+            last_stable: -1,
+            visible: -1,
             preferred: None,
             known_bytes: 0,
             dirty: true,
@@ -66,16 +75,24 @@ impl Part {
 
     pub(crate) fn fail(&mut self, error: ResponseError) {
         self.error = Some(error);
-        self.data.clear();
+        self.clear();
         self.now = Told { high_watermark: -1, log_start: -1 };
+    }
+
+    /// Lets go of what was read.
+    pub(crate) fn clear(&mut self) {
+        self.data.clear();
+        self.aborted = Vec::new();
     }
 
     /// Takes what was read. Where more is there than was read, waiting for more would be pointless.
     pub(crate) fn take(&mut self, served: Served) {
         // A read that the disk brought later may hold what became durable meanwhile.
         self.now.high_watermark = self.now.high_watermark.max(served.next.0);
-        let more = served.next.0 < self.now.high_watermark;
+        self.visible = self.visible.max(served.next.0);
+        let more = served.next.0 < self.visible;
         self.data = served.batches;
+        self.aborted = served.aborted;
         self.known_bytes = if more { usize::MAX } else { self.data_bytes() };
     }
 

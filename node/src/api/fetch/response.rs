@@ -8,7 +8,8 @@ use wherry_metadata::quota::QuotaKey;
 use wherry_metadata::{Broker, PartitionId};
 use wherry_wire::codec::messages::FetchResponse;
 use wherry_wire::codec::{
-    EncodeError, FetchPartition, FetchResponseHead, FetchResponseWriter, LeaderHint, NodeEndpoint, ResponseError,
+    AbortedTransaction, EncodeError, FetchPartition, FetchResponseHead, FetchResponseWriter, LeaderHint, NodeEndpoint,
+    ResponseError,
 };
 
 use super::op::{FetchOp, InSession, Part};
@@ -16,7 +17,7 @@ use super::op::{FetchOp, InSession, Part};
 use crate::api::{Ctx, Outcome, leaders, topics};
 use crate::core::Core;
 use crate::core::sessions::{Told, TopicRef};
-use crate::core::store::LogStore;
+use crate::core::store::{Aborted, LogStore};
 
 /// A response without partitions: the session can't go on.
 pub(super) fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
@@ -71,7 +72,8 @@ fn write<S: LogStore>(
             }
         }
         left -= 1;
-        let mut described = described(&part, read_committed);
+        let aborted: Vec<AbortedTransaction> = part.aborted.iter().map(aborted).collect();
+        let mut described = described(&part, read_committed.then_some(&aborted));
         if let Some((broker, hint)) = hint(core, ctx.version, &part) {
             described.leader = Some(hint);
             if let Some(endpoint) = leaders::endpoint(broker, core.listener_name(ctx.caller.listener)) {
@@ -89,14 +91,17 @@ fn run_lengths(parts: &[Part]) -> Vec<usize> {
     parts.chunk_by(|a, b| a.wanted.topic == b.wanted.topic).map(<[Part]>::len).collect()
 }
 
-fn described(part: &Part, read_committed: bool) -> FetchPartition<'static> {
+fn aborted(aborted: &Aborted) -> AbortedTransaction {
+    AbortedTransaction { producer_id: aborted.producer_id, first_offset: aborted.first.0 }
+}
+
+fn described<'a>(part: &Part, aborted: Option<&'a [AbortedTransaction]>) -> FetchPartition<'a> {
     let Told { high_watermark, log_start } = part.now;
-    // Without transactions everything below the high watermark is stable.
     let mut described = match part.error {
         Some(error) => FetchPartition::error(part.wanted.partition, error.code()),
-        None => FetchPartition::new(part.wanted.partition, high_watermark, high_watermark, log_start),
+        None => FetchPartition::new(part.wanted.partition, high_watermark, part.last_stable, log_start),
     };
-    described.aborted = read_committed.then_some(&[]);
+    described.aborted = aborted;
     described.preferred_read_replica = part.preferred.unwrap_or(-1);
     described
 }

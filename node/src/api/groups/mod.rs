@@ -15,6 +15,7 @@ pub(super) mod offset_commit;
 pub(super) mod offset_delete;
 pub(super) mod offset_fetch;
 pub(super) mod sync;
+pub(crate) mod txn_offset_commit;
 
 use std::sync::Arc;
 

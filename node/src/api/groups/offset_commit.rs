@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{ask, refusal, shared, shared_option, wire};
+use super::{ask, refusal, shared, shared_option, txn_offset_commit, wire};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -42,10 +42,14 @@ fn request<S: LogStore>(core: &Core<S>, ctx: &Ctx, body: &messages::OffsetCommit
         instance_id: shared_option(body.group_instance_id.as_ref()),
         retention_ms: (body.retention_time_ms >= 0).then_some(body.retention_time_ms),
         topics: topics.collect(),
+        transaction: None,
     }
 }
 
 pub(super) fn answer(ctx: &Ctx, response: &OffsetCommitResponse) -> Outcome {
+    if response.transactional {
+        return txn_offset_commit::answer(ctx, response);
+    }
     let topics = response.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|(partition, error)| {
             OffsetCommitResponsePartition::default().with_partition_index(*partition).with_error_code(error.code())

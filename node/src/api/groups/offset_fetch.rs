@@ -95,6 +95,7 @@ fn topic_of_group(topic: &FetchedTopic, seen: bool) -> OffsetFetchResponseTopics
             .with_committed_offset(p.offset)
             .with_committed_leader_epoch(p.leader_epoch)
             .with_metadata(Some(wire(&p.metadata)))
+            .with_error_code(p.error.code())
     };
     OffsetFetchResponseTopics::default()
         .with_name(TopicName(wire(&topic.name)))
@@ -111,7 +112,8 @@ fn topic(ctx: &Ctx, topic: &FetchedTopic, seen: bool) -> OffsetFetchResponseTopi
         let mut partition = OffsetFetchResponsePartition::default()
             .with_partition_index(p.partition)
             .with_committed_offset(p.offset)
-            .with_metadata(Some(wire(&p.metadata)));
+            .with_metadata(Some(wire(&p.metadata)))
+            .with_error_code(p.error.code());
         if ctx.version >= EPOCH_FROM {
             partition.committed_leader_epoch = p.leader_epoch;
         }

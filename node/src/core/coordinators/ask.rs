@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::permit::{Permit, placed};
-use super::{GroupDesk, Phase};
+use super::seats::Phase;
+use super::{CoordinatorTopic, GroupDesk};
 use crate::api::{Ctx, Outcome, groups};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -97,9 +98,9 @@ impl GroupDesk {
     /// The groups of all coordinators here. If one can't say, the list is not whole, and says so.
     fn list(&self, request: &ListRequest) -> ListResponse {
         let mut whole = ListResponse { error: GroupError::None, groups: Vec::new() };
-        for coordinator in self.coordinators.values() {
-            match coordinator.phase {
-                Phase::Serving => whole.groups.append(&mut coordinator.groups.list(request).groups),
+        for (_, seat) in self.seats.iter() {
+            match seat.phase {
+                Phase::Serving => whole.groups.append(&mut seat.machine.list(request).groups),
                 Phase::Queued(_) | Phase::Loading(_) => whole.error = GroupError::CoordinatorLoadInProgress,
                 Phase::Damaged if whole.error == GroupError::None => whole.error = GroupError::CoordinatorNotAvailable,
                 Phase::Damaged => {}
@@ -155,7 +156,7 @@ impl<S: LogStore> Core<S> {
         if let Request::List(body) = body {
             return self.list_groups(ctx, body);
         }
-        self.make_offsets_topic();
+        self.make_topic(CoordinatorTopic::Offsets);
         groups::answer(self, ctx, refused(GroupError::CoordinatorNotAvailable, body))
     }
 

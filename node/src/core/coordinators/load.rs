@@ -5,10 +5,9 @@
 
 use wherry_wire::types::{LogId, Offset};
 
-use super::{GroupDesk, Phase};
+use super::seats::{Machine, Office, Phase, Seats};
+use crate::core::Core;
 use crate::core::store::{LogError, LogInfo, LogStore, Read, ReadToken, ReadUpTo, Served};
-use crate::core::{Core, records};
-use crate::groups::Groups;
 use crate::limits::{GROUP_LOAD_BYTES, GROUP_LOAD_RETRY_MS, MAX_GROUP_LOADS};
 
 /// How far a coordinator has read.
@@ -46,7 +45,7 @@ impl Load {
     }
 }
 
-impl GroupDesk {
+impl<M: Machine> Seats<M> {
     /// When a load goes on by itself.
     pub(super) fn load_deadline(&self) -> Option<u64> {
         let loads = self.loading.iter().filter_map(|partition| self.load(*partition));
@@ -65,16 +64,16 @@ impl GroupDesk {
     }
 
     fn load(&self, partition: i32) -> Option<(LogId, Load)> {
-        let coordinator = self.coordinators.get(&partition)?;
-        match coordinator.phase {
-            Phase::Loading(load) => Some((coordinator.log, load)),
+        let seat = self.seats.get(&partition)?;
+        match seat.phase {
+            Phase::Loading(load) => Some((seat.log, load)),
             Phase::Queued(_) | Phase::Serving | Phase::Damaged => None,
         }
     }
 
     fn set_step(&mut self, partition: i32, to: Step) {
-        if let Some(coordinator) = self.coordinators.get_mut(&partition)
-            && let Phase::Loading(load) = &mut coordinator.phase
+        if let Some(seat) = self.seats.get_mut(&partition)
+            && let Phase::Loading(load) = &mut seat.phase
         {
             load.step = to;
         }
@@ -92,140 +91,134 @@ impl GroupDesk {
             return None;
         }
         let partition = self.queue.pop_front()?;
-        if let Some(coordinator) = self.coordinators.get_mut(&partition)
-            && let Phase::Queued(load) = coordinator.phase
+        if let Some(seat) = self.seats.get_mut(&partition)
+            && let Phase::Queued(load) = seat.phase
         {
-            coordinator.phase = Phase::Loading(load);
+            seat.phase = Phase::Loading(load);
             self.loading.push(partition);
         }
         Some(partition)
+    }
+
+    fn replay(&mut self, partition: i32, served: &Served) -> Result<(), String> {
+        let Some(seat) = self.seats.get_mut(&partition) else { return Ok(()) };
+        let Phase::Loading(load) = &mut seat.phase else { return Ok(()) };
+        if served.next <= load.next {
+            return Err(format!("nothing to read at {}, before its end", load.next));
+        }
+        for batch in &served.batches {
+            seat.machine.replay(batch)?;
+        }
+        load.next = served.next;
+        Ok(())
+    }
+
+    /// The node goes on without this partition's coordinator: the others must not suffer, and what it holds must not be
+    /// served by half.
+    fn damaged(&mut self, partition: i32, why: &str, what: &str) {
+        self.end_load(partition);
+        let Some(seat) = self.seats.get_mut(&partition) else { return };
+        seat.phase = Phase::Damaged;
+        // What was read so far is of no use.
+        seat.machine.forget();
+        tracing::error!(
+            log = %seat.log, %why,
+            "the {what} of this partition can't be read and are not served; let another replica lead it, or restore its log"
+        );
     }
 }
 
 impl<S: LogStore> Core<S> {
     /// Begins as many loads as there are places for. Those that have nothing to read are done at once; the others read in
     /// the next turn, however many partitions this node begins to lead in this one.
-    pub(super) fn admit_loads(&mut self) {
-        while let Some(partition) = self.desk.next_load() {
-            self.end_if_loaded(partition);
+    pub(crate) fn admit_loads<M: Office<S>>(&mut self) {
+        while let Some(partition) = M::seats(self).next_load() {
+            self.end_if_loaded::<M>(partition);
         }
     }
 
     /// Goes on with every load, each by a bounded piece.
-    pub(crate) fn load_groups(&mut self) {
-        if self.desk.loading.is_empty() {
+    pub(crate) fn load_coordinators<M: Office<S>>(&mut self) {
+        let loading = &M::seats(self).loading;
+        if loading.is_empty() {
             return;
         }
-        for partition in self.desk.loading.clone() {
-            self.load_some(partition);
+        for partition in loading.clone() {
+            self.load_some::<M>(partition);
         }
-        self.admit_loads();
+        self.admit_loads::<M>();
     }
 
     /// A read of a load came back from the disk.
-    pub(crate) fn group_read_done(&mut self, partition: i32, result: Result<Served, LogError>) {
-        self.desk.set_step(partition, Step::Read);
-        self.take_load(partition, result);
+    pub(crate) fn load_read_done<M: Office<S>>(&mut self, partition: i32, result: Result<Served, LogError>) {
+        M::seats(self).set_step(partition, Step::Read);
+        self.take_load::<M>(partition, result);
     }
 
-    fn load_some(&mut self, partition: i32) {
-        let Some((log, load)) = self.desk.load(partition) else { return };
+    fn load_some<M: Office<S>>(&mut self, partition: i32) {
+        let Some((log, load)) = M::seats(self).load(partition) else { return };
         match load.step {
             Step::Reading => return,
             Step::ReadAt(at_ns) if at_ns > self.now.monotonic_ns => return,
             Step::Read | Step::ReadAt(_) | Step::Wait => {}
         }
         if load.next < load.upto {
-            self.read_some(partition, log, load.next);
+            self.read_some::<M>(partition, log, load.next);
         }
-        self.end_if_loaded(partition);
+        self.end_if_loaded::<M>(partition);
     }
 
     /// All is read: the coordinator serves as soon as all is committed.
-    fn end_if_loaded(&mut self, partition: i32) {
-        let Some((log, load)) = self.desk.load(partition) else { return };
+    fn end_if_loaded<M: Office<S>>(&mut self, partition: i32) {
+        let Some((log, load)) = M::seats(self).load(partition) else { return };
         if load.next < load.upto {
             return;
         }
         if self.committed_end(log).is_some_and(|end| end >= load.upto) {
-            self.loaded(partition);
+            self.end_of_load::<M>(partition);
         } else {
-            self.desk.set_step(partition, Step::Wait);
+            M::seats(self).set_step(partition, Step::Wait);
         }
     }
 
-    fn read_some(&mut self, partition: i32, log: LogId, next: Offset) {
+    fn read_some<M: Office<S>>(&mut self, partition: i32, log: LogId, next: Offset) {
         let Some(committed) = self.committed_end(log).filter(|end| *end > next) else {
-            return self.desk.set_step(partition, Step::Wait);
+            return M::seats(self).set_step(partition, Step::Wait);
         };
         match self.store.read(log, next, ReadUpTo::Offset(committed), GROUP_LOAD_BYTES, true) {
             Ok(Read::Ready(served)) => {
-                self.desk.set_step(partition, Step::Read);
-                self.take_load(partition, Ok(served));
+                M::seats(self).set_step(partition, Step::Read);
+                self.take_load::<M>(partition, Ok(served));
             }
             Ok(Read::Pending(token)) => {
-                self.desk.reads.push((token, partition));
-                self.desk.set_step(partition, Step::Reading);
+                let seats = M::seats(self);
+                seats.reads.push((token, partition));
+                seats.set_step(partition, Step::Reading);
             }
-            Err(error) => self.take_load(partition, Err(error)),
+            Err(error) => self.take_load::<M>(partition, Err(error)),
         }
     }
 
-    fn take_load(&mut self, partition: i32, result: Result<Served, LogError>) {
+    fn take_load<M: Office<S>>(&mut self, partition: i32, result: Result<Served, LogError>) {
         let replayed = match result {
-            Ok(served) => self.replay_groups(partition, &served),
+            Ok(served) => M::seats(self).replay(partition, &served),
             Err(LogError::Busy { .. }) => {
                 let at_ns = self.now.monotonic_ns.saturating_add(GROUP_LOAD_RETRY_MS * 1_000_000);
-                return self.desk.set_step(partition, Step::ReadAt(at_ns));
+                return M::seats(self).set_step(partition, Step::ReadAt(at_ns));
             }
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = replayed {
-            self.damaged(partition, &why);
+            M::seats(self).damaged(partition, &why, M::WHAT);
         }
     }
 
-    fn replay_groups(&mut self, partition: i32, served: &Served) -> Result<(), String> {
-        let Some(coordinator) = self.desk.coordinators.get_mut(&partition) else { return Ok(()) };
-        let Phase::Loading(load) = &mut coordinator.phase else { return Ok(()) };
-        if served.next <= load.next {
-            return Err(format!("nothing to read at {}, before its end", load.next));
-        }
-        for batch in &served.batches {
-            for (key, value) in records::pairs(batch)? {
-                let replayed = coordinator.groups.replay(&key.unwrap_or_default(), value.as_deref());
-                replayed.map_err(|error| error.to_string())?;
-            }
-        }
-        load.next = served.next;
-        Ok(())
-    }
-
-    fn loaded(&mut self, partition: i32) {
-        let now = self.group_time();
-        self.desk.end_load(partition);
-        let Some(coordinator) = self.desk.coordinators.get_mut(&partition) else { return };
-        coordinator.phase = Phase::Serving;
-        let meta = &self.meta;
-        let effects = coordinator.groups.loaded(now, |name| meta.topic(name).map(|topic| topic.id));
-        tracing::debug!(partition, epoch = coordinator.epoch.0, "the groups of this partition are coordinated here");
-        self.desk.set_alarm(partition);
-        self.run_group_effects(partition, effects);
-    }
-
-    /// The node goes on without this partition's groups: the others must not suffer, and these must not be served by half.
-    fn damaged(&mut self, partition: i32, why: &str) {
-        self.desk.end_load(partition);
-        let Some(coordinator) = self.desk.coordinators.get_mut(&partition) else { return };
-        coordinator.phase = Phase::Damaged;
-        // What was read so far is of no use.
-        if let Ok(empty) = Groups::new(self.desk.settings.clone(), 0) {
-            coordinator.groups = empty;
-        }
-        let log = coordinator.log;
-        tracing::error!(
-            %log, %why,
-            "the groups of this partition can't be read and are not served; let another replica lead it, or restore its log"
-        );
+    fn end_of_load<M: Office<S>>(&mut self, partition: i32) {
+        let seats = M::seats(self);
+        seats.end_load(partition);
+        let Some(seat) = seats.seats.get_mut(&partition) else { return };
+        seat.phase = Phase::Serving;
+        tracing::debug!(partition, epoch = seat.epoch.0, "the {} of this partition are coordinated here", M::WHAT);
+        M::loaded(self, partition);
     }
 }

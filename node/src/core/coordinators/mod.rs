@@ -1,80 +1,50 @@
-//! The group coordinators of this node: one for each partition of the topic that keeps the groups' state
-//! ([`OFFSETS_TOPIC`]), for as long as this node leads that partition.
+//! Coordinators: state machines over the partitions of internal topics ([`seats`], [`load`], [`topic`]), and here those of
+//! the groups. Each partition of [`OFFSETS_TOPIC`] has one, for as long as this node leads it; [`super::transactions`] has
+//! those of the transactions.
 //!
-//! ```text
-//!                  a place is free         all read and committed
-//!  lead_groups ─> Queued ──────> Loading ──────────────────────> Serving
-//!                                   └─ a record that can't be read ─> Damaged
-//!  resign_groups, in any phase: whoever waits is told to look elsewhere, and the coordinator is dropped
-//! ```
-//! What it appends carries its leader epoch, and what it is told is committed is: [`Core::when_committed`]. It knows
-//! nothing of the wire (`api::groups` does) and nothing of what groups mean (`groups` does). Who leads what is decided
-//! elsewhere.
+//! What a coordinator appends carries its leader epoch, and what it is told is committed is: [`Core::when_committed`]. This
+//! room knows nothing of the wire (`api::groups` does) and nothing of what groups mean (`groups` does). Who leads what is
+//! decided elsewhere.
 
 mod ask;
 mod load;
 mod permit;
+mod seats;
 mod topic;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use wherry_metadata::PartitionId;
-use wherry_wire::types::{LeaderEpoch, LogId, Offset};
+use wherry_wire::batch::BatchHeader;
+use wherry_wire::records::{EndMarker, Stamp};
+use wherry_wire::types::{LeaderEpoch, LogId};
 
-use super::store::{LogError, LogStore, ReadToken, Ticket};
-use super::{Core, Pair, Then};
+use super::store::LogStore;
+use super::{Core, Then, records};
 use crate::groups::{
     Effect, Effects, GroupError, Groups, GroupsConfig, Input, Now, PersistError, PersistId, Record, RequestRef,
+    Transaction,
 };
-use crate::limits::{MAX_GROUP_TICKS_PER_TURN, MAX_GROUPS};
+use crate::limits::MAX_GROUPS;
 use ask::Waiting;
-use load::Load;
-pub(crate) use topic::{OFFSETS_TOPIC, OffsetsTopic};
+pub(crate) use seats::{Machine, Office, Seats, Standing, Term, as_pairs};
+pub(crate) use topic::{CoordinatorTopic, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicWish};
 
-/// One leadership of one partition by this node: two of them are never the same, even in the same epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Term(u64);
+/// Offsets have no sequence numbers: their coordinator is the only one that appends.
+const NO_SEQUENCE: i32 = -1;
 
-/// See the module.
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Queued(Load),
-    Loading(Load),
-    Serving,
-    Damaged,
-}
-
-/// The groups of one partition.
-#[derive(Debug)]
-struct Coordinator {
-    log: LogId,
-    epoch: LeaderEpoch,
-    term: Term,
-    phase: Phase,
-    groups: Groups,
-    /// The end of what it has appended, or found: a failed append is reported after it, since reports keep their order.
-    newest: (Offset, Ticket),
-    /// Its entry in [`GroupDesk::alarms`].
-    alarm_ns: Option<u64>,
-}
-
-/// All coordinators of this node, and who waits for them. Idle ones cost nothing: only their earliest deadline is looked at.
+/// All group coordinators of this node, and who waits for them.
 #[derive(Debug)]
 pub(crate) struct GroupDesk {
     settings: GroupsConfig,
-    coordinators: BTreeMap<i32, Coordinator>,
-    terms: u64,
-    /// Those that wait to be loaded, and those that are.
-    queue: VecDeque<i32>,
-    loading: Vec<i32>,
-    reads: Vec<(ReadToken, i32)>,
-    alarms: BTreeSet<(u64, i32)>,
+    pub(crate) seats: Seats<Groups>,
     /// Bounded by the requests in flight.
     waiting: HashMap<u64, Waiting, RandomState>,
     requests: u64,
-    topic: OffsetsTopic,
+    topic: TopicWish,
 }
 
 impl GroupDesk {
@@ -82,64 +52,83 @@ impl GroupDesk {
     pub(crate) fn new(settings: GroupsConfig) -> Self {
         Self {
             settings,
-            coordinators: BTreeMap::new(),
-            terms: 0,
-            queue: VecDeque::new(),
-            loading: Vec::new(),
-            reads: Vec::new(),
-            alarms: BTreeSet::new(),
+            seats: Seats::default(),
             waiting: HashMap::default(),
             requests: 0,
-            topic: OffsetsTopic::default(),
+            topic: TopicWish::default(),
         }
     }
 
     /// When [`Core::turn`] is due because of groups.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        let alarm = self.alarms.first().map(|(at_ns, _)| *at_ns);
-        alarm.into_iter().chain(self.load_deadline()).min()
+        self.seats.next_deadline()
     }
 
     /// Why this partition's coordinator can't be asked. While it loads, it says so itself.
     fn refusal(&self, partition: i32) -> Option<GroupError> {
-        match self.coordinators.get(&partition).map(|coordinator| coordinator.phase) {
-            None => Some(GroupError::NotCoordinator),
-            Some(Phase::Damaged) => Some(GroupError::CoordinatorNotAvailable),
-            Some(Phase::Queued(_) | Phase::Loading(_) | Phase::Serving) => None,
+        match self.seats.standing(partition) {
+            Standing::Elsewhere => Some(GroupError::NotCoordinator),
+            Standing::Damaged => Some(GroupError::CoordinatorNotAvailable),
+            Standing::Here => None,
         }
     }
+}
 
-    fn serving(&self) -> Vec<i32> {
-        let serves = self.coordinators.iter().filter(|(_, coordinator)| matches!(coordinator.phase, Phase::Serving));
-        serves.map(|(partition, _)| *partition).collect()
+impl GroupDesk {
+    /// Whether the coordinator of this partition is still to serve, or not there yet.
+    pub(crate) fn is_loading(&self, partition: i32) -> bool {
+        match self.seats.standing(partition) {
+            Standing::Elsewhere => true,
+            Standing::Damaged => false,
+            Standing::Here => self.seats.get(partition).is_none_or(|seat| !seat.is_serving()),
+        }
+    }
+}
+
+impl Machine for Groups {
+    fn replay(&mut self, batch: &Bytes) -> Result<(), String> {
+        let header = BatchHeader::read(batch, 0).map_err(|error| error.to_string())?;
+        if header.is_control() {
+            if let Some(end) = EndMarker::read(&header, batch) {
+                self.end_transaction(end.producer_id, end.commit);
+            }
+            return Ok(());
+        }
+        for (key, value) in records::pairs(batch)? {
+            let (key, value) = (key.unwrap_or_default(), value.as_deref());
+            let replayed = if header.is_transactional() {
+                self.replay_transactional(header.producer_id, &key, value)
+            } else {
+                Groups::replay(self, &key, value)
+            };
+            replayed.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
-    /// The coordinators whose time has come.
-    fn due(&self, now_ns: u64) -> Vec<i32> {
-        let due = self.alarms.iter().take_while(|(at_ns, _)| *at_ns <= now_ns);
-        due.take(MAX_GROUP_TICKS_PER_TURN).map(|(_, partition)| *partition).collect()
+    fn next_deadline(&self) -> Option<u64> {
+        Groups::next_deadline(self)
     }
 
-    fn set_alarm(&mut self, partition: i32) {
-        let Some(coordinator) = self.coordinators.get_mut(&partition) else { return };
-        let alarm_ns = coordinator.groups.next_deadline();
-        if coordinator.alarm_ns == alarm_ns {
-            return;
-        }
-        if let Some(before_ns) = std::mem::replace(&mut coordinator.alarm_ns, alarm_ns) {
-            self.alarms.remove(&(before_ns, partition));
-        }
-        self.alarms.extend(alarm_ns.map(|at_ns| (at_ns, partition)));
+    fn forget(&mut self) {
+        self.clear();
+    }
+}
+
+impl<S: LogStore> Office<S> for Groups {
+    const WHAT: &'static str = "groups";
+
+    fn seats(core: &mut Core<S>) -> &mut Seats<Self> {
+        &mut core.desk.seats
     }
 
-    fn remove(&mut self, partition: i32) -> Option<Coordinator> {
-        let coordinator = self.coordinators.remove(&partition)?;
-        if let Some(at_ns) = coordinator.alarm_ns {
-            self.alarms.remove(&(at_ns, partition));
-        }
-        self.queue.retain(|queued| *queued != partition);
-        self.end_load(partition);
-        Some(coordinator)
+    fn loaded(core: &mut Core<S>, partition: i32) {
+        let now = core.coordinator_time();
+        let Some(seat) = core.desk.seats.get_mut(partition) else { return };
+        let meta = &core.meta;
+        let effects = seat.machine.loaded(now, |name| meta.topic(name).map(|topic| topic.id));
+        core.desk.seats.set_alarm(partition);
+        core.run_group_effects(partition, effects);
     }
 }
 
@@ -147,50 +136,31 @@ impl<S: LogStore> Core<S> {
     /// This node leads a partition of the topic of the groups: its groups are read back and then served. Nothing happens
     /// if it does so already, in this epoch or a later one.
     pub(crate) fn lead_groups(&mut self, partition: i32, log: LogId, epoch: LeaderEpoch) {
-        let known = self.desk.coordinators.get(&partition);
-        if known.is_some_and(|coordinator| coordinator.log == log && coordinator.epoch >= epoch) {
+        if self.desk.seats.knows(partition, log, epoch) {
             return;
         }
         self.resign_groups(partition);
         let share = MAX_GROUPS / self.offsets_partitions().unwrap_or(1).unsigned_abs().max(1) as usize;
         let settings =
             GroupsConfig { max_groups: self.desk.settings.max_groups.min(share), ..self.desk.settings.clone() };
-        let groups = match Groups::new(settings, self.entropy.seed()) {
-            Ok(groups) => groups,
-            Err(error) => return tracing::error!(%error, partition, "the groups of this partition can't be served"),
-        };
-        let load = Load::of(self.store.info(log).as_ref());
-        self.desk.terms += 1;
-        let coordinator = Coordinator {
-            log,
-            epoch,
-            term: Term(self.desk.terms),
-            phase: Phase::Queued(load),
-            groups,
-            newest: (load.last(), Ticket::default()),
-            alarm_ns: None,
-        };
-        self.desk.coordinators.insert(partition, coordinator);
-        self.desk.queue.push_back(partition);
-        self.admit_loads();
+        match Groups::new(settings, self.entropy.seed()) {
+            Ok(groups) => self.sit(partition, log, epoch, groups),
+            Err(error) => tracing::error!(%error, partition, "the groups of this partition can't be served"),
+        }
     }
 
     /// This node leads the partition no more: who waits is sent elsewhere; what is still to be committed concerns the next
     /// coordinator.
     pub(crate) fn resign_groups(&mut self, partition: i32) {
-        let Some(coordinator) = self.desk.remove(partition) else { return };
-        tracing::info!(
-            partition,
-            epoch = coordinator.epoch.0,
-            "the groups of this partition are coordinated here no more"
-        );
-        let effects = coordinator.groups.resign();
+        let Some(seat) = self.desk.seats.remove(partition) else { return };
+        tracing::info!(partition, epoch = seat.epoch.0, "the groups of this partition are coordinated here no more");
+        let effects = seat.machine.resign();
         self.run_group_effects(partition, effects);
-        self.admit_loads();
+        self.admit_loads::<Groups>();
     }
 
     /// The metadata say who leads a partition: if it is one of the groups', this node coordinates them or does not.
-    pub(crate) fn group_duty(&mut self, id: PartitionId) {
+    pub(super) fn group_duty(&mut self, id: PartitionId) {
         if self.offsets_topic().is_none_or(|topic| topic.id != id.topic) {
             return;
         }
@@ -201,26 +171,15 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    /// Goes on when everything up to `last_offset`, which the store calls `ticket`, is committed; never, if this node
-    /// leads the log no more by then. In the order of the calls, for each log.
-    pub(crate) fn when_committed(&mut self, log: LogId, last_offset: Offset, ticket: Ticket, then: Then) {
-        let replicated = self.meta.partition(super::duties::partition_of(log)).is_some_and(|p| p.replicas.len() > 1);
-        if replicated {
-            self.await_commit(log, Offset(last_offset.0.saturating_add(1)), then);
-        } else {
-            self.durable.push(ticket, then);
-        }
-    }
-
     fn step_groups(&mut self, partition: i32, input: Input) {
-        let now = self.group_time();
-        let Some(coordinator) = self.desk.coordinators.get_mut(&partition) else { return };
-        let effects = coordinator.groups.step(now, input);
-        self.desk.set_alarm(partition);
+        let now = self.coordinator_time();
+        let Some(seat) = self.desk.seats.get_mut(partition) else { return };
+        let effects = seat.machine.step(now, input);
+        self.desk.seats.set_alarm(partition);
         self.run_group_effects(partition, effects);
     }
 
-    fn group_time(&self) -> Now {
+    pub(crate) fn coordinator_time(&self) -> Now {
         Now { monotonic_ns: self.now.monotonic_ns, wall_ms: self.now.wall_ms }
     }
 
@@ -231,6 +190,9 @@ impl<S: LogStore> Core<S> {
         for effect in effects {
             match effect {
                 Effect::Persist { id, records } => self.group_persist(partition, id, records),
+                Effect::PersistTransactional { id, transaction, records } => {
+                    self.group_persist_transactional(partition, id, transaction, records);
+                }
                 Effect::Reply { request, response } => replies.push((request, response)),
             }
         }
@@ -240,24 +202,39 @@ impl<S: LogStore> Core<S> {
     }
 
     fn group_persist(&mut self, partition: i32, id: PersistId, records: Vec<Record>) {
-        let Some(coordinator) = self.desk.coordinators.get(&partition) else { return };
-        let (log, epoch, term, newest) = (coordinator.log, coordinator.epoch, coordinator.term, coordinator.newest);
-        let pairs: Vec<Pair> = records.into_iter().map(|r| (Some(r.key), r.value)).collect();
-        let (newest, result) = match self.append_pairs(log, epoch, &pairs) {
-            Ok(appended) => ((appended.last_offset, appended.ticket), Ok(())),
-            Err(LogError::Rejected { log, what }) => {
-                tracing::warn!(%log, %what, "the groups' log refused records");
-                (newest, Err(PersistError::TooLarge))
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the groups' log takes no records now");
-                (newest, Err(PersistError::NotAvailable))
-            }
+        let pairs = as_pairs(records);
+        self.persist::<Groups>(
+            partition,
+            |core, log, epoch| core.append_pairs(log, epoch, &pairs),
+            |term, result| Then::GroupPersisted { partition, term, id, result },
+        );
+    }
+
+    fn group_persist_transactional(
+        &mut self,
+        partition: i32,
+        id: PersistId,
+        transaction: Transaction,
+        records: Vec<Record>,
+    ) {
+        let pairs = as_pairs(records);
+        let stamp = Stamp {
+            producer_id: transaction.producer_id,
+            producer_epoch: transaction.producer_epoch,
+            base_sequence: NO_SEQUENCE,
         };
-        if let Some(coordinator) = self.desk.coordinators.get_mut(&partition) {
-            coordinator.newest = newest;
+        self.persist::<Groups>(
+            partition,
+            |core, log, epoch| core.append_transactional_pairs(log, epoch, stamp, &pairs),
+            |term, result| Then::GroupPersisted { partition, term, id, result },
+        );
+    }
+
+    /// A transaction with offsets of groups in this log has ended.
+    pub(crate) fn end_group_transaction(&mut self, log: LogId, ended: Input) {
+        if self.desk.seats.get(log.partition).is_some_and(|seat| seat.log == log && seat.is_serving()) {
+            self.step_groups(log.partition, ended);
         }
-        self.when_committed(log, newest.0, newest.1, Then::GroupPersisted { partition, term, id, result });
     }
 
     /// Records are committed, or were not appended. Whose coordinator is gone since, concern nobody here.
@@ -268,21 +245,21 @@ impl<S: LogStore> Core<S> {
         id: PersistId,
         result: Result<(), PersistError>,
     ) {
-        if self.desk.coordinators.get(&partition).is_some_and(|coordinator| coordinator.term == term) {
+        if self.desk.seats.in_term(partition, term).is_some() {
             self.step_groups(partition, Input::Persisted { id, result });
         }
     }
 
     /// A topic is gone: so are the offsets committed for it. A coordinator that loads sees that for itself at the end.
     pub(crate) fn group_topic_deleted(&mut self, topic: &Arc<str>) {
-        for partition in self.desk.serving() {
+        for partition in self.desk.seats.serving() {
             self.step_groups(partition, Input::TopicDeleted { topic: Arc::clone(topic) });
         }
     }
 
     /// Sessions end, rebalances complete, offsets expire.
     pub(crate) fn tick_groups(&mut self) {
-        for partition in self.desk.due(self.now.monotonic_ns) {
+        for partition in self.desk.seats.due(self.now.monotonic_ns) {
             self.step_groups(partition, Input::Tick);
         }
     }

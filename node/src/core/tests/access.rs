@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use wherry_metadata::acl::{Acl, Operation, PatternType, Permission, ResourceType};
+use wherry_wire::codec::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use wherry_wire::codec::messages::alter_user_scram_credentials_request::ScramCredentialDeletion;
 use wherry_wire::codec::messages::create_acls_request::AclCreation;
 use wherry_wire::codec::messages::create_partitions_request::CreatePartitionsTopic;
@@ -10,6 +11,7 @@ use wherry_wire::codec::messages::delete_acls_request::DeleteAclsFilter;
 use wherry_wire::codec::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use wherry_wire::codec::messages::delete_topics_request::DeleteTopicState;
 use wherry_wire::codec::messages::describe_configs_request::DescribeConfigsResource;
+use wherry_wire::codec::messages::describe_producers_request::TopicRequest as ProducersOf;
 use wherry_wire::codec::messages::describe_topic_partitions_request::TopicRequest;
 use wherry_wire::codec::messages::metadata_request::MetadataRequestTopic;
 use wherry_wire::codec::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
@@ -17,6 +19,10 @@ use wherry_wire::codec::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use wherry_wire::codec::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use wherry_wire::codec::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use wherry_wire::codec::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use wherry_wire::codec::messages::*;
 use wherry_wire::codec::{ApiKey, ResponseError, api_versions};
 
@@ -28,6 +34,11 @@ use crate::security::{Caller, Principal};
 const TOPIC: i16 = 29;
 const GROUP: i16 = 30;
 const CLUSTER: i16 = 31;
+const TRANSACTIONAL_ID: i16 = 53;
+
+fn transactional(id: &str) -> TransactionalId {
+    TransactionalId(text(id))
+}
 
 fn guarded() -> Node {
     let authorization = AuthorizationConfig { super_users: vec!["User:root".into()], ..Default::default() };
@@ -37,6 +48,8 @@ fn guarded() -> Node {
     node.create_topic(root, "t", 1, &[]);
     let found = node.ask(root, 2, &FindCoordinatorRequest::default().with_key(text("g")));
     assert_eq!(found.error_code, 0);
+    let transactions = FindCoordinatorRequest::default().with_key(text("x")).with_key_type(1);
+    assert_eq!(node.ask(root, 2, &transactions).error_code, 0);
     node.settle();
     node.produce(root, "t", batch(&["a"]));
     node
@@ -234,6 +247,61 @@ fn probe(api: ApiKey) -> Option<Probe> {
                 node.ask(conn, 1, &request).responses.iter().map(|r| r.error_code).collect()
             })
         }
+        ApiKey::AddPartitionsToTxn => of(&["transactional_id x write", "topic t write"], 0, |node, conn| {
+            let topic = AddPartitionsToTxnTopic::default().with_name(name("t")).with_partitions(vec![0]);
+            let old = AddPartitionsToTxnRequest::default()
+                .with_v3_and_below_transactional_id(transactional("x"))
+                .with_v3_and_below_topics(vec![topic]);
+            let many = node.ask(conn, 5, &AddPartitionsToTxnRequest::default());
+            assert_eq!(many.error_code, CLUSTER, "only nodes may ask for many");
+            let old = node.ask(conn, 3, &old);
+            vec![old.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code]
+        }),
+        ApiKey::AddOffsetsToTxn => of(&["transactional_id x write", "group g read"], 0, |node, conn| {
+            let request =
+                AddOffsetsToTxnRequest::default().with_transactional_id(transactional("x")).with_group_id(group("g"));
+            vec![node.ask(conn, 3, &request).error_code]
+        }),
+        ApiKey::EndTxn => of(&["transactional_id x write"], TRANSACTIONAL_ID, |node, conn| {
+            vec![node.ask(conn, 3, &EndTxnRequest::default().with_transactional_id(transactional("x"))).error_code]
+        }),
+        ApiKey::TxnOffsetCommit => {
+            of(&["transactional_id x write", "group g read", "topic t read"], 0, |node, conn| {
+                let partition = TxnOffsetCommitRequestPartition::default();
+                let topic =
+                    TxnOffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![partition]);
+                let request = TxnOffsetCommitRequest::default()
+                    .with_transactional_id(transactional("x"))
+                    .with_group_id(group("g"))
+                    .with_producer_id(ProducerId(1))
+                    .with_topics(vec![topic]);
+                vec![node.ask(conn, 3, &request).topics[0].partitions[0].error_code]
+            })
+        }
+        ApiKey::WriteTxnMarkers => of(alter_cluster, CLUSTER, |node, conn| {
+            let topic = WritableTxnMarkerTopic::default().with_name(name("t")).with_partition_indexes(vec![0]);
+            let marker = WritableTxnMarker::default().with_topics(vec![topic]);
+            let response = node.ask(conn, 1, &WriteTxnMarkersRequest::default().with_markers(vec![marker]));
+            vec![response.markers[0].topics[0].partitions[0].error_code]
+        }),
+        ApiKey::DescribeProducers => of(&["topic t read"], TOPIC, |node, conn| {
+            let topic = ProducersOf::default().with_name(name("t")).with_partition_indexes(vec![0]);
+            let response = node.ask(conn, 0, &DescribeProducersRequest::default().with_topics(vec![topic]));
+            vec![response.topics[0].partitions[0].error_code]
+        }),
+        ApiKey::DescribeTransactions => of(&["transactional_id x describe"], TRANSACTIONAL_ID, |node, conn| {
+            let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![transactional("x")]);
+            vec![node.ask(conn, 0, &request).transaction_states[0].error_code]
+        }),
+        ApiKey::ListTransactions => of(&["transactional_id x describe"], TRANSACTIONAL_ID, |node, conn| {
+            let root = node.connect_as("root");
+            let init = InitProducerIdRequest::default()
+                .with_transactional_id(Some(transactional("x")))
+                .with_transaction_timeout_ms(1_000);
+            assert_eq!(node.ask(root, 2, &init).error_code, 0);
+            let listed = node.ask(conn, 0, &ListTransactionsRequest::default());
+            vec![if listed.transaction_states.is_empty() { TRANSACTIONAL_ID } else { listed.error_code }]
+        }),
         ApiKey::DescribeTopicPartitions => of(&["topic t describe"], TOPIC, |node, conn| {
             let topic = TopicRequest::default().with_name(name("t"));
             let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
@@ -315,7 +383,7 @@ fn probe(api: ApiKey) -> Option<Probe> {
 }
 
 fn is_refusal(code: i16) -> bool {
-    [TOPIC, GROUP, CLUSTER, ResponseError::TransactionalIdAuthorizationFailed.code()].contains(&code)
+    [TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID].contains(&code)
 }
 
 #[test]

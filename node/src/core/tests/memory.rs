@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use wherry_wire::batch::{BatchHeader, CheckedBatch};
+use wherry_wire::records::EndMarker;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset, ProducerId};
 
 use crate::core::store::{
-    Appended, EngineStats, Event, LogConfig, LogError, LogInfo, LogStore, Lookup, Now, Read, ReadToken, ReadUpTo,
-    Served, Ticket,
+    Appended, EngineStats, Event, LogConfig, LogError, LogInfo, LogStore, Lookup, Now, ProducerInfo, Read, ReadToken,
+    ReadUpTo, Served, Ticket,
 };
 
 #[derive(Debug, Default)]
@@ -108,13 +109,13 @@ impl MemStore {
     fn serve(&mut self, id: LogId, from: Offset, upto: ReadUpTo, max: usize, one: bool) -> Result<Served, LogError> {
         let log = self.log(id)?;
         let bound = match upto {
-            ReadUpTo::Offset(upto) => upto.0.min(log.end),
+            ReadUpTo::Offset(upto) | ReadUpTo::Committed(upto) => upto.0.min(log.end),
             ReadUpTo::Sealed => log.end,
         };
         if from.0 < log.start || from.0 > log.end {
             return Err(LogError::OutOfRange { log: id, offset: from, start: Offset(log.start), end: Offset(log.end) });
         }
-        let mut served = Served { batches: Vec::new(), next: from };
+        let mut served = Served { next: from, ..Served::default() };
         let mut bytes = 0;
         for (header, data) in &log.batches {
             if header.next_offset() <= from || header.next_offset().0 > bound {
@@ -180,6 +181,30 @@ impl LogStore for MemStore {
         let ticket = self.create_log_at(id, old.config, start)?;
         self.watch_sealed(id, old.watched)?;
         Ok(ticket)
+    }
+
+    /// It keeps markers in their order and judges nothing: tests of what logs make of transactions run over the engine.
+    fn append_marker(
+        &mut self,
+        id: LogId,
+        marker: &EndMarker,
+        _: bool,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        self.append_reserved(id, &[marker.batch(now_ms).unwrap()], epoch, now_ms)
+    }
+
+    fn stable_end(&self, _: LogId, upto: Offset) -> Offset {
+        upto
+    }
+
+    fn producer(&self, _: LogId, _: i64) -> Option<ProducerInfo> {
+        None
+    }
+
+    fn producers(&self, _: LogId) -> Vec<ProducerInfo> {
+        Vec::new()
     }
 
     fn append_replica(&mut self, id: LogId, batches: &[CheckedBatch], _: i64) -> Result<Appended, LogError> {
@@ -278,7 +303,7 @@ impl LogStore for MemStore {
             return Err(LogError::Busy { waiting: 1 });
         }
         let log = self.log(id)?;
-        for batch in batches.iter().filter(|b| b.header().producer_id >= 0) {
+        for batch in batches.iter().filter(|b| b.header().producer_id >= 0 && b.header().base_sequence >= 0) {
             if let Some(duplicate) = Self::check_producer(log, id, batch.header())? {
                 return Ok(duplicate);
             }
@@ -296,7 +321,8 @@ impl LogStore for MemStore {
         }
         let last_offset = Offset(log.end - 1);
         let appended = Appended { base_offset, last_offset, ticket, duplicate: false, log_start };
-        for header in batches.iter().map(CheckedBatch::header).filter(|h| h.producer_id >= 0) {
+        let numbered = |h: &&BatchHeader| h.producer_id >= 0 && h.base_sequence >= 0;
+        for header in batches.iter().map(CheckedBatch::header).filter(numbered) {
             let entry = log.producers.entry(header.producer_id).or_insert((header.producer_epoch, -1, Vec::new()));
             entry.0 = header.producer_epoch;
             entry.1 = header.base_sequence + header.last_offset_delta;
@@ -374,6 +400,10 @@ impl LogStore for MemStore {
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         let batches = &self.logs.get(&id)?.batches;
         batches.iter().find(|(h, _)| h.next_offset() > offset).map(|(h, _)| h.leader_epoch)
+    }
+
+    fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
+        self.logs.get(&id).is_some_and(|log| log.producers.contains_key(&producer_id))
     }
 
     fn logs(&self) -> Vec<LogId> {

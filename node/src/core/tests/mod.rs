@@ -12,10 +12,12 @@ mod hostile;
 mod links;
 mod memory;
 mod ordering;
+mod partition_transactions;
 mod produce;
 mod quotas;
 mod restart;
 mod topics;
+mod transactions;
 mod versions;
 
 use std::collections::{HashMap, VecDeque};
@@ -122,9 +124,10 @@ impl<S: LogStore> Node<S> {
         self.take_effects();
     }
 
-    /// Turns until the disk has had its say twice: what was appended because of what became durable is durable too.
+    /// Turns until the disk has had its say some times: what was appended because of what became durable is durable too, and
+    /// so on (the end of a transaction takes three appends, one after the other).
     fn settle(&mut self) {
-        for _ in 0..6 {
+        for _ in 0..9 {
             self.turn();
         }
     }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use wherry_wire::batch::BatchHeader;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::produce_request::TopicProduceData;
-use wherry_wire::codec::messages::{DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest, TransactionalId};
+use wherry_wire::codec::messages::{DeleteTopicsRequest, InitProducerIdRequest, ProduceRequest};
 use wherry_wire::types::LogId;
 
 use super::*;
@@ -103,8 +103,6 @@ fn no_acks_no_response_and_an_error_closes() {
 fn requests_that_are_refused_whole() {
     let (mut node, ..) = with_topic(&[]);
     refused(&mut node, 9, &produce("t", 2, &[(0, batch(&["a"]))]), ResponseError::InvalidRequiredAcks);
-    let transactional = produce("t", -1, &[(0, batch(&["a"]))]).with_transactional_id(Some(TransactionalId(text("x"))));
-    refused(&mut node, 9, &transactional, ResponseError::TransactionalIdAuthorizationFailed);
 }
 
 #[test]
@@ -131,7 +129,7 @@ fn batches_that_are_refused() {
         (old(1), ResponseError::UnsupportedForMessageFormat),
         (old(3), ResponseError::UnsupportedForMessageFormat),
         (patched(21, &0x20i16.to_be_bytes()), ResponseError::InvalidRecord),
-        (patched(21, &0x10i16.to_be_bytes()), ResponseError::InvalidTxnState),
+        (patched(21, &0x10i16.to_be_bytes()), ResponseError::InvalidRecord),
         (patched(21, &7i16.to_be_bytes()), ResponseError::UnsupportedCompressionType),
         (patched(21, &8i16.to_be_bytes()), ResponseError::InvalidTimestamp),
         (patched(57, &1i32.to_be_bytes()), ResponseError::InvalidRecord),
@@ -284,13 +282,20 @@ fn producer_ids_are_never_given_twice() {
 }
 
 #[test]
-fn transactional_producers_are_refused() {
-    let mut node = node();
-    let conn = node.connect();
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(Some(TransactionalId(text("x"))))
-        .with_transaction_timeout_ms(1000);
-    let response = node.ask(conn, 4, &request);
-    assert_eq!(response.error_code, ResponseError::TransactionalIdAuthorizationFailed.code());
-    assert_eq!((response.producer_id.0, response.producer_epoch), (-1, -1));
+fn what_follows_a_refused_batch_is_refused_like_it_until_that_comes_again() {
+    let (mut node, conn, _) = with_topic(&[]);
+    let send = |node: &mut Node, producer: i64, sequence: i32| {
+        let records = stamped(producer, 0, sequence, &["x"]);
+        produced(&node.ask(conn, 9, &produce("t", -1, &[(0, records)]))).error_code
+    };
+    let again = ResponseError::KafkaStorageError.code();
+    assert_eq!(send(&mut node, 7, 0), 0);
+    node.store().full = true;
+    assert_eq!((send(&mut node, 7, 1), send(&mut node, 8, 0)), (again, again));
+    node.store().full = false;
+    // To the log, the first of these is out of order, and the other one a new producer.
+    assert_eq!((send(&mut node, 7, 2), send(&mut node, 8, 1)), (again, again));
+    assert_eq!((send(&mut node, 7, 1), send(&mut node, 7, 2)), (0, 0));
+    assert_eq!((send(&mut node, 8, 0), send(&mut node, 8, 1)), (0, 0));
+    assert_eq!(send(&mut node, 7, 9), ResponseError::OutOfOrderSequenceNumber.code(), "nothing was refused before it");
 }

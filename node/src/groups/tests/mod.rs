@@ -6,6 +6,7 @@ mod offsets;
 mod rebalance;
 mod restart;
 mod statics;
+mod transactional;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ impl World {
                     assert!(!records.is_empty());
                     self.appends.push((id, records));
                 }
+                Effect::PersistTransactional { .. } => panic!("tests of transactions have a log of their own"),
             }
         }
         while self.prompt && !self.appends.is_empty() {
@@ -328,5 +330,6 @@ fn commit(member: Option<&JoinResponse>, topic: &str, offset: i64) -> Request {
         instance_id: None,
         retention_ms: None,
         topics: vec![CommitTopic { name: topic.into(), topic_id: Uuid::nil(), partitions: vec![partition] }],
+        transaction: None,
     })
 }

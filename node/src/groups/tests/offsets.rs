@@ -93,6 +93,7 @@ fn what_was_committed_comes_back_whole() {
         offset,
         leader_epoch,
         metadata: metadata.into(),
+        error: GroupError::None,
     };
     let partitions = vec![offset(0, 10, 5, "note"), offset(1, 7, -1, ""), offset(3, 7, -1, "three")];
     let expected = vec![FetchedTopic { name: "t".into(), partitions }];

@@ -181,7 +181,7 @@ impl Store {
         if from.0 < log.start || from.0 > log.end {
             return Err(LogError::OutOfRange { log: id, offset: from, start: Offset(log.start), end: Offset(log.end) });
         }
-        let mut served = Served { batches: Vec::new(), next: from };
+        let mut served = Served { next: from, ..Served::default() };
         let mut bytes = 0;
         for b in log.batches.iter().filter(|b| b.header.next_offset() > from && b.entry < self.sealed) {
             bytes += b.bytes.len();

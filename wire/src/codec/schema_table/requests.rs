@@ -364,6 +364,102 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "AddPartitionsToTxnRequest",
+        api_key: 24,
+        min_version: 0,
+        max_version: 5,
+        flexible_since: 3,
+        fields: &[
+            field("transactions", Kind::Array(&Kind::Struct(&[
+                field("transactional_id", Kind::String, 4, 32767),
+                field("producer_id", Kind::Fixed(8), 4, 32767),
+                field("producer_epoch", Kind::Fixed(2), 4, 32767),
+                field("verify_only", Kind::Fixed(1), 4, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 4, 32767),
+            ])), 4, 32767),
+            field("v3_and_below_transactional_id", Kind::String, 0, 3),
+            field("v3_and_below_producer_id", Kind::Fixed(8), 0, 3),
+            field("v3_and_below_producer_epoch", Kind::Fixed(2), 0, 3),
+            field("v3_and_below_topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 3),
+        ],
+    },
+    Message {
+        name: "AddOffsetsToTxnRequest",
+        api_key: 25,
+        min_version: 0,
+        max_version: 4,
+        flexible_since: 3,
+        fields: &[
+            field("transactional_id", Kind::String, 0, 32767),
+            field("producer_id", Kind::Fixed(8), 0, 32767),
+            field("producer_epoch", Kind::Fixed(2), 0, 32767),
+            field("group_id", Kind::String, 0, 32767),
+        ],
+    },
+    Message {
+        name: "EndTxnRequest",
+        api_key: 26,
+        min_version: 0,
+        max_version: 5,
+        flexible_since: 3,
+        fields: &[
+            field("transactional_id", Kind::String, 0, 32767),
+            field("producer_id", Kind::Fixed(8), 0, 32767),
+            field("producer_epoch", Kind::Fixed(2), 0, 32767),
+            field("committed", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "WriteTxnMarkersRequest",
+        api_key: 27,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("markers", Kind::Array(&Kind::Struct(&[
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("producer_epoch", Kind::Fixed(2), 0, 32767),
+                field("transaction_result", Kind::Fixed(1), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+                field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "TxnOffsetCommitRequest",
+        api_key: 28,
+        min_version: 0,
+        max_version: 5,
+        flexible_since: 3,
+        fields: &[
+            field("transactional_id", Kind::String, 0, 32767),
+            field("group_id", Kind::String, 0, 32767),
+            field("producer_id", Kind::Fixed(8), 0, 32767),
+            field("producer_epoch", Kind::Fixed(2), 0, 32767),
+            field("generation_id", Kind::Fixed(4), 3, 32767),
+            field("member_id", Kind::String, 3, 32767),
+            field("group_instance_id", Kind::String, 3, 32767).nullable(3, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("committed_offset", Kind::Fixed(8), 0, 32767),
+                    field("committed_leader_epoch", Kind::Fixed(4), 2, 32767),
+                    field("committed_metadata", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeAclsRequest",
         api_key: 29,
         min_version: 1,
@@ -678,6 +774,19 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "DescribeProducersRequest",
+        api_key: 61,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "UnregisterBrokerRequest",
         api_key: 64,
         min_version: 0,
@@ -685,6 +794,29 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         flexible_since: 0,
         fields: &[
             field("broker_id", Kind::Fixed(4), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeTransactionsRequest",
+        api_key: 65,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("transactional_ids", Kind::Array(&Kind::String), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListTransactionsRequest",
+        api_key: 66,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("state_filters", Kind::Array(&Kind::String), 0, 32767),
+            field("producer_id_filters", Kind::Array(&Kind::Fixed(8)), 0, 32767),
+            field("duration_filter", Kind::Fixed(8), 1, 32767),
+            field("transactional_id_pattern", Kind::String, 2, 32767).nullable(2, 32767),
         ],
     },
     Message {

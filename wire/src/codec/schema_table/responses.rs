@@ -462,6 +462,94 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "AddPartitionsToTxnResponse",
+        api_key: 24,
+        min_version: 0,
+        max_version: 5,
+        flexible_since: 3,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 4, 32767),
+            field("results_by_transaction", Kind::Array(&Kind::Struct(&[
+                field("transactional_id", Kind::String, 4, 32767),
+                field("topic_results", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("results_by_partition", Kind::Array(&Kind::Struct(&[
+                        field("partition_index", Kind::Fixed(4), 0, 32767),
+                        field("partition_error_code", Kind::Fixed(2), 0, 32767),
+                    ])), 0, 32767),
+                ])), 4, 32767),
+            ])), 4, 32767),
+            field("results_by_topic_v3_and_below", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("results_by_partition", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("partition_error_code", Kind::Fixed(2), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 3),
+        ],
+    },
+    Message {
+        name: "AddOffsetsToTxnResponse",
+        api_key: 25,
+        min_version: 0,
+        max_version: 4,
+        flexible_since: 3,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+        ],
+    },
+    Message {
+        name: "EndTxnResponse",
+        api_key: 26,
+        min_version: 0,
+        max_version: 5,
+        flexible_since: 3,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("producer_id", Kind::Fixed(8), 5, 32767),
+            field("producer_epoch", Kind::Fixed(2), 5, 32767),
+        ],
+    },
+    Message {
+        name: "WriteTxnMarkersResponse",
+        api_key: 27,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("markers", Kind::Array(&Kind::Struct(&[
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Struct(&[
+                        field("partition_index", Kind::Fixed(4), 0, 32767),
+                        field("error_code", Kind::Fixed(2), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "TxnOffsetCommitResponse",
+        api_key: 28,
+        min_version: 0,
+        max_version: 5,
+        flexible_since: 3,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeAclsResponse",
         api_key: 29,
         min_version: 1,
@@ -876,6 +964,32 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "DescribeProducersResponse",
+        api_key: 61,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("active_producers", Kind::Array(&Kind::Struct(&[
+                        field("producer_id", Kind::Fixed(8), 0, 32767),
+                        field("producer_epoch", Kind::Fixed(4), 0, 32767),
+                        field("last_sequence", Kind::Fixed(4), 0, 32767),
+                        field("last_timestamp", Kind::Fixed(8), 0, 32767),
+                        field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
+                        field("current_txn_start_offset", Kind::Fixed(8), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "UnregisterBrokerResponse",
         api_key: 64,
         min_version: 0,
@@ -885,6 +999,46 @@ pub(in super::super) static RESPONSES: &[Message] = &[
             field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
             field("error_code", Kind::Fixed(2), 0, 32767),
             field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeTransactionsResponse",
+        api_key: 65,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("transaction_states", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("transactional_id", Kind::String, 0, 32767),
+                field("transaction_state", Kind::String, 0, 32767),
+                field("transaction_timeout_ms", Kind::Fixed(4), 0, 32767),
+                field("transaction_start_time_ms", Kind::Fixed(8), 0, 32767),
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("producer_epoch", Kind::Fixed(2), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("topic", Kind::String, 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListTransactionsResponse",
+        api_key: 66,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("unknown_state_filters", Kind::Array(&Kind::String), 0, 32767),
+            field("transaction_states", Kind::Array(&Kind::Struct(&[
+                field("transactional_id", Kind::String, 0, 32767),
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("transaction_state", Kind::String, 0, 32767),
+            ])), 0, 32767),
         ],
     },
     Message {
