@@ -7,6 +7,7 @@ mod group;
 mod log;
 mod node;
 mod produce;
+mod security;
 mod sidecar;
 pub(crate) mod topic;
 mod up;
