@@ -20,10 +20,8 @@ const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &JoinGroupRequest) -> Outcome {
-    let request = {
-        let host = Some(format!("/{}", ctx.caller.host));
-        request(ctx, body, host.unwrap_or_default().into())
-    };
+    let host = format!("/{}", ctx.caller.host);
+    let request = request(ctx, body, host.into());
     ask(core, ctx, Request::Join(request))
 }
 
