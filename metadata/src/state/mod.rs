@@ -343,7 +343,7 @@ impl Metadata {
             Command::DeleteAcls { filters } => Ok(self.delete_acls(&filters)),
             Command::SetScram { user, mechanism, credential } => self.set_scram(user, mechanism, credential),
             Command::RemoveScram { user, mechanism } => self.remove_scram(&user, mechanism),
-            Command::AlterQuotas { entity, set } => self.alter_quotas(entity, set),
+            Command::AlterQuotas { entity, set } => self.alter_quotas(&entity, set),
             Command::LoseReplica { node_id, incarnation, partitions } => {
                 self.lose_replicas(node_id, incarnation, partitions, touched)
             }

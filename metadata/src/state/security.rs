@@ -144,10 +144,10 @@ impl Metadata {
 
     pub(super) fn alter_quotas(
         &mut self,
-        entity: QuotaEntity,
+        entity: &QuotaEntity,
         set: BTreeMap<QuotaKey, Option<QuotaValue>>,
     ) -> Result<Change, MetadataError> {
-        self.check_quotas(&entity, &set)?;
+        self.check_quotas(entity, &set)?;
         self.security.generation.0 += 1;
         let quotas = self.security.quotas.entry(entity.clone()).or_default();
         for (key, value) in set {
@@ -157,7 +157,7 @@ impl Metadata {
             }
         }
         if quotas.is_empty() {
-            self.security.quotas.remove(&entity);
+            self.security.quotas.remove(entity);
         }
         Ok(Change::QuotasAltered)
     }

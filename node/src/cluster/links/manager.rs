@@ -549,6 +549,7 @@ fn places(node: i32) -> std::ops::RangeInclusive<(i32, Class)> {
     (node, Class::Control)..=(node, Class::Data)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
 fn refuse(rejection: Rejection) -> Refusal {
     Refusal { chunks: encode(&rejection.frame()), reason: format!("refused a link: {}", rejection.text) }
 }

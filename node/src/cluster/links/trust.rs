@@ -19,7 +19,7 @@ const MIN_SECRET: usize = 16;
 
 /// The cluster's secret; never shown.
 #[derive(Clone)]
-pub struct LinkSecret(hmac::Key);
+pub struct LinkSecret(Box<hmac::Key>);
 
 impl std::fmt::Debug for LinkSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,7 +37,7 @@ impl LinkSecret {
         if bytes.len() < MIN_SECRET {
             return Err(format!("a secret between nodes has {MIN_SECRET} bytes at least, this one {}", bytes.len()));
         }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
+        Ok(Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))))
     }
 
     fn sign(&self, parts: &[&[u8]]) -> Mac {

@@ -287,12 +287,12 @@ mod tests {
         json!({"iss": "https://i", "aud": ["x", "boats"], "sub": "alice", "exp": NOW_S + 60, "iat": NOW_S, "nbf": NOW_S})
     }
 
-    fn ask(config: OauthConfig, keys: Keys, message: &str) -> Result<Step, Refusal> {
+    fn ask(config: &OauthConfig, keys: Keys, message: &str) -> Result<Step, Refusal> {
         let secrets = Secrets::default();
         secrets.set_keys(keys);
         step(
             message.as_bytes(),
-            &Known { secrets: &secrets, oauth: Some(&config), scram: &|_| None, wall_ms: NOW_S * 1000 },
+            &Known { secrets: &secrets, oauth: Some(config), scram: &|_| None, wall_ms: NOW_S * 1000 },
         )
     }
 
@@ -322,17 +322,17 @@ mod tests {
             Self { key: KeyPair::generate_for(kind).unwrap(), algorithm }
         }
 
-        fn sign(&self, header: Header, claims: &Value) -> String {
+        fn sign(&self, header: &Header, claims: &Value) -> String {
             let der = self.key.serialize_der();
             let key = match self.algorithm {
                 Algorithm::ES256 => EncodingKey::from_ec_der(&der),
                 _ => EncodingKey::from_ed_der(&der),
             };
-            encode(&header, claims, &key).unwrap()
+            encode(header, claims, &key).unwrap()
         }
 
         fn token(&self, claims: &Value) -> String {
-            self.sign(Header::new(self.algorithm), claims)
+            self.sign(&Header::new(self.algorithm), claims)
         }
 
         fn pem(&self) -> Keys {
@@ -361,17 +361,17 @@ mod tests {
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA] {
             let (issuer, other) = (Issuer::new(algorithm), Issuer::new(algorithm));
             let token = issuer.token(&claims());
-            assert!(passes(ask(config(), issuer.pem(), &message(&token))));
-            assert!(passes(ask(config(), issuer.set("k1"), &message(&token))), "a token may not say which key");
-            assert!(!passes(ask(config(), other.pem(), &message(&token))));
-            assert!(!passes(ask(config(), Keys::default(), &message(&token))));
+            assert!(passes(ask(&config(), issuer.pem(), &message(&token))));
+            assert!(passes(ask(&config(), issuer.set("k1"), &message(&token))), "a token may not say which key");
+            assert!(!passes(ask(&config(), other.pem(), &message(&token))));
+            assert!(!passes(ask(&config(), Keys::default(), &message(&token))));
             let mut header = Header::new(algorithm);
             header.kid = Some("k2".into());
-            let named = issuer.sign(header, &claims());
-            assert!(passes(ask(config(), issuer.set("k2"), &message(&named))));
-            assert!(!passes(ask(config(), issuer.set("k1"), &message(&named))), "another key is meant");
+            let named = issuer.sign(&header, &claims());
+            assert!(passes(ask(&config(), issuer.set("k2"), &message(&named))));
+            assert!(!passes(ask(&config(), issuer.set("k1"), &message(&named))), "another key is meant");
             let (head, _) = token.rsplit_once('.').unwrap();
-            assert!(!passes(ask(config(), issuer.pem(), &message(&format!("{head}.")))));
+            assert!(!passes(ask(&config(), issuer.pem(), &message(&format!("{head}.")))));
         }
     }
 
@@ -381,10 +381,10 @@ mod tests {
         let mut header = Header::new(Algorithm::HS256);
         header.kid = Some("k1".into());
         let forged = encode(&header, &claims(), &EncodingKey::from_secret(b"secret")).unwrap();
-        assert!(!passes(ask(config(), issuer.set("k1"), &message(&forged))));
+        assert!(!passes(ask(&config(), issuer.set("k1"), &message(&forged))));
         let pem = issuer.key.public_key_pem();
         let confused = encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(pem.as_bytes()));
-        assert!(!passes(ask(config(), issuer.pem(), &message(&confused.unwrap()))));
+        assert!(!passes(ask(&config(), issuer.pem(), &message(&confused.unwrap()))));
     }
 
     #[test]
@@ -393,7 +393,7 @@ mod tests {
         let with = |name: &str, value: Value| {
             let mut claims = claims();
             claims[name] = value;
-            passes(ask(config(), issuer.pem(), &message(&issuer.token(&claims))))
+            passes(ask(&config(), issuer.pem(), &message(&issuer.token(&claims))))
         };
         assert!(with("aud", json!("boats")) && with("exp", json!(f64::from(60) + 1_700_000_000.0)));
         for (name, value) in [
@@ -422,9 +422,9 @@ mod tests {
             format!("{}.{}.", url(json!({"alg": alg}).to_string()), url(claims().to_string()))
         };
         let open = || OauthConfig { allow_unsecured: true, ..config() };
-        assert!(passes(ask(open(), Keys::default(), &message(&token("none")))));
-        assert!(!passes(ask(config(), Keys::default(), &message(&token("none")))));
-        assert!(!passes(ask(open(), Keys::default(), &message(&token("ES256")))));
+        assert!(passes(ask(&open(), Keys::default(), &message(&token("none")))));
+        assert!(!passes(ask(&config(), Keys::default(), &message(&token("none")))));
+        assert!(!passes(ask(&open(), Keys::default(), &message(&token("ES256")))));
     }
 
     #[test]
@@ -437,11 +437,11 @@ mod tests {
             "y,,\x01auth=Bearer x\x01\x01",
             "n,,\x01host=x\x01\x01",
         ] {
-            assert!(matches!(ask(config(), Keys::default(), text), Err(Refusal::Malformed(_))), "{text:?}");
+            assert!(matches!(ask(&config(), Keys::default(), text), Err(Refusal::Malformed(_))), "{text:?}");
         }
         let issuer = Issuer::new(Algorithm::ES256);
         let acting = format!("n,a=bob,\x01auth=Bearer {}\x01\x01", issuer.token(&claims()));
-        assert!(matches!(ask(config(), issuer.pem(), &acting), Err(Refusal::Token(_))));
+        assert!(matches!(ask(&config(), issuer.pem(), &acting), Err(Refusal::Token(_))));
         for bad in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#, "-----BEGIN RUBBISH-----"]
         {
             assert!(Keys::parse(bad).is_err(), "{bad}");
