@@ -39,8 +39,9 @@ const VALUE_VERSION: i16 = 0;
 /// The kinds of Kafka's own formats are below this: their first byte is 0.
 pub(in crate::groups) const FIRST_BYTE: u8 = 0;
 
-/// One member of the classic protocol in a group of the new one; these are not admitted here.
+/// What a member of the classic protocol in a group of the new one has; these are not admitted here.
 const TAG_CLASSIC_MEMBER: u32 = 0;
+const NULL_STRUCT: u8 = 0;
 const TAG_HASH: u32 = 0;
 const TAG_TARGET_TIME: u32 = 0;
 const TAG_EPOCHS: u32 = 0;
@@ -107,7 +108,9 @@ fn encode_meta(meta: &Meta) -> Bytes {
     put_compact_option(&mut out, meta.subscription.regex.as_deref());
     out.put_i32(meta.rebalance_timeout_ms);
     put_compact_option(&mut out, meta.assignor.as_deref());
-    put_uvarint(&mut out, 0);
+    // To Kafka a member without this tag is a classic one: it is said that this one is not.
+    put_uvarint(&mut out, 1);
+    put_tag(&mut out, TAG_CLASSIC_MEMBER, |out| out.put_u8(NULL_STRUCT));
     out.freeze()
 }
 
@@ -215,7 +218,7 @@ impl<'a> Value<'a> {
         let (rebalance_timeout_ms, assignor) = (input.i32()?, input.compact_option()?);
         let mut classic = false;
         input.tags(Tags::Last, |tag, input| {
-            classic |= tag == TAG_CLASSIC_MEMBER && input.u8()? != u8::MAX;
+            classic |= tag == TAG_CLASSIC_MEMBER && input.u8()? != NULL_STRUCT;
             Ok(())
         })?;
         if classic {
@@ -285,4 +288,126 @@ fn held(input: &mut Reader<'_>, member_epoch: i32) -> Result<Held, ReplayError> 
         held.insert(topic, partitions.into_iter().zip(epochs).collect());
     }
     Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: Uuid = Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    fn facts() -> Vec<Fact> {
+        let subscription = Subscription { topics: ["a".into(), "b".into()].into(), regex: Some("r.*".into()) };
+        let meta = Meta {
+            instance_id: Some("i".into()),
+            rack_id: None,
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            rebalance_timeout_ms: 60_000,
+            assignor: Some("range".into()),
+            subscription: Arc::new(subscription),
+        };
+        let current = Current {
+            epoch: 9,
+            previous_epoch: 8,
+            progress: Progress::Unrevoked,
+            assigned: [(TOPIC, [(0, 3), (2, 4)].into())].into(),
+            revoking: [(TOPIC, [(5, 6)].into())].into(),
+        };
+        let resolved = Resolved { topics: ["ra".into()].into(), version: 12, timestamp_ms: 34 };
+        vec![
+            Fact::Epoch(Some((7, 0x1122_3344_5566_7788))),
+            Fact::Epoch(Some((7, 0))),
+            Fact::Member("m".into(), Some(Arc::new(meta))),
+            Fact::TargetEpoch(Some((8, 1_234_567_890_123))),
+            Fact::Target("m".into(), Some(Arc::new([(TOPIC, [0, 2].into())].into()))),
+            Fact::Current("m".into(), Some(Arc::new(current))),
+            Fact::Regex("r.*".into(), Some(Arc::new(resolved))),
+        ]
+    }
+
+    /// What Apache Kafka 4.3.1 makes of the same (its `GroupCoordinatorRecordSerde`).
+    const KAFKAS: [(&str, &str); 7] = [
+        ("0003000167", "0000000000070100081122334455667788"),
+        ("0003000167", "00000000000700"),
+        ("000500016700016d", "00000269000263032f68030261026204722e2a0000ea600672616e676501000100"),
+        ("0006000167", "0000000000080100080000011f71fb04cb"),
+        ("000700016700016d", "0000020102030405060708090a0b0c0d0e0f100300000000000000020000"),
+        (
+            "000800016700016d",
+            "0000000000090000000801020102030405060708090a0b0c0d0e0f1003000000000000000201000903000000030000000402\
+             0102030405060708090a0b0c0d0e0f100200000005010005020000000600",
+        ),
+        ("00100001670003722e2a", "000002037261000000000000000c000000000000002200"),
+    ];
+
+    #[test]
+    fn records_are_kafkas() {
+        for (fact, (key, value)) in facts().iter().zip(KAFKAS) {
+            let record = encode("g", fact);
+            let value: String = value.split_whitespace().collect();
+            assert_eq!((hex(&record.key).as_str(), hex(&record.value.unwrap())), (key, value), "{fact:?}");
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_written() {
+        for fact in facts() {
+            let record = encode("g", &fact);
+            assert_eq!(decode(&record.key, record.value.as_deref()), Ok(("g".into(), fact.clone())));
+            let (_, ended) = decode(&record.key, None).unwrap();
+            assert!(ended.is_tombstone() && encode("g", &ended) == Record { value: None, ..record });
+        }
+    }
+
+    #[test]
+    fn older_records_have_no_epochs_and_topics_that_are_skipped() {
+        // Written before KIP-1251: a member at epoch 9 that has partition 5.
+        let value = bytes("0000000000090000000800020102030405060708090a0b0c0d0e0f100200000005000100");
+        let (_, fact) = decode(&bytes("000800016700016d"), Some(&value)).unwrap();
+        let Fact::Current(_, Some(current)) = fact else { panic!("{fact:?}") };
+        assert_eq!(current.given_in(TOPIC, 5), Some(9), "that of the member");
+        let topics = decode(&bytes("0004000167"), Some(&bytes("00000100")));
+        assert_eq!(topics, Ok(("g".into(), Fact::PartitionMetadata)));
+    }
+
+    #[test]
+    fn every_cut_and_every_extension_is_refused() {
+        for fact in facts() {
+            let record = encode("g", &fact);
+            let value = record.value.unwrap();
+            for len in 0..value.len() {
+                assert!(decode(&record.key, Some(&value[..len])).is_err(), "{fact:?} cut to {len}");
+            }
+            for len in 0..record.key.len() {
+                assert!(decode(&record.key[..len], None).is_err(), "the key of {fact:?} cut to {len}");
+            }
+            let (longer, key) = ([&value[..], &[0]].concat(), [&record.key[..], &[0]].concat());
+            assert!(decode(&record.key, Some(&longer)).is_err() && decode(&key, None).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_and_what_may_be_is_skipped() {
+        assert_eq!(decode(&[0, 99, 0, 1, b'g'], None), Err(ReplayError::UnknownKind { kind: 99 }));
+        let newer = decode(&bytes("0003000167"), Some(&bytes("00010000000700")));
+        assert_eq!(newer, Err(ReplayError::UnknownVersion { kind: 3, version: 1 }));
+        let tagged = decode(&bytes("0003000167"), Some(&bytes("000000000007010902abcd")));
+        assert_eq!(tagged, Ok(("g".into(), Fact::Epoch(Some((7, 0))))), "an unknown tag");
+        let hostile = decode(&bytes("000700016700016d"), Some(&bytes("0000ffffffff0f")));
+        assert_eq!(hostile, Err(ReplayError::Malformed { what: "it ends early" }));
+        let classic = "00000269000263032f68030261026204722e2a0000ea600672616e67650100080100002710010000";
+        assert!(matches!(
+            decode(&bytes("000500016700016d"), Some(&bytes(classic))),
+            Err(ReplayError::Malformed { .. })
+        ));
+    }
 }
