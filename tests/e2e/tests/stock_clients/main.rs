@@ -5,6 +5,7 @@
 mod java;
 mod kcat;
 mod libraries;
+mod transactions;
 
 use anyhow::Result;
 use wherry_e2e::server::{Server, shared};
