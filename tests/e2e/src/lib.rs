@@ -15,6 +15,7 @@ pub mod net;
 pub mod process;
 pub mod records;
 pub mod server;
+pub mod transactions;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

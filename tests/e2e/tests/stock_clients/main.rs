@@ -7,6 +7,7 @@ mod java;
 mod kcat;
 mod libraries;
 mod security;
+mod transactions;
 
 use anyhow::Result;
 use wherry_e2e::server::{Server, shared};
