@@ -272,6 +272,12 @@ impl<S: LogStore> Core<S> {
         &mut self.store
     }
 
+    /// The metadata as this node has applied them, and how many entries of the quorum's log that are.
+    #[must_use]
+    pub fn metadata(&self) -> (Option<u64>, &Metadata) {
+        (self.consensus.quorum.status().applied, &self.meta)
+    }
+
     /// Gives the store back, abandoning everything that waits.
     pub fn into_store(self) -> S {
         self.store
