@@ -6,10 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
-use wherry_e2e::clients::{KAFKA, java, kcat};
+use wherry_e2e::clients::{KAFKA, java};
 use wherry_e2e::process::{Finished, Program};
 use wherry_e2e::records::{lines, records};
 use wherry_e2e::server::{Kind, Options, Server, free_port, wherry};
+
+/// kcat, which says what it was refused.
+fn kcat(brokers: &str) -> Program {
+    Program::new("kcat").arg("-b").arg(brokers)
+}
 
 /// The administrator's name, as its certificate has it.
 const ADMIN: &str = "User:CN=admin,O=boats";
@@ -20,6 +25,7 @@ struct Secured {
     server: Server,
     tls: u16,
     sasl: u16,
+    probes: u16,
 }
 
 fn openssl(dir: &Path, line: &str) -> Result<()> {
@@ -47,7 +53,7 @@ impl Secured {
         issue(dir.path(), "node", "/CN=localhost")?;
         issue(dir.path(), "admin", "/O=boats/CN=admin")?;
         std::fs::write(dir.path().join("users"), "dave:davepw\n")?;
-        let (tls, sasl) = (free_port()?, free_port()?);
+        let (tls, sasl, probes) = (free_port()?, free_port()?, free_port()?);
         let at = |name: &str| dir.path().join(name).display().to_string();
         let port = free_port()?;
         let wherry_args = [
@@ -60,11 +66,12 @@ impl Secured {
             ["--super-user", ADMIN],
             ["--sasl-mechanisms", "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN,OAUTHBEARER"],
             ["--sasl-plain-users", &at("users")],
+            ["--probes", &format!("127.0.0.1:{probes}")],
         ];
         let flags = ["--authorize", "--oauth-allow-unsecured"].map(str::to_owned);
         let wherry_args = wherry_args.concat().into_iter().map(str::to_owned).chain(flags).collect();
         let server = Server::start(kind, Options { port: Some(port), wherry_args, ..Options::default() })?;
-        Ok(Secured { dir, server, tls, sasl })
+        Ok(Secured { dir, server, tls, sasl, probes })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -255,11 +262,14 @@ fn quotas_are_held_to_and_certificates_are_renewed() -> Result<()> {
         node.configs("--alter --entity-type users --entity-default --add-config producer_byte_rate=20000")?;
         let told = node.configs("--describe --entity-type users --entity-default")?.join("\n");
         ensure!(told.contains("producer_byte_rate=20000"), "{told}");
-        let sent = records(4_000, "quota");
-        let set = "-P -t quota -X linger.ms=0 -X batch.num.messages=100 -X statistics.interval.ms=0 -K";
+        let sent = records(2_500, "quota");
+        let set = "-P -t quota -X enable.idempotence=true -X batch.num.messages=100 -K";
         node.over_tls(true).typed(set).arg("\t").input(lines(&sent)).deadline(Duration::from_secs(300)).run()?;
-        let metrics = node.over_tls(true).typed("-C -e -o beginning -t quota").run()?;
-        ensure!(metrics.len() == sent.len(), "held up, not lost: {}", metrics.len());
+        let read = node.over_tls(true).typed("-C -e -o beginning -t quota").run()?;
+        ensure!(read.len() == sent.len(), "held up, neither lost nor doubled: {}", read.len());
+        let metrics = Program::new("curl").typed(&format!("-s http://127.0.0.1:{}/metrics", node.probes)).run()?;
+        let throttled = metrics.iter().find_map(|line| line.strip_prefix("wherry_node_throttled_total "));
+        ensure!(throttled.is_some_and(|count| count != "0"), "nobody was held up: {throttled:?}");
         node.configs("--alter --entity-type users --entity-default --delete-config producer_byte_rate")?;
 
         // Another authority's certificate: only clients that trust it get in, and the node was not restarted.
