@@ -68,6 +68,7 @@ fn code(error: &anyhow::Error) -> u8 {
             | ClientError::NoSuchTopic { .. }
             | ClientError::TooLarge { .. }
             | ClientError::Stale { .. }
+            | ClientError::AbortOnly { .. }
             | ClientError::Fenced { .. }
             | ClientError::Corrupt { .. }
             | ClientError::OutOfRange { .. }

@@ -75,6 +75,14 @@ pub enum ClientError {
         /// The generation it belonged to.
         generation: i32,
     },
+    /// Something in the transaction failed: abort it, and begin again.
+    #[error("{what} can only be aborted: {cause}")]
+    AbortOnly {
+        /// Which.
+        what: Arc<str>,
+        /// What failed.
+        cause: Arc<str>,
+    },
     /// Someone else has taken this identity (producer id or group instance id): stop.
     #[error("{what}: another instance has taken this identity ({name}); stop this one")]
     Fenced {
@@ -133,6 +141,7 @@ impl ClientError {
             | Self::NoSuchTopic { .. }
             | Self::TooLarge { .. }
             | Self::Stale { .. }
+            | Self::AbortOnly { .. }
             | Self::Fenced { .. }
             | Self::Corrupt { .. }
             | Self::OutOfRange { .. }

@@ -13,6 +13,7 @@ mod net;
 pub mod producer;
 pub mod record;
 mod retry;
+mod security;
 #[cfg(test)]
 mod send_check;
 mod text;
@@ -20,12 +21,13 @@ mod text;
 pub use admin::Admin;
 pub use config::{
     Acks, Assignor, ClientConfig, Codec, ConsumerConfig, Isolation, OffsetReset, ProducerConfig, RevokeWhen,
+    TransactionConfig,
 };
-pub use consumer::{Committer, Consumer, RebalanceEvent, RebalanceEvents};
+pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
-pub use net::Connector;
-pub use producer::{Delivery, Producer};
+pub use producer::{Delivery, Producer, TransactionalProducer};
 pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
+pub use security::{SaslConfig, ScramHash, SecurityConfig, TlsConfig};
 
 use std::sync::Arc;
 
@@ -52,6 +54,18 @@ impl Client {
     /// [`ClientError::Config`]; with idempotence [`ClientError::Retry`] where no producer id could be had.
     pub async fn producer(&self, config: ProducerConfig) -> Result<Producer> {
         Producer::open(self.cluster.clone(), config).await
+    }
+
+    /// A producer of transactions. Whoever had the transactional id before is fenced, and what it had open is aborted.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`]; [`ClientError::Retry`] where the coordinator could not be asked.
+    pub async fn transactional_producer(
+        &self,
+        config: ProducerConfig,
+        transactions: TransactionConfig,
+    ) -> Result<TransactionalProducer> {
+        TransactionalProducer::open(self.cluster.clone(), config, transactions).await
     }
 
     /// A consumer; nothing is read before `subscribe` or `assign`.

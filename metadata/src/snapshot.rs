@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"v":2,"r":{"cluster_id":...,"next_producer_id":...,"brokers":[...],"origins":[...],"group_configs":{...},"features":{...},
-//!   "features_epoch":...,"topics":[...]}}
+//!   "features_epoch":...,"security":{...},"topics":[...]}}
 //! ```
 //! Topics come by name, nodes by id. A partition of one replica takes about 45 bytes. What is read back is checked
 //! against the bounds and the invariants of the state, as it may come from another node.
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::command::{decode, encode};
+use crate::state::security::SecurityRecord;
 use crate::state::{LastSequence, check_configs, check_group_configs, checked_levels};
 use crate::{Broker, Metadata, MetadataError, Nodes, Partition, Topic, TopicConfig, check_name, limits};
 
@@ -28,6 +29,8 @@ struct StateRef<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     features: &'a BTreeMap<&'static str, i16>,
     features_epoch: i64,
+    #[serde(skip_serializing_if = "SecurityRecord::is_empty")]
+    security: SecurityRecord,
     topics: Topics<'a>,
 }
 
@@ -53,6 +56,8 @@ struct StateRecord {
     features: BTreeMap<String, i16>,
     #[serde(default)]
     features_epoch: i64,
+    #[serde(default)]
+    security: SecurityRecord,
     topics: Vec<TopicRecord>,
 }
 
@@ -182,6 +187,7 @@ impl Metadata {
             group_configs: &self.group_configs,
             features: &self.features,
             features_epoch: self.features_epoch,
+            security: SecurityRecord::of(&self.security),
             topics: Topics(self),
         })
     }
@@ -204,6 +210,7 @@ impl Metadata {
         }
         state.features = checked_levels(&record.features)?;
         state.features_epoch = record.features_epoch;
+        state.security = record.security.into_security()?;
         for topic in record.topics {
             if state.topic(&topic.name).is_some() || state.topic_by_id(topic.id).is_some() {
                 return Err(malformed("a topic is there twice"));

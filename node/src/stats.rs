@@ -128,6 +128,14 @@ pub struct NodeStats {
     pub connections_accepted: Counter,
     /// Connections refused at the bound.
     pub connections_refused: Counter,
+    /// Clients that have proven who they are, again included.
+    pub authentications: Counter,
+    /// Clients that could not.
+    pub authentications_failed: Counter,
+    /// Times that a connection was muted for a quota.
+    pub throttled: Counter,
+    /// Requests, or parts of them, that their caller may not make.
+    pub unauthorized: Counter,
     /// Connections that the node closed because of what they sent.
     pub connections_closed: Counter,
     /// Error codes in responses, of partitions and topics as well as of whole requests.
@@ -263,6 +271,10 @@ impl Default for NodeStats {
             may_acknowledge: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
+            authentications: Counter::default(),
+            authentications_failed: Counter::default(),
+            throttled: Counter::default(),
+            unauthorized: Counter::default(),
             connections_closed: Counter::default(),
             errors: Counter::default(),
             batches_appended: Counter::default(),

@@ -109,6 +109,7 @@ impl From<&ClientError> for Failure {
             ClientError::NoSuchTopic { .. } => Self::lasting(Code::NotFound, "UNKNOWN_TOPIC", message),
             ClientError::TooLarge { .. } => Self::lasting(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message),
             ClientError::Stale { .. } => Self::passing(Code::Aborted, "NO_LONGER_YOURS", message),
+            ClientError::AbortOnly { .. } => Self::lasting(Code::Aborted, "TRANSACTION_FAILED", message),
             ClientError::Fenced { .. } => Self::lasting(Code::Aborted, "FENCED", message),
             ClientError::Corrupt { .. } => Self::lasting(Code::DataLoss, "CORRUPT", message),
             ClientError::OutOfRange { .. } => Self::lasting(Code::OutOfRange, "OFFSET_OUT_OF_RANGE", message),

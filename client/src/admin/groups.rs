@@ -11,7 +11,7 @@ use kafka_protocol::messages::{DeleteGroupsRequest, DescribeGroupsRequest, ListG
 use super::each::{Outcomes, each, unmentioned};
 use super::topics::outcome;
 use super::{Admin, CommittedOffset, Each, GroupDescription, GroupListing, MemberDescription};
-use crate::cluster::{Target, codes};
+use crate::cluster::{CoordinatorKind, Target, codes};
 use crate::consumer::group::protocol;
 use crate::consumer::offsets;
 use crate::error::Result;
@@ -51,7 +51,7 @@ impl Admin {
     }
 
     async fn coordinator(&self, group: &str) -> Result<(i32, Target), Attempt> {
-        let (id, address): (i32, Address) = self.cluster.find_coordinator(group).await?;
+        let (id, address): (i32, Address) = self.cluster.find_coordinator(CoordinatorKind::Group, group).await?;
         Ok((id, Target::At(address)))
     }
 
@@ -89,7 +89,7 @@ impl Admin {
         let config = &self.cluster.config;
         let one = async || {
             let (_, target) = self.coordinator(group).await?;
-            offsets::fetch(&self.cluster, &target, group, of).await
+            offsets::fetch(&self.cluster, &target, group, of, false).await
         };
         retry::retry(config, WHAT, config.call_timeout, one).await
     }

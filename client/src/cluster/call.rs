@@ -22,6 +22,24 @@ pub(crate) enum Target {
     At(Address),
 }
 
+/// What is coordinated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CoordinatorKind {
+    /// A consumer group.
+    Group,
+    /// A transactional id.
+    Transaction,
+}
+
+impl CoordinatorKind {
+    fn code(self) -> i8 {
+        match self {
+            Self::Group => 0,
+            Self::Transaction => 1,
+        }
+    }
+}
+
 impl Cluster {
     /// One attempt of a call whose request is the same in every version.
     pub(crate) async fn ask<R: Request + Clone>(
@@ -99,13 +117,16 @@ impl Cluster {
         }
     }
 
-    /// The broker that coordinates a group: its id and address.
-    pub(crate) async fn find_coordinator(&self, group: &str) -> Result<(i32, Address), Attempt> {
+    /// The broker that coordinates a group, or a transactional id: its id and address.
+    pub(crate) async fn find_coordinator(&self, of: CoordinatorKind, key: &str) -> Result<(i32, Address), Attempt> {
         const WHAT: &str = "find coordinator";
-        let key = StrBytes::from_string(group.to_owned());
-        let build = |version: i16| match version {
-            ..4 => FindCoordinatorRequest::default().with_key(key.clone()),
-            4.. => FindCoordinatorRequest::default().with_coordinator_keys(vec![key.clone()]),
+        let key = StrBytes::from_string(key.to_owned());
+        let build = |version: i16| {
+            let request = FindCoordinatorRequest::default().with_key_type(of.code());
+            match version {
+                ..4 => request.with_key(key.clone()),
+                4.. => request.with_coordinator_keys(vec![key.clone()]),
+            }
         };
         let (answer, version) = self.ask_version::<FindCoordinatorRequest>(&Target::Any, WHAT, build).await?;
         let found = if version < 4 { single(answer) } else { first(answer)? };

@@ -7,7 +7,7 @@ pub(crate) mod codes;
 mod metadata;
 mod refresh;
 
-pub(crate) use call::Target;
+pub(crate) use call::{CoordinatorKind, Target};
 pub(crate) use metadata::{Broker, Metadata, PartitionMeta, TopicMeta, known};
 
 use std::collections::HashMap;

@@ -6,7 +6,7 @@ use kafka_protocol::ResponseError;
 
 use super::offsets::{self, Member};
 use super::shared::Shared;
-use crate::cluster::{Target, codes};
+use crate::cluster::{CoordinatorKind, Target, codes};
 use crate::error::{ClientError, Result};
 use crate::record::TopicPartition;
 use crate::retry::{self, Attempt};
@@ -99,7 +99,7 @@ pub(super) async fn coordinator(shared: &Shared, group: &str) -> Result<crate::n
     if let Some(address) = known {
         return Ok(address);
     }
-    let (_, address) = shared.cluster.find_coordinator(group).await?;
+    let (_, address) = shared.cluster.find_coordinator(CoordinatorKind::Group, group).await?;
     *shared.coordinator.lock().unwrap_or_else(PoisonError::into_inner) = Some(address.clone());
     Ok(address)
 }

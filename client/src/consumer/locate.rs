@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::offsets;
 use crate::admin::{Admin, OffsetSpec};
-use crate::cluster::{Cluster, Target};
-use crate::config::{ConsumerConfig, OffsetReset};
+use crate::cluster::{Cluster, CoordinatorKind, Target};
+use crate::config::{ConsumerConfig, Isolation, OffsetReset};
 use crate::error::{ClientError, Result};
 use crate::record::TopicPartition;
 use crate::retry;
@@ -42,8 +42,9 @@ pub(super) async fn committed(
 ) -> Result<HashMap<TopicPartition, i64>> {
     let Some(group) = config.group.as_deref().filter(|_| !of.is_empty()) else { return Ok(HashMap::new()) };
     let attempt = async || {
-        let (_, address) = cluster.find_coordinator(group).await?;
-        offsets::fetch(cluster, &Target::At(address), group, Some(of)).await
+        let (_, address) = cluster.find_coordinator(CoordinatorKind::Group, group).await?;
+        let stable = config.isolation == Isolation::ReadCommitted;
+        offsets::fetch(cluster, &Target::At(address), group, Some(of), stable).await
     };
     let limit = cluster.config.call_timeout;
     let found = retry::retry(&cluster.config, "fetch committed offsets", limit, attempt).await?;

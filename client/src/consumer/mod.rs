@@ -43,6 +43,15 @@ pub struct Consumer {
     committed_at: Instant,
 }
 
+/// A member of a group, in one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMembership {
+    pub(crate) group: Arc<str>,
+    pub(crate) generation: i32,
+    pub(crate) member_id: Arc<str>,
+    pub(crate) instance_id: Option<Arc<str>>,
+}
+
 /// Commits for a consumer from elsewhere than the task that polls. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Committer {
@@ -300,6 +309,20 @@ impl Consumer {
         let state = self.shared.state();
         let reading = state.partitions.by_place.get(at)?;
         Some((reading.high_watermark? - reading.position).max(0))
+    }
+
+    /// Who this consumer is in its group, for [`TransactionalProducer::send_offsets`](crate::TransactionalProducer::send_offsets).
+    /// Take it together with the records: a rebalance makes another of it. `None` without a group.
+    #[must_use]
+    pub fn membership(&self) -> Option<GroupMembership> {
+        let group = self.shared.config.group.as_deref()?.into();
+        let state = self.shared.state();
+        if !state.subscribed {
+            return Some(GroupMembership { group, generation: -1, member_id: "".into(), instance_id: None });
+        }
+        let instance_id = self.shared.config.group_instance_id.as_deref().map(Arc::from);
+        let (generation, member_id) = (state.membership.generation, state.membership.member_id.clone());
+        Some(GroupMembership { group, generation, member_id, instance_id })
     }
 
     /// A subscription to rebalance events, from now on: take it before `subscribe` to see them all.

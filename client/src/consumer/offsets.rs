@@ -18,6 +18,8 @@ use crate::text::{group_id, shared, text, topic_name};
 
 /// From this version on several groups are asked at once.
 const GROUPS: i16 = 8;
+/// From this version on one can wait for offsets of open transactions.
+const STABLE: i16 = 7;
 /// From this version on static members name themselves.
 const INSTANCES: i16 = 7;
 
@@ -87,15 +89,18 @@ fn rows(answer: &OffsetFetchResponse) -> Vec<Row<'_>> {
     old.chain(new).collect()
 }
 
-/// What the group has committed; those without a commit are left out.
+/// What the group has committed; those without a commit are left out. With `stable`, offsets that an open transaction may
+/// change are waited for.
 pub(crate) async fn fetch(
     cluster: &Cluster,
     coordinator: &Target,
     group: &str,
     of: Option<&[TopicPartition]>,
+    stable: bool,
 ) -> Result<Vec<CommittedOffset>, Attempt> {
     const WHAT: &str = "fetch committed offsets";
-    let (answer, _) = cluster.ask_version(coordinator, WHAT, |version| request(version, group, of)).await?;
+    let build = |version| request(version, group, of).with_require_stable(stable && version >= STABLE);
+    let (answer, _) = cluster.ask_version(coordinator, WHAT, build).await?;
     let top = answer.groups.first().map_or(answer.error_code, |g| g.error_code);
     if let Some(error) = codes::error(top) {
         return Err(codes::attempt(&format!("{WHAT} of {group}"), error, None));

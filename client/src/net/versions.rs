@@ -17,10 +17,12 @@ pub(crate) struct Versions {
 fn ours<R: Request>() -> VersionRange {
     let all = <R as Message>::VERSIONS;
     let max = match R::KEY {
-        0 | 1 => 12, // Produce, Fetch: 13 on knows topics by id only
-        8 | 9 => 9,  // OffsetCommit, OffsetFetch: as well from 10 on
-        11 => 9,     // JoinGroup
-        32 => 4,     // DescribeConfigs
+        0 | 1 => 12,  // Produce, Fetch: 13 on knows topics by id only
+        8 | 9 => 9,   // OffsetCommit, OffsetFetch: as well from 10 on
+        11 => 9,      // JoinGroup
+        24 => 3,      // AddPartitionsToTxn: brokers only from 4 on
+        26 | 28 => 4, // EndTxn, TxnOffsetCommit: 5 on are of transactions of the second version
+        32 => 4,      // DescribeConfigs
         _ => i16::MAX,
     };
     let reverse = <R::Response as Message>::VERSIONS;

@@ -83,6 +83,8 @@ pub(super) struct Shape {
     pub(super) batch_bytes: usize,
     /// Compression and its level.
     pub(super) codec: (Codec, Option<i32>),
+    /// They belong to transactions.
+    pub(super) transactional: bool,
 }
 
 fn too_large(record: &ProduceRecord, size: usize, error: &BuildError) -> ClientError {
@@ -140,7 +142,7 @@ impl Partition {
         let receipt = Receipt::new(self.topic.clone(), self.index);
         state.unsettled.push_back(receipt.clone());
         let capacity = state.last_bytes.max(size);
-        state.open = Some(OpenBatch::new(receipt, shape.codec, capacity, Instant::now()));
+        state.open = Some(OpenBatch::new(receipt, shape, capacity, Instant::now()));
     }
 
     /// The next batch, if the rule lets one go. Where there is none, the accumulator arranges to wake the sender.
@@ -180,6 +182,12 @@ impl Partition {
         old
     }
 
+    /// Whether it holds records that nobody has taken.
+    pub(super) fn has_records(&self) -> bool {
+        let state = self.state();
+        state.open.is_some() || !state.full.is_empty()
+    }
+
     /// Takes no more records if it holds none now; says whether it holds none.
     pub(super) fn close_if_empty(&self) -> bool {
         let mut state = self.state();
@@ -198,7 +206,7 @@ impl Partition {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { batch_bytes: 161, codec: (Codec::None, None) };
+    const SHAPE: Shape = Shape { batch_bytes: 161, codec: (Codec::None, None), transactional: false };
 
     fn push(partition: &Partition, bytes: usize) -> bool {
         let record = ProduceRecord::new("t", vec![0; bytes]);

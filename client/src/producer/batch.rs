@@ -8,15 +8,15 @@ use wherry_wire::batch;
 use wherry_wire::limits::MAX_BATCH_BYTES;
 use wherry_wire::records::{self, BatchBuilder, BuildError, Sealed, Stamp};
 
+use super::accumulator::Shape;
 use super::receipt::{Delivery, Receipt};
-use crate::config::Codec;
 use crate::record::ProduceRecord;
 
 /// Records of one partition, still growing or waiting to be sent. Uncompressed.
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     builder: BatchBuilder,
-    codec: (Codec, Option<i32>),
+    shape: Shape,
     /// What its records count for in the producer's memory.
     reserved: usize,
     /// Since when its first record waits.
@@ -29,11 +29,16 @@ pub(super) fn size_bound(record: &ProduceRecord) -> usize {
     BatchBuilder::size_bound(record.key.as_deref(), record.value.as_deref(), &record.headers)
 }
 
+fn builder(shape: Shape, capacity: usize) -> BatchBuilder {
+    let mut builder = BatchBuilder::with_capacity(shape.codec.0, shape.codec.1, capacity);
+    builder.set_transactional(shape.transactional);
+    builder
+}
+
 impl OpenBatch {
     /// Empty, with memory for `capacity` bytes of records.
-    pub(super) fn new(receipt: Arc<Receipt>, codec: (Codec, Option<i32>), capacity: usize, opened: Instant) -> Self {
-        let builder = BatchBuilder::with_capacity(codec.0, codec.1, capacity);
-        Self { builder, codec, reserved: 0, opened, receipt }
+    pub(super) fn new(receipt: Arc<Receipt>, shape: Shape, capacity: usize, opened: Instant) -> Self {
+        Self { builder: builder(shape, capacity), shape, reserved: 0, opened, receipt }
     }
 
     /// Bytes so far, uncompressed.
@@ -62,8 +67,8 @@ impl OpenBatch {
     /// Compresses the records: from here on the bytes stay as they are, whatever is retried.
     pub(super) fn seal(mut self) -> Result<SealedBatch, BuildError> {
         let sealed = self.builder.seal()?;
-        let Self { codec, reserved, opened, receipt, .. } = self;
-        Ok(SealedBatch { sealed, codec, reserved, opened, receipt })
+        let Self { shape, reserved, opened, receipt, .. } = self;
+        Ok(SealedBatch { sealed, shape, reserved, opened, receipt })
     }
 }
 
@@ -71,7 +76,7 @@ impl OpenBatch {
 #[derive(Debug, Clone)]
 pub(super) struct SealedBatch {
     sealed: Sealed,
-    codec: (Codec, Option<i32>),
+    shape: Shape,
     /// What its records count for in the producer's memory.
     pub(super) reserved: usize,
     pub(super) opened: Instant,
@@ -93,8 +98,7 @@ impl SealedBatch {
         }
         let raw = batch::split(self.sealed.to_bytes(Stamp::NONE)).next()?.ok()?;
         let (header, checked) = (*raw.header(), raw.check().ok()?);
-        let mut first = BatchBuilder::new(self.codec.0, self.codec.1);
-        let mut second = BatchBuilder::new(self.codec.0, self.codec.1);
+        let (mut first, mut second) = (builder(self.shape, 0), builder(self.shape, 0));
         for record in &records::records(&header, checked.bytes(), MAX_BATCH_BYTES).ok()? {
             let record = record.ok()?;
             let headers: Vec<_> = record.headers().collect();
@@ -103,8 +107,8 @@ impl SealedBatch {
             to.append_nullable(timestamp_ms, record.key, record.value, headers.into_iter()).ok()?;
         }
         let part = |mut builder: BatchBuilder, reserved| {
-            let (codec, opened, receipt) = (self.codec, self.opened, self.receipt.another());
-            Some(Self { sealed: builder.seal().ok()?, codec, reserved, opened, receipt })
+            let (shape, opened, receipt) = (self.shape, self.opened, self.receipt.another());
+            Some(Self { sealed: builder.seal().ok()?, shape, reserved, opened, receipt })
         };
         let reserved = self.reserved / 2;
         Some((part(first, reserved)?, part(second, self.reserved - reserved)?))

@@ -8,10 +8,13 @@ use kafka_protocol::messages::ProduceRequest;
 use tokio::time::Instant;
 
 use super::frame::{self, Envelope, Part};
-use crate::config::ProducerConfig;
+use super::shared::Shared;
 use crate::limits;
 use crate::net::{Address, Connection, NetError, Reply};
 use crate::record::TopicPartition;
+
+/// The last version in which the producer itself says which partitions belong to its transaction.
+const EXPLICIT: i16 = 11;
 
 /// How a leader can be reached.
 #[derive(Debug)]
@@ -115,10 +118,11 @@ impl BrokerLane {
     }
 
     /// Adds a batch to the request in the making, after [`Access::Open`]. Where it does not fit, the one before is handed over.
-    pub(super) fn add(&mut self, id: i32, config: &ProducerConfig, part: Part, item: Item) -> Option<Sent> {
+    pub(super) fn add(&mut self, id: i32, shared: &Shared, part: Part, item: Item) -> Option<Sent> {
+        let config = &shared.config;
         let size = frame_share(&part);
         let full = !self.parts.is_empty() && self.bytes + size > config.max_request_bytes;
-        let before = if full || self.lanes.contains(&item.lane) { self.hand_over(id, config) } else { None };
+        let before = if full || self.lanes.contains(&item.lane) { self.hand_over(id, shared) } else { None };
         self.bytes += size;
         self.lanes.insert(item.lane);
         self.parts.push(part);
@@ -127,7 +131,7 @@ impl BrokerLane {
     }
 
     /// Hands the request in the making to the connection.
-    pub(super) fn hand_over(&mut self, id: i32, config: &ProducerConfig) -> Option<Sent> {
+    pub(super) fn hand_over(&mut self, id: i32, shared: &Shared) -> Option<Sent> {
         if self.parts.is_empty() {
             return None;
         }
@@ -135,20 +139,26 @@ impl BrokerLane {
         self.bytes = 0;
         self.lanes.clear();
         self.in_flight += 1;
-        let (reply, version) = match self.submit(config, parts) {
+        let (reply, version) = match self.submit(shared, parts) {
             Ok((reply, version)) => (Ok(reply), version),
             Err(error) => (Err(error), 0),
         };
         Some(Sent { broker: id, version, items, reply })
     }
 
-    fn submit(&self, config: &ProducerConfig, parts: Vec<Part>) -> Result<(Reply, i16), NetError> {
+    fn submit(&self, shared: &Shared, parts: Vec<Part>) -> Result<(Reply, i16), NetError> {
         let Way::Open(connection) = &self.way else { return Err(NetError::not_sent("no connection")) };
-        let version = connection.version::<ProduceRequest>("produce")?;
+        let config = &shared.config;
+        let mut version = connection.version::<ProduceRequest>("produce")?;
+        let transactional_id = shared.transactions.as_ref().map(|transactions| &*transactions.coordinator.id);
+        if transactional_id.is_some() {
+            version = version.min(EXPLICIT);
+        }
         let correlation = connection.next_correlation();
         let timeout_ms = i32::try_from(config.ack_timeout.as_millis()).unwrap_or(i32::MAX);
         let (acks, client_id) = (config.acks.code(), connection.client_id().as_str());
-        let chunks = frame::encode(Envelope { version, correlation, client_id, acks, timeout_ms }, parts);
+        let chunks =
+            frame::encode(Envelope { version, correlation, client_id, transactional_id, acks, timeout_ms }, parts);
         Ok((connection.submit_now(correlation, chunks, acks != 0, config.ack_timeout)?, version))
     }
 

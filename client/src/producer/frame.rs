@@ -31,6 +31,7 @@ pub(super) struct Envelope<'a> {
     pub(super) version: i16,
     pub(super) correlation: i32,
     pub(super) client_id: &'a str,
+    pub(super) transactional_id: Option<&'a str>,
     pub(super) acks: i16,
     pub(super) timeout_ms: i32,
 }
@@ -85,7 +86,8 @@ impl Writer {
 pub(super) fn encode(envelope: Envelope<'_>, mut parts: Vec<Part>) -> Vec<Bytes> {
     parts.sort_by(|a, b| a.topic.cmp(&b.topic));
     let names: usize = parts.iter().map(|p| p.topic.len()).sum();
-    let capacity = 64 + envelope.client_id.len() + names + parts.len() * (HEADER_LEN + 32);
+    let ids = envelope.client_id.len() + envelope.transactional_id.map_or(0, str::len);
+    let capacity = 64 + ids + names + parts.len() * (HEADER_LEN + 32);
     let mut w = Writer {
         flexible: envelope.version >= FLEXIBLE,
         small: BytesMut::with_capacity(capacity),
@@ -98,10 +100,10 @@ pub(super) fn encode(envelope: Envelope<'_>, mut parts: Vec<Part>) -> Vec<Bytes>
     w.small.put_u16(u16::try_from(envelope.client_id.len()).unwrap_or(0));
     w.small.put_slice(envelope.client_id.as_bytes());
     w.no_tags();
-    if w.flexible {
-        w.small.put_u8(0);
-    } else {
-        w.small.put_i16(-1);
+    match envelope.transactional_id {
+        Some(id) => w.string(id),
+        None if w.flexible => w.small.put_u8(0),
+        None => w.small.put_i16(-1),
     }
     w.small.put_i16(envelope.acks);
     w.small.put_i32(envelope.timeout_ms);
@@ -148,15 +150,17 @@ mod tests {
     #[test]
     fn every_version_decodes_to_what_was_said() {
         let parts = || vec![part("a", 0, 10), part("bb", 1, 0), part("a", 3, 300)];
-        for version in 3..=12 {
-            let envelope = Envelope { version, correlation: 77, client_id: "me", acks: -1, timeout_ms: 1234 };
+        for (version, transactional_id) in (3..=12).flat_map(|version| [(version, None), (version, Some("tx"))]) {
+            let envelope =
+                Envelope { version, correlation: 77, client_id: "me", transactional_id, acks: -1, timeout_ms: 1234 };
             let mut frame = Bytes::from(encode(envelope, parts()).concat());
             assert_eq!(usize::try_from(frame.get_u32()).unwrap(), frame.remaining(), "v{version}");
             let header = RequestHeader::decode(&mut frame, ProduceRequest::header_version(version)).unwrap();
             assert_eq!((header.correlation_id, header.client_id.as_deref()), (77, Some("me")));
             let request = ProduceRequest::decode(&mut frame, version).unwrap();
             assert!(!frame.has_remaining(), "v{version}");
-            assert_eq!((request.acks, request.timeout_ms, request.transactional_id), (-1, 1234, None));
+            assert_eq!((request.acks, request.timeout_ms), (-1, 1234));
+            assert_eq!(request.transactional_id.as_ref().map(|id| id.as_str()), transactional_id);
             let mut got = Vec::new();
             for topic in &request.topic_data {
                 let one = |p: &kafka_protocol::messages::produce_request::PartitionProduceData| {

@@ -281,6 +281,19 @@ impl Lane {
         }
     }
 
+    /// Another identity, and nothing in its sequences: what was in flight is not waited for any more.
+    pub(super) fn restart(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        self.unacknowledged.clear();
+        self.failures = 0;
+        self.not_before = None;
+        self.renumber();
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
     fn renumber(&mut self) {
         self.reset = Reset::None;
         self.known_to_broker = false;

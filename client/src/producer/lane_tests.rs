@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::Codec;
+use crate::producer::accumulator::Shape;
 use crate::producer::batch::OpenBatch;
 use crate::producer::receipt::Receipt;
 use crate::record::ProduceRecord;
@@ -10,7 +11,8 @@ use crate::record::ProduceRecord;
 /// A batch of `count` records that carries `number` where the test finds it again.
 fn batch(number: usize, count: i32) -> SealedBatch {
     let receipt = Receipt::new("t".into(), 0);
-    let mut open = OpenBatch::new(receipt, (Codec::None, None), 0, Instant::now());
+    let shape = Shape { batch_bytes: 1 << 20, codec: (Codec::None, None), transactional: false };
+    let mut open = OpenBatch::new(receipt, shape, 0, Instant::now());
     for i in 0..count {
         drop(open.push(&ProduceRecord::new("t", "x"), if i == 0 { number } else { 0 }, 0).unwrap());
     }

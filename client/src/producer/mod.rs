@@ -10,7 +10,9 @@
 mod accumulator;
 mod batch;
 mod brokers;
+mod coordinator;
 mod frame;
+mod gate;
 mod identity;
 mod lane;
 mod memory;
@@ -18,9 +20,11 @@ pub mod partitioner;
 mod receipt;
 mod sender;
 mod shared;
+mod transactional;
 mod verdict;
 
 pub use receipt::Delivery;
+pub use transactional::TransactionalProducer;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +34,9 @@ use crate::cluster::Cluster;
 use crate::config::ProducerConfig;
 use crate::error::{ClientError, Result};
 use crate::record::ProduceRecord;
-use shared::Shared;
+use coordinator::Coordinator;
+use gate::Gate;
+use shared::{Shared, Transactions};
 
 /// Sends records. Cheap to clone; all clones share buffers and identity. When the last one is dropped without
 /// [`Producer::close`], what was accepted is still delivered in the background.
@@ -58,10 +64,34 @@ impl Producer {
     pub(crate) async fn open(cluster: Arc<Cluster>, config: ProducerConfig) -> Result<Self> {
         config.check()?;
         let identity = if config.idempotent { Some(identity::new(&cluster).await?) } else { None };
-        let shared = Arc::new(Shared::new(cluster, config, identity));
+        Ok(Self::start(Shared::new(cluster, config, identity, None)))
+    }
+
+    /// The producer below a transactional one: it sends nothing that does not belong to the transaction of `gate`.
+    fn transactional(
+        cluster: Arc<Cluster>,
+        config: ProducerConfig,
+        gate: Arc<Gate>,
+        coordinator: Arc<Coordinator>,
+    ) -> Self {
+        Self::start(Shared::new(cluster, config, None, Some(Transactions { gate, coordinator })))
+    }
+
+    fn start(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let (ended, sender) = tokio::sync::watch::channel(false);
         tokio::spawn(sender::run(shared.clone(), ended));
-        Ok(Self { handle: Arc::new(Handle { shared, sender }) })
+        Self { handle: Arc::new(Handle { shared, sender }) }
+    }
+
+    /// Waits until every record accepted before is settled; of a transaction that can't commit any more nothing more is sent.
+    async fn give_up(&self) {
+        let shared = &self.handle.shared;
+        for partition in shared.partitions() {
+            shared.ready.add(partition);
+        }
+        // Closed: nothing is left to wait for.
+        let _ = self.flush().await;
     }
 
     /// Accepts a record. Waits only for buffer space (and, for a new topic, its metadata); the returned [`Delivery`] resolves with

@@ -21,7 +21,7 @@ use super::brokers::{Access, Brokers, Item, Sent};
 use super::frame::Part;
 use super::lane::{Answer, Identity, Lane, Next, Settled};
 use super::receipt::Outcome;
-use super::shared::Shared;
+use super::shared::{Shared, Transactions};
 use super::{identity, verdict};
 use crate::cluster::Metadata;
 use crate::config::Acks;
@@ -37,9 +37,25 @@ pub(super) async fn run(shared: Arc<Shared>, ended: watch::Sender<bool>) {
 }
 
 enum Event {
-    Connected { broker: i32, connection: Result<Arc<Connection>, NetError> },
-    Answered { broker: i32, version: i16, items: Vec<Item>, answer: Result<Bytes, NetError> },
-    Identified { lane: usize, identity: Result<Identity> },
+    Connected {
+        broker: i32,
+        connection: Result<Arc<Connection>, NetError>,
+    },
+    Answered {
+        broker: i32,
+        version: i16,
+        items: Vec<Item>,
+        answer: Result<Bytes, NetError>,
+    },
+    Identified {
+        lane: usize,
+        identity: Result<Identity>,
+    },
+    /// Partitions of these lanes belong to the transaction, or can't.
+    Added {
+        lanes: Vec<usize>,
+        result: Result<()>,
+    },
 }
 
 struct Slot {
@@ -47,6 +63,8 @@ struct Slot {
     lane: Lane,
     /// An identity is on its way.
     identifying: bool,
+    /// Its partition is being added to the transaction.
+    adding: bool,
 }
 
 struct Sender {
@@ -61,6 +79,8 @@ struct Sender {
     leaderless: Vec<usize>,
     /// Lanes to look at in this round.
     attend: Vec<usize>,
+    /// Lanes whose partitions are to be added to the transaction.
+    to_add: Vec<usize>,
     next_sweep: Instant,
 }
 
@@ -77,6 +97,7 @@ impl Sender {
             timers: BinaryHeap::new(),
             leaderless: Vec::new(),
             attend: Vec::new(),
+            to_add: Vec::new(),
             next_sweep: Instant::now(),
         }
     }
@@ -129,21 +150,26 @@ impl Sender {
         for lane in attend {
             self.attend_lane(lane, now);
         }
+        self.add_partitions();
         self.hand_over_all();
     }
 
     fn adopt(&mut self, partition: Arc<Partition>) {
-        let identity = self.shared.identity;
+        let identity = self.shared.identity();
         let max = self.shared.config.max_in_flight_batches;
         self.lanes.entry(partition.lane).or_insert_with(|| Slot {
             partition,
             lane: Lane::new(identity, max),
             identifying: false,
+            adding: false,
         });
     }
 
     /// Sends what can be sent of one partition now; where it stops, something is arranged that brings the lane back.
     fn attend_lane(&mut self, index: usize, now: Instant) {
+        if !self.may_send(index, now) {
+            return;
+        }
         let metadata = self.now_metadata.clone();
         let Some(slot) = self.lanes.get_mut(&index) else { return };
         let partition = slot.partition.clone();
@@ -171,7 +197,7 @@ impl Sender {
                     let (header, body) = batch.parts(stamp);
                     let part = Part { topic: partition.topic.clone(), partition: partition.index, header, body };
                     let item = Item { lane: index, token, at };
-                    let sent = broker.add(leader.id, &self.shared.config, part, item);
+                    let sent = broker.add(leader.id, &self.shared, part, item);
                     self.await_answer(sent);
                 }
                 Next::NotBefore(at) => return self.timers.push(Reverse((at, index))),
@@ -238,8 +264,8 @@ impl Sender {
     }
 
     fn hand_over_all(&mut self) {
-        let config = &self.shared.config;
-        let sent: Vec<_> = self.brokers.by_id.iter_mut().filter_map(|(id, b)| b.hand_over(*id, config)).collect();
+        let shared = &self.shared;
+        let sent: Vec<_> = self.brokers.by_id.iter_mut().filter_map(|(id, b)| b.hand_over(*id, shared)).collect();
         for sent in sent {
             self.await_answer(Some(sent));
         }
@@ -261,6 +287,7 @@ impl Sender {
             Event::Connected { broker, connection } => self.on_connected(broker, connection),
             Event::Answered { broker, version, items, answer } => self.on_answer(broker, version, items, answer),
             Event::Identified { lane, identity } => self.on_identity(lane, identity),
+            Event::Added { lanes, result } => self.on_added(lanes, result),
         }
     }
 
@@ -325,6 +352,7 @@ impl Sender {
     }
 
     fn settle(&mut self, item: &Item, answer: Answer) {
+        let answer = self.in_transaction(&item.at, answer);
         let Some(slot) = self.lanes.get_mut(&item.lane) else { return };
         let failures = slot.lane.failures() + 1;
         let resend_at = match &answer {
@@ -342,7 +370,11 @@ impl Sender {
     fn finish(&self, settled: impl IntoIterator<Item = Settled>) {
         for Settled { batch, outcome } in settled {
             match outcome {
-                Outcome::Delivered { .. } | Outcome::Failed(_) => self.shared.memory.give_back(batch.reserved),
+                Outcome::Delivered { .. } => self.shared.memory.give_back(batch.reserved),
+                Outcome::Failed(ref error) => {
+                    self.shared.memory.give_back(batch.reserved);
+                    self.not_delivered(error);
+                }
                 // Its halves have it.
                 Outcome::Split { .. } => {}
             }
@@ -386,8 +418,114 @@ impl Sender {
         self.finish(settled);
         for partition in self.shared.partitions() {
             for batch in partition.take_older(opened) {
-                self.shared.memory.give_back(batch.reserved());
-                batch.receipt.settle(Outcome::Failed(never_sent(&batch, timeout)));
+                let error = never_sent(&batch, timeout);
+                self.drop_open(&batch, error);
+            }
+        }
+    }
+}
+
+/// What is different in a transaction.
+impl Sender {
+    /// Whether batches of this lane may be sent now. In a transaction its partition must belong to it; once that can only be
+    /// aborted, what waits is given up.
+    fn may_send(&mut self, index: usize, now: Instant) -> bool {
+        let Some(Transactions { gate, .. }) = self.shared.transactions.clone() else { return true };
+        let Some(slot) = self.lanes.get_mut(&index) else { return false };
+        let identity = gate.identity();
+        if slot.lane.identity() != Some(identity) {
+            slot.lane.restart(identity);
+        }
+        if let Some(failure) = gate.failure() {
+            self.give_up(index, now, &failure);
+            return false;
+        }
+        if gate.is_added(index) {
+            return true;
+        }
+        if slot.partition.has_records() && !std::mem::replace(&mut slot.adding, true) {
+            self.to_add.push(index);
+        }
+        false
+    }
+
+    /// Settles everything of a lane that is not settled; what is in flight may still arrive.
+    fn give_up(&mut self, index: usize, now: Instant, failure: &ClientError) {
+        let Some(slot) = self.lanes.get_mut(&index) else { return };
+        let all = now + Duration::from_secs(1);
+        let settled = slot.lane.expire(all, Duration::ZERO);
+        let open = slot.partition.take_older(all);
+        self.finish(settled);
+        for batch in open {
+            self.drop_open(&batch, failure.clone());
+        }
+    }
+
+    fn drop_open(&self, batch: &OpenBatch, error: ClientError) {
+        self.shared.memory.give_back(batch.reserved());
+        self.not_delivered(&error);
+        batch.receipt.settle(Outcome::Failed(error));
+    }
+
+    /// A transaction with such a record can't commit.
+    fn not_delivered(&self, error: &ClientError) {
+        if let Some(Transactions { gate, .. }) = &self.shared.transactions {
+            gate.lost();
+            gate.fail(error.clone());
+        }
+    }
+
+    /// Has the coordinator add partitions, all that this round found.
+    fn add_partitions(&mut self) {
+        let Some(Transactions { gate, coordinator }) = self.shared.transactions.clone() else { return };
+        if self.to_add.is_empty() || gate.is_adding() {
+            return;
+        }
+        let lanes = std::mem::take(&mut self.to_add);
+        let place =
+            |partition: &Arc<Partition>| TopicPartition { topic: partition.topic.clone(), partition: partition.index };
+        let places: Vec<_> =
+            lanes.iter().filter_map(|lane| self.lanes.get(lane)).map(|slot| place(&slot.partition)).collect();
+        gate.adding();
+        let identity = gate.identity();
+        self.events.push(Box::pin(async move {
+            let result = coordinator.add(identity, &places).await;
+            Event::Added { lanes, result }
+        }));
+    }
+
+    fn on_added(&mut self, lanes: Vec<usize>, result: Result<()>) {
+        for lane in &lanes {
+            if let Some(slot) = self.lanes.get_mut(lane) {
+                slot.adding = false;
+            }
+        }
+        if let Some(Transactions { gate, .. }) = &self.shared.transactions {
+            match result {
+                Ok(()) => gate.added(&lanes),
+                Err(error) => {
+                    gate.fail(error);
+                    gate.added(&[]);
+                }
+            }
+        }
+        self.attend.extend(lanes);
+    }
+
+    /// The coordinator alone gives out epochs: a lane can't help itself with another one.
+    fn in_transaction(&self, at: &TopicPartition, answer: Answer) -> Answer {
+        if self.shared.transactions.is_none() {
+            return answer;
+        }
+        let refused = |name: &str| {
+            let what = format!("produce to {at} in the transaction").into();
+            Answer::Refused(ClientError::AbortOnly { what, cause: name.into() })
+        };
+        match answer {
+            Answer::OutOfSequence => refused("the broker expects another sequence"),
+            Answer::IdentityLost => refused("the broker no longer accepts this producer's epoch"),
+            other @ (Answer::Acknowledged { .. } | Answer::Retry { .. } | Answer::Refused(_) | Answer::TooLarge(_)) => {
+                other
             }
         }
     }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 use super::accumulator::{Partition, Shape};
+use super::coordinator::Coordinator;
+use super::gate::Gate;
 use super::lane::Identity;
 use super::memory::Memory;
 use super::partitioner::{self, Sticky};
@@ -66,6 +68,13 @@ impl Ready {
     }
 }
 
+/// Which transaction records belong to.
+#[derive(Debug, Clone)]
+pub(super) struct Transactions {
+    pub(super) gate: Arc<Gate>,
+    pub(super) coordinator: Arc<Coordinator>,
+}
+
 /// The shared state.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -78,25 +87,40 @@ pub(super) struct Shared {
     /// No new records; the sender ends when the last one is settled.
     pub(super) closing: AtomicBool,
     /// What new lanes start with; `None` without idempotence.
-    pub(super) identity: Option<Identity>,
+    identity: Option<Identity>,
+    /// There in a transactional producer.
+    pub(super) transactions: Option<Transactions>,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>, foldhash::fast::RandomState>>,
     lanes: AtomicUsize,
 }
 
 impl Shared {
-    pub(super) fn new(cluster: Arc<Cluster>, config: ProducerConfig, identity: Option<Identity>) -> Self {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        config: ProducerConfig,
+        identity: Option<Identity>,
+        transactions: Option<Transactions>,
+    ) -> Self {
+        let codec = (config.codec, config.compression_level);
         Self {
             cluster,
-            shape: Shape { batch_bytes: config.batch_bytes, codec: (config.codec, config.compression_level) },
+            shape: Shape { batch_bytes: config.batch_bytes, codec, transactional: transactions.is_some() },
             memory: Memory::new(config.max_buffer_bytes),
             config,
             ready: Ready::default(),
             flushing: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             identity,
+            transactions,
             topics: RwLock::default(),
             lanes: AtomicUsize::new(0),
         }
+    }
+
+    /// What a new lane starts with.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let of_transactions = self.transactions.as_ref().map(|transactions| transactions.gate.identity());
+        of_transactions.or(self.identity)
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -212,11 +212,13 @@ impl<D: Disk> Engine<D> {
         self.events.drain(..)
     }
 
-    /// When `turn` should be called again although nothing completes, monotonic nanoseconds.
+    /// When `turn` should be called again although nothing completes, monotonic nanoseconds: at once after an append that came
+    /// since the last one, if the disk is idle.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let mark = self.journal.mark_deadline(self.config.mark_after_ms * 1_000_000);
-        mark.into_iter().chain([self.house.next_ns]).min()
+        let append = self.journal.is_due().then_some(0);
+        append.into_iter().chain(mark).chain([self.house.next_ns]).min()
     }
 
     /// A log's bounds.

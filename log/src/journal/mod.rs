@@ -157,6 +157,8 @@ pub(crate) struct Journal {
     stalled: bool,
     unmarked: bool,
     last_commit_ns: u64,
+    /// Something was appended since it was last seen whether a frame can be started.
+    fresh: bool,
     failed: Option<String>,
     blocked: bool,
     /// Files that may be made before the next look at free space.
@@ -192,6 +194,7 @@ impl Journal {
             stalled: false,
             unmarked: false,
             last_commit_ns: 0,
+            fresh: false,
             failed: None,
             blocked: false,
             may_make: 0,
@@ -328,6 +331,7 @@ impl Journal {
         group.used += len;
         group.entries += 1;
         self.queued_bytes += len;
+        self.fresh = true;
         Some((lsn, header))
     }
 
@@ -339,6 +343,7 @@ impl Journal {
         group.used += bytes.len();
         group.entries += 1;
         self.queued_bytes += bytes.len();
+        self.fresh = true;
         Some(lsn)
     }
 
@@ -359,6 +364,7 @@ impl Journal {
     /// Starts the next frame if none is in flight. Gives the group that it holds.
     pub(crate) fn pump<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops, now_ns: u64) -> Option<Sealed> {
         self.stalled = false;
+        self.fresh = false;
         if self.failed.is_some() || self.frame_in_flight.is_some() || self.rolling.is_some() {
             return None;
         }
@@ -421,6 +427,11 @@ impl Journal {
             file.last_seq = group.seq;
         }
         Sealed { seq: group.seq, bytes, items: group.items }
+    }
+
+    /// Something was appended, and no completion will come by which it would be written: [`Journal::pump`] is due at once.
+    pub(crate) fn is_due(&self) -> bool {
+        self.fresh && self.failed.is_none() && self.frame_in_flight.is_none() && self.rolling.is_none()
     }
 
     /// When the journal should be marked: the last frames are then known durable by a later one.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use wherry_metadata::acl::Operation;
 use wherry_metadata::{Change, Command, ConfigKind, MetadataError, Topic, config_key};
 
 use super::errors::{ApiError, shown};
@@ -87,9 +88,9 @@ impl Entity {
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &IncrementalAlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let wish = if only_resets_node(r) {
-            Ok(None)
+            may_change_node(core, ctx).map(|()| None)
         } else {
-            entity(core, r.resource_type, &r.resource_name).and_then(|entity| incremental(entity, r)).map(Some)
+            entity(core, ctx, r.resource_type, &r.resource_name).and_then(|entity| incremental(entity, r)).map(Some)
         };
         (r.resource_type, r.resource_name.clone(), wish)
     });
@@ -101,7 +102,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Incre
 pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &AlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let entries = r.configs.iter().map(|e| (e.name.to_string(), e.value.as_ref().map(ToString::to_string)));
-        let wish = entity(core, r.resource_type, &r.resource_name).and_then(|entity| {
+        let wish = entity(core, ctx, r.resource_type, &r.resource_name).and_then(|entity| {
             if r.configs.len() > MAX_CONFIGS_PER_RESOURCE {
                 return Err(too_many());
             }
@@ -120,17 +121,25 @@ fn too_many() -> ApiError {
     ApiError::new(ResponseError::InvalidConfig, format!("at most {MAX_CONFIGS_PER_RESOURCE} entries for one resource"))
 }
 
-fn entity<S: LogStore>(core: &Core<S>, resource_type: i8, name: &str) -> Result<Entity, ApiError> {
+fn may_change_node<S: LogStore>(core: &Core<S>, ctx: &Ctx) -> Result<(), ApiError> {
+    let may = core.allows_cluster(ctx, Operation::AlterConfigs);
+    may.then_some(()).ok_or_else(|| ResponseError::ClusterAuthorizationFailed.into())
+}
+
+fn entity<S: LogStore>(core: &Core<S>, ctx: &Ctx, resource_type: i8, name: &str) -> Result<Entity, ApiError> {
     match resource_type {
-        configs::TOPIC => Ok(Entity::Topic(Arc::clone(topics::by_name(&core.meta, name)?))),
+        configs::TOPIC => Ok(Entity::Topic(Arc::clone(core.topic_for(ctx, Operation::AlterConfigs, name)?))),
+        configs::GROUP if !core.allows_group(ctx, Operation::AlterConfigs, name) => {
+            Err(ResponseError::GroupAuthorizationFailed.into())
+        }
         configs::GROUP if name.is_empty() => {
             Err(ApiError::new(ResponseError::InvalidRequest, "Default group resources are not allowed."))
         }
         configs::GROUP => Ok(Entity::Group(name.to_owned())),
-        configs::BROKER => Err(ApiError::new(
+        configs::BROKER => may_change_node(core, ctx).and(Err(ApiError::new(
             ResponseError::InvalidConfig,
             "a node's settings are in its own configuration and change with a restart",
-        )),
+        ))),
         other => Err(ApiError::new(
             ResponseError::InvalidRequest,
             format!("resources of type {other} have no configuration here"),

@@ -1,11 +1,12 @@
 //! DescribeConfigs: every setting of a topic, of a group or of this node, where it comes from, and what it means.
 
 use std::collections::BTreeSet;
+use wherry_metadata::acl::Operation;
 
 use wherry_metadata::{ConfigKey, ConfigKind, Topic};
 
 use super::errors::{ApiError, shown};
-use super::{Ctx, Outcome, configs, topics};
+use super::{Ctx, Outcome, configs};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use wherry_wire::codec::messages::describe_configs_request::DescribeConfigsResource;
@@ -28,7 +29,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
             let mut result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
-            match describe(core, resource, detail) {
+            match describe(core, ctx, resource, detail) {
                 Ok(entries) => result.configs = entries,
                 Err(error) => {
                     result.error_code = error.code();
@@ -49,6 +50,7 @@ struct Detail {
 
 fn describe<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     resource: &DescribeConfigsResource,
     detail: Detail,
 ) -> Result<Vec<DescribeConfigsResourceResult>, ApiError> {
@@ -58,9 +60,12 @@ fn describe<S: LogStore>(
     };
     match resource.resource_type {
         configs::TOPIC => {
-            let topic = topics::by_name(&core.meta, &resource.resource_name)?;
+            let topic = core.topic_for(ctx, Operation::DescribeConfigs, &resource.resource_name)?;
             let keys = wherry_metadata::config_keys().iter().filter(|key| wanted(key.name));
             Ok(keys.map(|key| topic_entry(topic, key, detail)).collect())
+        }
+        configs::GROUP if !core.allows_group(ctx, Operation::DescribeConfigs, &resource.resource_name) => {
+            Err(ResponseError::GroupAuthorizationFailed.into())
         }
         configs::GROUP if resource.resource_name.is_empty() => {
             Err(ApiError::new(ResponseError::InvalidRequest, "Group name must not be empty"))
@@ -68,6 +73,9 @@ fn describe<S: LogStore>(
         configs::GROUP => {
             let keys = wherry_metadata::group_config_keys().iter().filter(|key| wanted(key.name));
             Ok(keys.map(|key| group_entry(core, &resource.resource_name, key, detail)).collect())
+        }
+        configs::BROKER if !core.allows_cluster(ctx, Operation::DescribeConfigs) => {
+            Err(ResponseError::ClusterAuthorizationFailed.into())
         }
         configs::BROKER => {
             check_node(core, &resource.resource_name)?;
@@ -148,12 +156,21 @@ fn check_node<S: LogStore>(core: &Core<S>, name: &str) -> Result<(), ApiError> {
     Err(ApiError::new(ResponseError::InvalidRequest, text))
 }
 
+/// As Kafka writes them: `NAME://host:port`, with commas between.
+fn addresses<S: LogStore>(core: &Core<S>) -> (String, String) {
+    let (mut advertised, mut listeners) = (Vec::new(), Vec::new());
+    for listener in &core.listeners {
+        let at = core.endpoints.by_name.get(&listener.name).unwrap_or(&core.endpoints.internal);
+        advertised.push(format!("{}://{}:{}", listener.name, at.host, at.port));
+        listeners.push(format!("{}://{}:{}", listener.name, listener.listen.ip(), listener.listen.port()));
+    }
+    (advertised.join(","), listeners.join(","))
+}
+
 fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
     let config = &core.config;
     let setting = |name, value: String, kind, doc| Setting { name, value, kind, doc };
-    let address = |host: &str, port| format!("PLAINTEXT://{host}:{port}");
-    let advertised = address(&core.advertised.host, core.advertised.port);
-    let listeners = address(&config.listen.ip().to_string(), config.listen.port());
+    let (advertised, listeners) = addresses(core);
     let mut all = vec![
         setting("advertised.listeners", advertised, ConfigKind::String, "Where clients are told to connect."),
         setting(

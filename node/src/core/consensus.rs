@@ -58,6 +58,12 @@ pub(crate) enum AfterCommit {
     AlterConfigs(Box<api::alter_configs::Pending>),
     /// UpdateFeatures.
     UpdateFeatures(Box<api::update_features::Pending>),
+    /// AlterUserScramCredentials.
+    AlterScram(Box<api::scram::Pending>),
+    /// CreateAcls and DeleteAcls.
+    AlterAcls(Box<api::acls::Pending>),
+    /// AlterClientQuotas.
+    AlterQuotas(Box<api::client_quotas::Pending>),
     /// A block of producer ids.
     ProducerIds,
     /// A topic that keeps coordinators' state.
@@ -227,6 +233,12 @@ fn size(command: &Command) -> usize {
         Command::ElectLeaders { partitions, .. } => USUAL + partitions.as_ref().map_or(0, |p| p.len() * PARTITION),
         Command::Reassign { partitions } => USUAL + partitions.len() * PARTITION,
         Command::LoseReplica { partitions, .. } => USUAL + partitions.len() * PARTITION,
+        Command::CreateAcls { acls } => {
+            USUAL + acls.iter().map(|a| USUAL + a.name.len() + a.principal.len()).sum::<usize>()
+        }
+        Command::DeleteAcls { filters } => USUAL + filters.len() * 2 * USUAL,
+        Command::SetScram { user, .. } => 4 * USUAL + user.len(),
+        Command::AlterQuotas { .. } => 4 * USUAL,
         Command::DeleteTopic { .. }
         | Command::UpdateFeatures { .. }
         | Command::ReserveProducerIds { .. }
@@ -235,7 +247,8 @@ fn size(command: &Command) -> usize {
         | Command::Fence { .. }
         | Command::Unfence { .. }
         | Command::BeginShutdown { .. }
-        | Command::UnregisterBroker { .. } => USUAL,
+        | Command::UnregisterBroker { .. }
+        | Command::RemoveScram { .. } => USUAL,
     }
 }
 
@@ -466,6 +479,9 @@ impl<S: LogStore> Core<S> {
             AfterCommit::Unregister(ctx) => api::unregister_broker::committed(self, &ctx, results),
             AfterCommit::AlterConfigs(pending) => api::alter_configs::committed(self, *pending, results),
             AfterCommit::UpdateFeatures(pending) => api::update_features::committed(self, &pending, results),
+            AfterCommit::AlterScram(pending) => api::scram::committed(self, *pending, results),
+            AfterCommit::AlterAcls(pending) => api::acls::committed(self, *pending, results),
+            AfterCommit::AlterQuotas(pending) => api::client_quotas::committed(self, *pending, results),
             AfterCommit::ProducerIds => self.producer_ids_committed(results),
             AfterCommit::CoordinatorTopic(topic) => self.coordinator_topic_committed(topic, results),
             AfterCommit::InSync(changes) => self.in_sync_decided(&changes, results),
@@ -528,6 +544,11 @@ fn node_of(command: &Command) -> Option<i32> {
         | Command::AlterPartitions { .. }
         | Command::ElectLeaders { .. }
         | Command::Reassign { .. }
-        | Command::LoseReplica { .. } => None,
+        | Command::LoseReplica { .. }
+        | Command::CreateAcls { .. }
+        | Command::DeleteAcls { .. }
+        | Command::SetScram { .. }
+        | Command::RemoveScram { .. }
+        | Command::AlterQuotas { .. } => None,
     }
 }

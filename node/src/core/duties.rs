@@ -53,7 +53,11 @@ impl<S: LogStore> Core<S> {
                 | Change::BrokerShuttingDown { .. }
                 | Change::PartitionsAltered(_)
                 | Change::Reassigned(_)
-                | Change::ReplicasLost(_) => {}
+                | Change::ReplicasLost(_)
+                | Change::AclsCreated
+                | Change::AclsDeleted(_)
+                | Change::ScramAltered
+                | Change::QuotasAltered => {}
             }
         }
     }

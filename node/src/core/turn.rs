@@ -34,6 +34,7 @@ impl<S: LogStore> Core<S> {
         self.evaluate_woken();
         self.expire_fetches();
         self.resume_after_memory();
+        self.unmute();
         self.stats.log.set(&self.store.stats());
     }
 

@@ -19,7 +19,8 @@ pub(super) fn fetch(group: Option<&Group>, fetch: &FetchGroup, stable: bool) -> 
         (None, Some(group)) => all_of(group, stable),
         (None, None) => Vec::new(),
     };
-    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics }
+    let everything = fetch.topics.is_none();
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics, everything }
 }
 
 /// A member of a consumer group that says that it is one must be it, in its present epoch.
@@ -34,7 +35,8 @@ fn check_member(group: Option<&Group>, fetch: &FetchGroup) -> Result<(), GroupEr
 }
 
 pub(super) fn refused(fetch: &FetchGroup, error: GroupError) -> FetchedGroup {
-    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics: Vec::new() }
+    let (topics, everything) = (Vec::new(), fetch.topics.is_none());
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics, everything }
 }
 
 fn some_of(group: Option<&Group>, name: &Arc<str>, partitions: &[i32], stable: bool) -> FetchedTopic {

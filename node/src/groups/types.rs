@@ -455,6 +455,8 @@ pub struct FetchedGroup {
     pub error: GroupError,
     /// Per topic.
     pub topics: Vec<FetchedTopic>,
+    /// No topics were named: these are all that there are.
+    pub everything: bool,
 }
 
 /// One topic's offsets.

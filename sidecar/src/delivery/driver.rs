@@ -340,6 +340,7 @@ impl<B: Backend> Driver<B> {
             ClientError::Rejected { .. }
             | ClientError::NoSuchTopic { .. }
             | ClientError::TooLarge { .. }
+            | ClientError::AbortOnly { .. }
             | ClientError::Fenced { .. }
             | ClientError::Corrupt { .. }
             | ClientError::OutOfRange { .. }

@@ -111,6 +111,15 @@ bodies! {
     RemoveRaftVoter => RemoveRaftVoterRequest,
     WriteTxnMarkers => WriteTxnMarkersRequest,
     DescribeProducers => DescribeProducersRequest,
+    SaslHandshake => SaslHandshakeRequest,
+    SaslAuthenticate => SaslAuthenticateRequest,
+    DescribeAcls => DescribeAclsRequest,
+    CreateAcls => CreateAclsRequest,
+    DeleteAcls => DeleteAclsRequest,
+    DescribeClientQuotas => DescribeClientQuotasRequest,
+    AlterClientQuotas => AlterClientQuotasRequest,
+    DescribeUserScramCredentials => DescribeUserScramCredentialsRequest,
+    AlterUserScramCredentials => AlterUserScramCredentialsRequest,
 }
 
 /// Takes a request header off the start of `frame`.

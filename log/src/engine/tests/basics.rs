@@ -41,6 +41,27 @@ fn appends_that_arrive_during_a_write_share_the_next_frame() {
 }
 
 #[test]
+fn an_append_to_an_idle_disk_is_not_left_waiting_for_something_else_to_happen() {
+    let mut rig = Rig::new(2, small());
+    let id = log_id(1);
+    rig.create(id);
+    let is_due = |rig: &Rig| rig.engine.next_deadline().is_some_and(|at| at <= rig.now.monotonic_ns);
+    let t = rig.append(id, &[1], 1, 10).unwrap();
+    rig.until_durable(t);
+    assert!(!is_due(&rig));
+    rig.append(id, &[2], 1, 10).unwrap();
+    assert!(is_due(&rig), "nothing is in flight whose end would bring it on its way");
+    rig.turn();
+    rig.append(id, &[3], 1, 10).unwrap();
+    if rig.engine.info(id).unwrap().durable_end == Offset(1) {
+        assert!(!is_due(&rig), "the write in flight will");
+    }
+    let t = rig.append(id, &[4], 1, 10).unwrap();
+    rig.until_durable(t);
+    assert!(!is_due(&rig), "it does not spin");
+}
+
+#[test]
 fn a_log_much_larger_than_memory_and_journal_is_read_back_whole() {
     let mut rig = Rig::new(3, small());
     let (a, b) = (log_id(1), log_id(2));

@@ -6,15 +6,16 @@ use super::{ask, shared, wire, wire_option};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
-use crate::groups::Request;
 use crate::groups::types::{
     AssignedTopic, ConsumerDescribeRequest, ConsumerDescribeResponse, DescribedConsumer, DescribedConsumerGroup,
 };
-use wherry_wire::codec::StrBytes;
+use crate::groups::{GroupError, Request};
+use wherry_metadata::acl::{Operation, ResourceType};
 use wherry_wire::codec::messages::consumer_group_describe_response::{
     Assignment, DescribedGroup, Member, TopicPartitions,
 };
 use wherry_wire::codec::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId, TopicName};
+use wherry_wire::codec::{ResponseError, StrBytes};
 
 /// First version with the type of a member (KIP-1099).
 const TYPE_FROM: i16 = 1;
@@ -29,15 +30,33 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &Consumer
     let mut seen = BTreeSet::new();
     let groups = body.group_ids.iter().filter(|group| seen.insert(group.as_str()));
     let request = ConsumerDescribeRequest { groups: groups.map(|group| shared(group)).collect() };
-    ask(core, ctx, Request::ConsumerDescribe(request))
+    let ctx = Ctx { wants_operations: body.include_authorized_operations, ..ctx.clone() };
+    ask(core, &ctx, Request::ConsumerDescribe(request))
 }
 
-pub(super) fn answer(ctx: &Ctx, response: ConsumerDescribeResponse) -> Outcome {
-    let groups = response.groups.into_iter().map(|described| group(ctx, described)).collect();
+pub(super) fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, response: ConsumerDescribeResponse) -> Outcome {
+    let groups = response.groups.into_iter().map(|described| group(core, ctx, described)).collect();
     ctx.reply(&ConsumerGroupDescribeResponse::default().with_groups(groups))
 }
 
-fn group(ctx: &Ctx, group: DescribedConsumerGroup) -> DescribedGroup {
+/// Of a group that reads topics which the caller may not know, nothing is told (as Kafka does).
+fn group<S: LogStore>(core: &Core<S>, ctx: &Ctx, group: DescribedConsumerGroup) -> DescribedGroup {
+    let topics = group.members.iter().flat_map(|member| member.assignment.iter().chain(&member.target));
+    let hidden = |topic: &AssignedTopic| !core.allows_topic(ctx, Operation::Describe, &topic.name);
+    if topics.into_iter().any(hidden) {
+        return DescribedGroup::default()
+            .with_error_code(ResponseError::TopicAuthorizationFailed.code())
+            .with_error_message(Some(StrBytes::from_static_str(
+                "The group has described topic(s) that the client is not authorized to describe.",
+            )))
+            .with_group_id(GroupId(wire(&group.group_id)))
+            .with_authorized_operations(OPERATIONS_UNKNOWN);
+    }
+    let operations = if ctx.wants_operations && group.error == GroupError::None {
+        core.operations(ctx, ResourceType::Group, &group.group_id)
+    } else {
+        OPERATIONS_UNKNOWN
+    };
     DescribedGroup::default()
         .with_error_code(group.error.code())
         .with_error_message(group.message.as_deref().map(wire))
@@ -47,7 +66,7 @@ fn group(ctx: &Ctx, group: DescribedConsumerGroup) -> DescribedGroup {
         .with_assignment_epoch(group.assignment_epoch)
         .with_assignor_name(wire(&group.assignor))
         .with_members(group.members.into_iter().map(|described| member(ctx, described)).collect())
-        .with_authorized_operations(OPERATIONS_UNKNOWN)
+        .with_authorized_operations(operations)
 }
 
 fn member(ctx: &Ctx, member: DescribedConsumer) -> Member {

@@ -8,6 +8,8 @@ use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::groups::Request;
 use crate::groups::types::{ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, TopicPartitions};
+use wherry_metadata::acl::Operation;
+use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::consumer_group_heartbeat_response::{
     Assignment, TopicPartitions as ResponsePartitions,
 };
@@ -18,7 +20,12 @@ const OWN_ID_FROM: i16 = 1;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &ConsumerGroupHeartbeatRequest) -> Outcome {
-    let request = request(ctx, body, client_host(core, ctx));
+    let mut topics = body.subscribed_topic_names.iter().flatten();
+    if topics.any(|topic| !core.allows_topic(ctx, Operation::Describe, topic)) {
+        let code = ResponseError::TopicAuthorizationFailed.code();
+        return ctx.reply(&ConsumerGroupHeartbeatResponse::default().with_error_code(code));
+    }
+    let request = request(ctx, body, client_host(ctx));
     ask(core, ctx, Request::ConsumerHeartbeat(request))
 }
 

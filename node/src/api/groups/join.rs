@@ -20,7 +20,7 @@ const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &JoinGroupRequest) -> Outcome {
-    let request = request(ctx, body, client_host(core, ctx));
+    let request = request(ctx, body, client_host(ctx));
     ask(core, ctx, Request::Join(request))
 }
 

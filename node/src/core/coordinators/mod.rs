@@ -10,6 +10,7 @@ mod ask;
 mod census;
 mod cluster;
 mod load;
+mod permit;
 mod seats;
 mod topic;
 

@@ -6,6 +6,7 @@ mod consumer_protocol;
 mod java;
 mod kcat;
 mod libraries;
+mod security;
 
 use anyhow::Result;
 use wherry_e2e::server::{Server, shared};
