@@ -7,7 +7,8 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 use wherry_client::{Admin, Client, ClientConfig};
 
-use crate::text;
+use crate::security::ClientSecurityArgs;
+use crate::{exit, text};
 
 /// Which cluster.
 #[derive(Debug, Clone, Args)]
@@ -25,6 +26,8 @@ pub(crate) struct ClusterArgs {
     /// Longest to try before giving up
     #[arg(long, value_parser = text::duration, value_name = "DURATION", default_value = "15s")]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) security: ClientSecurityArgs,
 }
 
 impl ClusterArgs {
@@ -34,6 +37,7 @@ impl ClusterArgs {
             call_timeout: self.timeout,
             request_timeout: self.timeout.min(ClientConfig::default().request_timeout),
             connect_timeout: self.timeout.min(ClientConfig::default().connect_timeout),
+            security: self.security.config().map_err(|error| exit::usage(format!("{error:#}")))?,
             ..ClientConfig::new(self.bootstrap.clone())
         };
         Client::connect(config).await.with_context(|| {

@@ -9,6 +9,7 @@ mod demo;
 mod exit;
 mod output;
 mod roles;
+mod security;
 mod text;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{ClientError, Result};
 use crate::limits;
-use crate::net::Connector;
+use crate::security::SecurityConfig;
 
 pub use wherry_wire::compress::Codec;
 
@@ -15,7 +15,7 @@ pub struct ClientConfig {
     pub bootstrap: Vec<String>,
     /// Name under which brokers log and throttle this client.
     pub client_id: String,
-    /// Longest a TCP (and later TLS, SASL) set-up may take.
+    /// Longest a connection's set-up may take, TLS and SASL included.
     pub connect_timeout: Duration,
     /// Longest to wait for one answer; then the connection is given up. Long polls have their own time added.
     pub request_timeout: Duration,
@@ -31,8 +31,8 @@ pub struct ClientConfig {
     pub max_in_flight_requests: usize,
     /// Largest answer accepted, in bytes.
     pub max_response_bytes: usize,
-    /// How connections are made: plain TCP today, the seam for TLS and SASL.
-    pub connector: Connector,
+    /// How connections are encrypted and authenticated.
+    pub security: SecurityConfig,
 }
 
 impl Default for ClientConfig {
@@ -48,7 +48,7 @@ impl Default for ClientConfig {
             metadata_max_age: Duration::from_secs(300),
             max_in_flight_requests: limits::IN_FLIGHT_REQUESTS,
             max_response_bytes: limits::RESPONSE_BYTES,
-            connector: Connector::default(),
+            security: SecurityConfig::default(),
         }
     }
 }
@@ -63,6 +63,7 @@ impl ClientConfig {
         if self.bootstrap.is_empty() {
             return Err(ClientError::config("bootstrap is empty: name at least one broker as host:port"));
         }
+        self.security.check().map_err(ClientError::config)?;
         if self.max_in_flight_requests == 0 {
             return Err(ClientError::config("max_in_flight_requests is 0: nothing could ever be sent"));
         }

@@ -13,6 +13,7 @@ mod net;
 pub mod producer;
 pub mod record;
 mod retry;
+mod security;
 #[cfg(test)]
 mod send_check;
 mod text;
@@ -24,9 +25,9 @@ pub use config::{
 };
 pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
-pub use net::Connector;
 pub use producer::{Delivery, Producer, TransactionalProducer};
 pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
+pub use security::{SaslConfig, ScramHash, SecurityConfig, TlsConfig};
 
 use std::sync::Arc;
 

@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{MetadataError, PartitionId};
+use crate::acl::{Acl, AclFilter};
+use crate::quota::{QuotaEntity, QuotaKey, QuotaValue};
+use crate::{MetadataError, PartitionId, ScramCredential, ScramMechanism};
 
 /// Version written in front of each payload and snapshot.
 pub const ENCODING_VERSION: u32 = 2;
@@ -60,6 +62,18 @@ pub enum Command {
         /// Value, or `None` to go back to the default.
         set: BTreeMap<String, Option<String>>,
     },
+    /// Sets and removes configuration entries of a group, which need not exist. → `Change::GroupConfigsAltered`.
+    AlterGroupConfigs {
+        /// The group.
+        group: String,
+        /// Value, or `None` to go back to the default.
+        set: BTreeMap<String, Option<String>>,
+    },
+    /// Sets the levels of features, all or none. → `Change::FeaturesUpdated`.
+    UpdateFeatures {
+        /// Level by name.
+        levels: BTreeMap<String, i16>,
+    },
     /// Takes a block of producer ids. → `Change::ProducerIds`.
     ReserveProducerIds {
         /// First of the block: must be the next free one, so that two proposers can't get the same.
@@ -81,13 +95,16 @@ pub enum Command {
         incarnation: Uuid,
         /// Id of its data directory: another one when the volume was replaced.
         directory: Uuid,
-        /// Host that clients connect to.
+        /// Host that other nodes connect to, and clients too where there are no endpoints.
         host: String,
-        /// Port that clients connect to.
+        /// Port, likewise.
         port: u16,
         /// Failure domain.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rack: Option<String>,
+        /// Where clients connect, per name of a listener, if it has several.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        endpoints: BTreeMap<String, Endpoint>,
     },
     /// A node's session ended: others take over what it led. → `Change::BrokerFenced`.
     Fence {
@@ -146,6 +163,49 @@ pub enum Command {
         /// Which; each is decided on its own.
         partitions: Vec<PartitionId>,
     },
+    /// Adds rules; one that is there already changes nothing. → `Change::AclsCreated`.
+    CreateAcls {
+        /// All of them or none.
+        acls: Vec<Acl>,
+    },
+    /// Removes rules. → `Change::AclsDeleted`.
+    DeleteAcls {
+        /// Each is answered with what it found.
+        filters: Vec<AclFilter>,
+    },
+    /// Sets a user's credential. → `Change::ScramAltered`.
+    SetScram {
+        /// Name, without its type.
+        user: String,
+        /// For this mechanism.
+        mechanism: ScramMechanism,
+        /// What is kept of the password.
+        credential: ScramCredential,
+    },
+    /// Removes a user's credential. → `Change::ScramAltered`.
+    RemoveScram {
+        /// Name, without its type.
+        user: String,
+        /// For this mechanism.
+        mechanism: ScramMechanism,
+    },
+    /// Sets and removes quotas. → `Change::QuotasAltered`.
+    AlterQuotas {
+        /// For whom.
+        entity: QuotaEntity,
+        /// Limit, or `None` for none.
+        set: BTreeMap<QuotaKey, Option<QuotaValue>>,
+    },
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
 }
 
 /// Other in-sync replicas of a partition.

@@ -25,7 +25,7 @@ pub enum ConfigKind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Rule {
+pub(crate) enum Rule {
     /// An integer in these bounds.
     Range(i64, i64),
     /// One of these words.
@@ -59,7 +59,7 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 const MAX_INT: i64 = i32::MAX as i64;
 
-const fn key(
+pub(crate) const fn key(
     name: &'static str,
     kind: ConfigKind,
     default: &'static str,

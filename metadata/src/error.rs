@@ -91,9 +91,15 @@ pub enum MetadataError {
     /// Nothing to cancel.
     #[error("no reassignment of {0} is under way")]
     NoReassignment(PartitionId),
+    /// The user has no such credential.
+    #[error("user '{0}' has no credential for that mechanism")]
+    UnknownCredential(String),
     /// A configuration key or value that is unknown, malformed, or not implemented.
     #[error("{0}")]
     InvalidConfig(String),
+    /// A level of a feature that can't be.
+    #[error("{0}")]
+    InvalidFeature(String),
     /// A named bound of the cluster is reached.
     #[error("{0}")]
     LimitReached(String),

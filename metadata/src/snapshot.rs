@@ -1,7 +1,8 @@
 //! Snapshots: the whole state as one byte string. The same state gives the same bytes.
 //!
 //! ```text
-//! {"v":2,"r":{"cluster_id":...,"next_producer_id":...,"brokers":[...],"origins":[...],"topics":[...]}}
+//! {"v":2,"r":{"cluster_id":...,"next_producer_id":...,"brokers":[...],"origins":[...],"group_configs":{...},"features":{...},
+//!   "features_epoch":...,"security":{...},"topics":[...]}}
 //! ```
 //! Topics come by name, nodes by id. A partition of one replica takes about 45 bytes. What is read back is checked
 //! against the bounds and the invariants of the state, as it may come from another node.
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::command::{decode, encode};
-use crate::state::{LastSequence, check_configs};
+use crate::state::security::SecurityRecord;
+use crate::state::{LastSequence, check_configs, check_group_configs, checked_levels};
 use crate::{Broker, Metadata, MetadataError, Nodes, Partition, Topic, TopicConfig, check_name, limits};
 
 #[derive(Serialize)]
@@ -22,6 +24,13 @@ struct StateRef<'a> {
     next_producer_id: i64,
     brokers: Vec<&'a Broker>,
     origins: Vec<(i32, &'a LastSequence)>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    group_configs: &'a BTreeMap<String, BTreeMap<&'static str, String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    features: &'a BTreeMap<&'static str, i16>,
+    features_epoch: i64,
+    #[serde(skip_serializing_if = "SecurityRecord::is_empty")]
+    security: SecurityRecord,
     topics: Topics<'a>,
 }
 
@@ -41,6 +50,14 @@ struct StateRecord {
     next_producer_id: i64,
     brokers: Vec<Broker>,
     origins: Vec<(i32, LastSequence)>,
+    #[serde(default)]
+    group_configs: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default)]
+    features: BTreeMap<String, i16>,
+    #[serde(default)]
+    features_epoch: i64,
+    #[serde(default)]
+    security: SecurityRecord,
     topics: Vec<TopicRecord>,
 }
 
@@ -167,6 +184,10 @@ impl Metadata {
             next_producer_id: self.next_producer_id,
             brokers: self.brokers.values().collect(),
             origins: self.origins.iter().map(|(node, last)| (*node, last)).collect(),
+            group_configs: &self.group_configs,
+            features: &self.features,
+            features_epoch: self.features_epoch,
+            security: SecurityRecord::of(&self.security),
             topics: Topics(self),
         })
     }
@@ -184,6 +205,12 @@ impl Metadata {
         state.origins = record.origins.into_iter().collect();
         state.cluster_id = record.cluster_id;
         state.next_producer_id = record.next_producer_id;
+        for (group, configs) in record.group_configs {
+            state.group_configs.insert(group, check_group_configs(&configs)?);
+        }
+        state.features = checked_levels(&record.features)?;
+        state.features_epoch = record.features_epoch;
+        state.security = record.security.into_security()?;
         for topic in record.topics {
             if state.topic(&topic.name).is_some() || state.topic_by_id(topic.id).is_some() {
                 return Err(malformed("a topic is there twice"));
@@ -201,6 +228,7 @@ impl StateRecord {
             && partitions <= limits::MAX_PARTITIONS
             && self.brokers.len() <= limits::MAX_BROKERS
             && self.origins.len() <= limits::MAX_ORIGINS
+            && self.group_configs.len() <= limits::MAX_CONFIGURED_GROUPS
             && self.origins.iter().all(|(_, last)| last.past.len() <= limits::MAX_PAST_INCARNATIONS);
         if fits { Ok(()) } else { Err(malformed("it holds more than a cluster may have")) }
     }

@@ -1,12 +1,16 @@
 //! Settings of a node. Unknown keys and unsafe combinations are refused at start, with a sentence.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::core::store::{BLOCK, EngineConfig};
-use crate::limits::{Limits, MAX_OFFSETS_TOPIC_PARTITIONS};
+use crate::limits::{Limits, MAX_LISTENERS, MAX_OFFSETS_TOPIC_PARTITIONS};
+use crate::security::authorizer::AuthorizationConfig;
+use crate::security::config::{ClientAuth, LinkAuth, ListenerConfig, Protocol, TlsConfig};
+use crate::security::sasl::SaslConfig;
 use crate::transactions::TransactionsConfig;
 
 /// Which driver owns sockets and disk.
@@ -103,6 +107,8 @@ pub struct ClusterConfig {
     pub voters: Vec<Voter>,
     /// Addresses, as `host:port`, of any nodes of the cluster.
     pub seeds: Vec<String>,
+    /// How nodes prove to each other that they are of this cluster. Without, whoever reaches the listener may say it is one.
+    pub authentication: Option<LinkAuth>,
 }
 
 /// Numbers of voters that a quorum may have.
@@ -191,6 +197,17 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where clients are told to connect; `listen` if it is a concrete address.
     pub advertised: Option<Advertised>,
+    /// Listeners by name, in place of `listen` and `advertised`, which are one without protection.
+    pub listeners: Vec<ListenerConfig>,
+    /// Name of the listener that the other nodes connect to; the first one if there is none. Where it is encrypted, this
+    /// node dials the others encrypted too.
+    pub internal_listener: Option<String>,
+    /// Certificates of all listeners that have none of their own.
+    pub tls: Option<TlsConfig>,
+    /// How clients authenticate themselves where the protocol of their listener is SASL_TLS or SASL_PLAINTEXT.
+    pub sasl: Option<SaslConfig>,
+    /// Who may do what; without, everybody everything.
+    pub authorization: Option<AuthorizationConfig>,
     /// Directory of everything that lasts. One node at a time.
     pub data_dir: PathBuf,
     /// Id of this node in its cluster, not negative.
@@ -218,6 +235,10 @@ pub struct NodeConfig {
     pub catch_up_bytes_per_s: Option<u64>,
     /// How long an empty consumer group waits for more members before its first assignment, in milliseconds.
     pub group_initial_rebalance_delay_ms: u32,
+    /// Silence after which a member of a consumer group (KIP-848) is out, in milliseconds, unless the group says otherwise.
+    pub group_consumer_session_timeout_ms: u32,
+    /// How often members of a consumer group are to send a heartbeat, in milliseconds, unless the group says otherwise.
+    pub group_consumer_heartbeat_interval_ms: u32,
     /// Partitions of the topic that keeps the groups' state, each with a coordinator of its own. It is made when the first
     /// group asks for it and keeps its size.
     pub offsets_topic_partitions: i32,
@@ -241,6 +262,11 @@ impl Default for NodeConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
             advertised: None,
+            listeners: Vec::new(),
+            internal_listener: None,
+            tls: None,
+            sasl: None,
+            authorization: None,
             data_dir: PathBuf::from("wherry-data"),
             node_id: 0,
             cluster_id: None,
@@ -254,6 +280,8 @@ impl Default for NodeConfig {
             replica_lag_time_ms: 10_000,
             catch_up_bytes_per_s: None,
             group_initial_rebalance_delay_ms: 3_000,
+            group_consumer_session_timeout_ms: 45_000,
+            group_consumer_heartbeat_interval_ms: 5_000,
             offsets_topic_partitions: 16,
             transactions_topic_partitions: 16,
             transaction_max_timeout_ms: TransactionsConfig::default().max_timeout_ms,
@@ -285,8 +313,16 @@ impl NodeConfig {
         if !(1..=most).contains(&partitions) {
             return Err(format!("offsets_topic_partitions {partitions} must be from 1 to {most}"));
         }
+        let (interval, session) = (self.group_consumer_heartbeat_interval_ms, self.group_consumer_session_timeout_ms);
+        if interval == 0 || interval >= session {
+            return Err(format!(
+                "group_consumer_heartbeat_interval_ms {interval} must be above 0 and below \
+                 group_consumer_session_timeout_ms {session}"
+            ));
+        }
         self.validate_transactions()?;
-        self.validate_addresses()?;
+        self.validate_listeners()?;
+        self.authorization.as_ref().map_or(Ok(()), AuthorizationConfig::validate)?;
         if self.cluster_id.as_ref().is_some_and(String::is_empty) {
             return Err("cluster_id is empty; leave it out to have one made".into());
         }
@@ -323,27 +359,124 @@ impl NodeConfig {
         }
     }
 
-    fn validate_addresses(&self) -> Result<(), String> {
-        match &self.advertised {
-            None if self.listen.ip().is_unspecified() => Err(format!(
-                "listen {} is every address of this machine, so clients can't be told where to connect; set advertised",
-                self.listen
-            )),
-            Some(advertised) if advertised.host.is_empty() || advertised.host.len() > 255 => {
-                Err("advertised.host must have 1 to 255 characters".into())
+    fn validate_listeners(&self) -> Result<(), String> {
+        let listeners = self.all_listeners();
+        if listeners.len() > MAX_LISTENERS {
+            return Err(format!("there are {} listeners; {MAX_LISTENERS} are the most", listeners.len()));
+        }
+        for (at, listener) in listeners.iter().enumerate() {
+            listener.validate(self.tls.as_ref())?;
+            if listeners[..at].iter().any(|other| other.name == listener.name) {
+                return Err(format!("there are two listeners '{}'; names are unique", listener.name));
+            }
+        }
+        let sasl: Vec<Protocol> = listeners.iter().map(|l| l.protocol).filter(|p| p.has_sasl()).collect();
+        match &self.sasl {
+            None if !sasl.is_empty() => {
+                return Err("a listener asks its clients to authenticate themselves, but not how; set sasl".into());
+            }
+            Some(config) if !sasl.is_empty() => config.validate(sasl.contains(&Protocol::SaslPlaintext))?,
+            Some(_) | None => {}
+        }
+        let names = || listeners.iter().map(|listener| listener.name.as_str());
+        match &self.internal_listener {
+            Some(name) if !names().any(|other| other == name) => {
+                Err(format!("internal_listener '{name}' is not there"))
+            }
+            Some(_) | None => self.validate_links(),
+        }
+    }
+
+    /// Nodes that trust whoever says it is one must not stand beside listeners that trust nobody.
+    fn validate_links(&self) -> Result<(), String> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let internal = self.internal();
+        let tls = internal.tls.as_ref().or(self.tls.as_ref());
+        if internal.protocol.is_encrypted() && tls.is_none_or(|tls| tls.ca.is_none()) {
+            return Err(format!(
+                "listener '{}' is encrypted and other nodes are dialled: set tls.ca to know them by",
+                internal.name
+            ));
+        }
+        match &cluster.authentication {
+            None if self.is_secured() => {
+                Err("listeners are secured, but whoever reaches this node may say it is one of its cluster; \
+                 set cluster.authentication"
+                    .into())
+            }
+            Some(LinkAuth::Certificates { .. })
+                if !internal.protocol.is_encrypted() || tls.is_none_or(|tls| tls.client_auth == ClientAuth::None) =>
+            {
+                Err(format!(
+                    "cluster.authentication is by certificates, but listener '{}' does not ask for any; \
+                     set its protocol to TLS or SASL_TLS and tls.client_auth to requested or required",
+                    internal.name
+                ))
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Where clients connect, given the address that was really bound.
+    /// Whether any listener is protected, or anything forbidden to anybody.
     #[must_use]
-    pub fn advertised_at(&self, bound: SocketAddr) -> Advertised {
-        match &self.advertised {
-            Some(advertised) if advertised.port != 0 => advertised.clone(),
-            Some(advertised) => Advertised { host: advertised.host.clone(), port: bound.port() },
-            None => Advertised { host: bound.ip().to_canonical().to_string(), port: bound.port() },
+    pub fn is_secured(&self) -> bool {
+        self.authorization.is_some() || self.listeners.iter().any(|listener| listener.protocol != Protocol::Plaintext)
+    }
+
+    /// All listeners; at least one.
+    #[must_use]
+    pub fn all_listeners(&self) -> Vec<ListenerConfig> {
+        if !self.listeners.is_empty() {
+            return self.listeners.clone();
         }
+        vec![ListenerConfig {
+            name: Protocol::Plaintext.name().into(),
+            listen: self.listen,
+            advertised: self.advertised.clone(),
+            protocol: Protocol::Plaintext,
+            tls: None,
+        }]
+    }
+
+    /// The listener that other nodes connect to.
+    #[must_use]
+    pub fn internal(&self) -> ListenerConfig {
+        let mut all = self.all_listeners();
+        let named = |listener: &ListenerConfig| Some(&listener.name) == self.internal_listener.as_ref();
+        let at = all.iter().position(named).unwrap_or(0);
+        all.swap_remove(at)
+    }
+
+    /// Where this node is found, given the addresses that its listeners were really bound to.
+    #[must_use]
+    pub fn advertised_at(&self, bound: &[SocketAddr]) -> Endpoints {
+        let all = self.all_listeners();
+        let at: Vec<(String, Advertised)> = all
+            .iter()
+            .zip(bound)
+            .map(|(listener, addr)| (listener.name.clone(), listener.advertised_at(*addr)))
+            .collect();
+        let internal = self.internal().name;
+        let first = at.iter().find(|(name, _)| *name == internal).or(at.first());
+        let internal = first.map_or_else(|| Advertised { host: String::new(), port: 0 }, |(_, at)| at.clone());
+        // One listener is the internal one; a list of it would say nothing.
+        let by_name = if at.len() > 1 { at.into_iter().collect() } else { BTreeMap::new() };
+        Endpoints { internal, by_name }
+    }
+}
+
+/// Where a node is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// By other nodes.
+    pub internal: Advertised,
+    /// By clients, per name of a listener; empty if all come to the internal one.
+    pub by_name: BTreeMap<String, Advertised>,
+}
+
+impl From<Advertised> for Endpoints {
+    fn from(internal: Advertised) -> Self {
+        Self { internal, by_name: BTreeMap::new() }
     }
 }
 
@@ -359,10 +492,11 @@ mod tests {
     #[test]
     fn bad_settings_get_a_sentence() {
         type Spoil = fn(&mut NodeConfig);
-        let every: [(Spoil, &str); 20] = [
+        let every: [(Spoil, &str); 21] = [
             (|c| c.node_id = -1, "node_id"),
             (|c| c.default_partitions = 0, "default_partitions"),
             (|c| c.offsets_topic_partitions = 1_001, "offsets_topic_partitions"),
+            (|c| c.group_consumer_heartbeat_interval_ms = 45_000, "group_consumer_heartbeat_interval_ms"),
             (|c| c.transactions_topic_partitions = 0, "transactions_topic_partitions"),
             (|c| c.transaction_max_timeout_ms = 0, "transaction_max_timeout_ms"),
             (|c| c.transactional_id_expiration_ms = 0, "transactional_id_expiration_ms"),
@@ -391,7 +525,11 @@ mod tests {
 
     fn cluster(voters: &[i32], seeds: &[&str]) -> ClusterConfig {
         let voter = |node_id: &i32| Voter { node_id: *node_id, host: "node".into(), port: 9092 };
-        ClusterConfig { voters: voters.iter().map(voter).collect(), seeds: seeds.iter().map(|s| (*s).into()).collect() }
+        ClusterConfig {
+            voters: voters.iter().map(voter).collect(),
+            seeds: seeds.iter().map(|s| (*s).into()).collect(),
+            authentication: None,
+        }
     }
 
     #[test]
@@ -411,13 +549,66 @@ mod tests {
         assert!(error.contains("nod_id"), "{error}");
     }
 
+    fn listener(name: &str, protocol: Protocol) -> ListenerConfig {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        ListenerConfig { name: name.into(), listen, advertised: None, protocol, tls: None }
+    }
+
     #[test]
     fn advertises_what_was_bound() {
         let config = NodeConfig::default();
-        let at = config.advertised_at(SocketAddr::from(([127, 0, 0, 1], 5)));
-        assert_eq!(at, Advertised { host: "127.0.0.1".into(), port: 5 });
+        let at = config.advertised_at(&[SocketAddr::from(([127, 0, 0, 1], 5))]);
+        assert_eq!(at, Advertised { host: "127.0.0.1".into(), port: 5 }.into());
         let mapped: SocketAddr = "[::ffff:10.0.0.1]:7".parse().unwrap();
-        assert_eq!(config.advertised_at(mapped).host, "10.0.0.1", "an IPv4 address is advertised as one");
+        assert_eq!(config.advertised_at(&[mapped]).internal.host, "10.0.0.1", "an IPv4 address is advertised as one");
+        let config = NodeConfig {
+            listeners: vec![listener("outside", Protocol::Plaintext), listener("inside", Protocol::Plaintext)],
+            internal_listener: Some("inside".into()),
+            ..NodeConfig::default()
+        };
+        let port = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let at = config.advertised_at(&[port(5), port(6)]);
+        assert_eq!((at.internal.port, at.by_name["outside"].port, at.by_name["inside"].port), (6, 5, 6));
+    }
+
+    #[test]
+    fn bad_listeners_get_a_sentence() {
+        let tls = || TlsConfig { certificate: "c".into(), key: "k".into(), ca: None, client_auth: ClientAuth::None };
+        type Spoil = fn(&mut NodeConfig, TlsConfig);
+        let every: [(Spoil, &str); 8] = [
+            (|c, _| c.listeners = vec![listener("a", Protocol::Tls)], "no certificate"),
+            (|c, _| c.listeners = vec![listener("a b", Protocol::Plaintext)], "letters"),
+            (
+                |c, _| c.listeners = vec![listener("a", Protocol::Plaintext), listener("a", Protocol::Plaintext)],
+                "unique",
+            ),
+            (|c, _| c.listeners = (0..17).map(|n| listener(&n.to_string(), Protocol::Plaintext)).collect(), "most"),
+            (|c, _| c.internal_listener = Some("b".into()), "not there"),
+            (
+                |c, tls| c.listeners = vec![ListenerConfig { tls: Some(tls), ..listener("a", Protocol::Plaintext) }],
+                "has cert",
+            ),
+            (
+                |c, tls| {
+                    c.listeners = vec![listener("a", Protocol::Tls)];
+                    (c.tls, c.cluster) = (Some(tls), Some(cluster(&[0], &[])));
+                },
+                "tls.ca",
+            ),
+            (
+                |c, tls| {
+                    c.listeners = vec![listener("in", Protocol::Plaintext), listener("out", Protocol::Tls)];
+                    (c.tls, c.cluster) = (Some(tls), Some(cluster(&[0], &[])));
+                },
+                "cluster.authentication",
+            ),
+        ];
+        for (spoil, word) in every {
+            let mut config = NodeConfig::default();
+            spoil(&mut config, tls());
+            let sentence = config.validate().unwrap_err();
+            assert!(sentence.contains(word), "{sentence}");
+        }
     }
 
     #[test]

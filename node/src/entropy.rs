@@ -38,6 +38,14 @@ impl Entropy {
         }
     }
 
+    /// Another source of the same kind.
+    pub(crate) fn another(&self) -> Self {
+        match &self.0 {
+            Source::System => Self::system(),
+            Source::Seeded(_) => Self::seeded(self.seed()),
+        }
+    }
+
     /// 64 random bits.
     pub(crate) fn seed(&self) -> u64 {
         self.uuid().as_u64_pair().0

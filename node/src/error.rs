@@ -41,6 +41,9 @@ pub enum Refused {
         /// The bound.
         limit: usize,
     },
+    /// Its address opens more connections than it may.
+    #[error("its address opens connections faster than its quota lets it")]
+    TooFast,
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,

@@ -6,7 +6,7 @@
 //! ```
 //! [`core`] is a state machine without I/O; [`api`] holds one file per kind of request; [`driver`] owns sockets, the
 //! ring and the clock; [`groups`] is the coordinator of consumer groups, [`transactions`] that of transactions; [`cluster`]
-//! joins the nodes.
+//! joins the nodes; [`security`] says who is at the other end.
 
 pub mod api;
 pub mod cluster;
@@ -22,6 +22,7 @@ pub mod mutation;
 pub mod net;
 pub mod replication;
 mod run;
+pub mod security;
 pub mod stats;
 pub mod transactions;
 

@@ -141,6 +141,8 @@ pub const QUESTION_PATIENCE_MS: u64 = 500;
 pub const MAX_DESCRIBED_TRANSACTIONS: usize = 10_000;
 /// Transactions of one AddPartitionsToTxn request.
 pub const MAX_TRANSACTIONS_PER_REQUEST: usize = 10_000;
+/// Groups are counted for the metrics so long after something happened to one, in milliseconds: that looks at all of them.
+pub const GROUP_CENSUS_MS: u64 = 10_000;
 /// How long an idle fetch session is kept from eviction, in milliseconds.
 pub const FETCH_SESSION_MIN_IDLE_MS: u64 = 120_000;
 /// Nodes that may have opened a link of one class or another to this one, and nodes that are remembered.
@@ -153,6 +155,33 @@ pub const LINK_QUEUE_BYTES: usize = 64 << 20;
 pub const LINK_MESSAGE_OVERHEAD: usize = 1 << 20;
 /// Bytes of one frame between nodes; longer messages are cut into several.
 pub const MAX_LINK_FRAME_BYTES: usize = 4 << 20;
+/// Bytes of a TLS handshake.
+pub const MAX_HANDSHAKE_BYTES: usize = 128 << 10;
+/// TLS handshakes at once; connections that would begin one more are closed.
+pub const MAX_HANDSHAKES: usize = 4_096;
+/// Largest frame in bytes of a client that has not authenticated itself, where it has to (as Kafka's
+/// `sasl.server.max.receive.size`).
+pub const MAX_STRANGER_FRAME_BYTES: usize = 512 << 10;
+/// Least time between two authentications of one connection, in nanoseconds.
+pub const MIN_REAUTH_INTERVAL_NS: u64 = 1_000_000_000;
+/// ACLs, or filters of ACLs, in one request.
+pub const MAX_ACLS_PER_REQUEST: usize = 10_000;
+/// ACLs in one command: a payload holds one in any case.
+pub const ACLS_PER_COMMAND: usize = 50;
+/// Entities in one request about quotas.
+pub const MAX_QUOTAS_PER_REQUEST: usize = 10_000;
+/// Users, clients and addresses that are counted for quotas.
+pub const MAX_QUOTA_BUCKETS: usize = 100_000;
+/// Longest that a connection is muted because its requests took too much time, in nanoseconds (as Kafka's window).
+pub const MAX_REQUEST_THROTTLE_NS: u64 = 1_000_000_000;
+/// Users in one request about their credentials.
+pub const MAX_USERS_PER_REQUEST: usize = 1_000;
+/// Bytes of a salted password.
+pub const MAX_SALTED_PASSWORD_BYTES: usize = 1_024;
+/// Listeners of a node.
+pub const MAX_LISTENERS: usize = 16;
+/// Bytes of a file with certificates, a key or secrets.
+pub const MAX_SECRET_FILE_BYTES: u64 = 1 << 20;
 /// Bytes of a client's text that an error message repeats.
 pub const SHOWN_TEXT: usize = 200;
 /// Refused batches of idempotent producers that a connection remembers; the oldest are forgotten.

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wherry_log::io::{Ring, RingConfig, ThreadDisk, ThreadDiskConfig, UringDisk, UringDiskConfig, probe_uring};
 
+use crate::cluster::links::LinkSecret;
 use crate::config::{IoDriver, NodeConfig};
 use crate::core::Core;
 use crate::core::store::{Disk, Engine, OpenError};
@@ -20,7 +21,10 @@ use crate::driver::threads::ThreadsDriver;
 use crate::driver::uring::UringDriver;
 use crate::driver::{DriverError, StopHandle, now};
 use crate::error::NodeError;
-use crate::net::{NetConfig, listen_on};
+use crate::net::{Door, NetConfig, listen_on};
+use crate::security::certificates::{Certificates, LOOK_AGAIN, Refresh, Watcher, read_bounded};
+use crate::security::config::LinkAuth;
+use crate::security::secrets::Secrets;
 use crate::stats::NodeStats;
 
 /// File in the data directory whose lock says that a node uses it.
@@ -29,8 +33,10 @@ const LOCK_FILE: &str = "LOCK";
 /// A node that serves.
 #[derive(Debug, Clone)]
 pub struct Serving {
-    /// Address that is served.
+    /// Address that is served; of several, the first one.
     pub addr: SocketAddr,
+    /// Names of the listeners, and the addresses that they serve.
+    pub listeners: Vec<(String, SocketAddr)>,
     /// `io_uring` or `threads`.
     pub driver: &'static str,
     /// Counters of the core.
@@ -50,6 +56,12 @@ impl NodeHandle {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.serving.addr
+    }
+
+    /// Names of the listeners, and the addresses that they serve.
+    #[must_use]
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.serving.listeners
     }
 
     /// Which driver runs it: `io_uring` or `threads`.
@@ -124,11 +136,62 @@ pub fn run(mut config: NodeConfig, stop: &StopHandle, on_ready: impl FnOnce(Serv
     config.validate().map_err(NodeError::Config)?;
     config.engine.open_files = config.engine.open_files.min(segment_files(raise_open_files()));
     let _lock = lock(&config)?;
-    let listener = listen_on(config.listen).map_err(io(format!("listen on {}", config.listen)))?;
+    let entry = Entry::open(&config)?;
     match choose(config.io)? {
-        Chosen::Uring(ring) => run_uring(config, listener, ring, stop, on_ready),
-        Chosen::Threads => run_threads(config, listener, stop, on_ready),
+        Chosen::Uring(ring) => run_uring(config, entry, ring, stop, on_ready),
+        Chosen::Threads => run_threads(config, entry, stop, on_ready),
     }
+}
+
+/// Where connections come in, and what secures them.
+struct Entry {
+    doors: Vec<Door>,
+    bound: Vec<(String, SocketAddr)>,
+    net: NetConfig,
+    secrets: Secrets,
+    link_secret: Option<LinkSecret>,
+    _watcher: Option<Watcher>,
+}
+
+impl Entry {
+    fn open(config: &NodeConfig) -> Result<Self, NodeError> {
+        let internal = config.internal().name;
+        let (mut doors, mut bound, mut watched) = (Vec::new(), Vec::new(), Vec::<Box<dyn Refresh>>::new());
+        let mut net = net_config(config);
+        for listener in config.all_listeners() {
+            let at = listener.listen;
+            let socket = listen_on(at).map_err(io(format!("listen on {at}")))?;
+            bound.push((listener.name.clone(), socket.local_addr().map_err(io("listen"))?));
+            let tls = listener.tls.as_ref().or(config.tls.as_ref()).filter(|_| listener.protocol.is_encrypted());
+            let mut door = Door { guarded: listener.protocol.has_sasl(), ..Door::from(socket) };
+            if let Some(tls) = tls {
+                let dials = config.cluster.is_some() && listener.name == internal;
+                let certificates = Certificates::load(tls, dials).map_err(NodeError::Config)?;
+                door.tls = Some(certificates.server());
+                net.dial_tls = net.dial_tls.or(certificates.client());
+                watched.push(Box::new(certificates));
+            }
+            doors.push(door);
+        }
+        let mut secrets = Secrets::default();
+        if let Some(sasl) = config.sasl.as_ref().filter(|_| doors.iter().any(|door| door.guarded)) {
+            secrets = Secrets::load(sasl).map_err(NodeError::Config)?;
+            watched.extend(secrets.watched(sasl));
+        }
+        let watcher = (!watched.is_empty()).then(|| Watcher::start(watched, LOOK_AGAIN));
+        let watcher = watcher.transpose().map_err(io("start a thread"))?;
+        let link_secret = link_secret(config)?;
+        Ok(Self { doors, bound, net, secrets, link_secret, _watcher: watcher })
+    }
+}
+
+/// What the nodes of this cluster prove to each other, if that is how.
+fn link_secret(config: &NodeConfig) -> Result<Option<LinkSecret>, NodeError> {
+    let auth = config.cluster.as_ref().and_then(|cluster| cluster.authentication.as_ref());
+    let Some(LinkAuth::Secret { file }) = auth else { return Ok(None) };
+    let bytes = read_bounded(file).map_err(NodeError::Config)?;
+    let secret = LinkSecret::new(&bytes).map_err(|why| NodeError::Config(format!("{}: {why}", file.display())))?;
+    Ok(Some(secret))
 }
 
 /// Asks for as many descriptors as the process may have: shells and service managers give few at first, for programs
@@ -170,46 +233,51 @@ fn choose(wish: IoDriver) -> Result<Chosen, NodeError> {
 
 fn run_uring(
     config: NodeConfig,
-    listener: TcpListener,
+    entry: Entry,
     ring: Rc<RefCell<Ring>>,
     stop: &StopHandle,
     on_ready: impl FnOnce(Serving),
 ) -> Result<(), NodeError> {
     let disk =
         UringDisk::open(&config.data_dir, &UringDiskConfig::default(), Rc::clone(&ring)).map_err(OpenError::Disk)?;
-    let net = net_config(&config);
-    let core = open(config, &listener, disk, "io_uring", on_ready)?;
-    let (core, outcome) = UringDriver::new(core, ring, listener, stop, &net).map_err(stopped)?.run();
+    let core = open(config, &entry, disk, "io_uring", on_ready)?;
+    let (core, outcome) = UringDriver::new(core, ring, entry.doors, stop, &entry.net).map_err(stopped)?.run();
     close(core, outcome)
 }
 
 fn run_threads(
     config: NodeConfig,
-    listener: TcpListener,
+    entry: Entry,
     stop: &StopHandle,
     on_ready: impl FnOnce(Serving),
 ) -> Result<(), NodeError> {
     let disk = ThreadDisk::open(&config.data_dir, &ThreadDiskConfig::default()).map_err(OpenError::Disk)?;
     let wake = disk.wake_fd();
-    let net = net_config(&config);
-    let core = open(config, &listener, disk, "threads", on_ready)?;
-    let driver = ThreadsDriver::new(core, listener, Some(wake), stop, &net).map_err(stopped)?;
+    let core = open(config, &entry, disk, "threads", on_ready)?;
+    let driver = ThreadsDriver::new(core, entry.doors, Some(wake), stop, &entry.net).map_err(stopped)?;
     let (core, outcome) = driver.run();
     close(core, outcome)
 }
 
 fn open<D: Disk>(
     config: NodeConfig,
-    listener: &TcpListener,
+    entry: &Entry,
     disk: D,
     driver: &'static str,
     on_ready: impl FnOnce(Serving),
 ) -> Result<Core<Engine<D>>, NodeError> {
-    let addr = listener.local_addr().map_err(io("listen"))?;
-    let advertised = config.advertised_at(addr);
-    let core = Core::open(config, advertised, disk, now())?;
-    tracing::info!(%addr, driver, "serving");
-    on_ready(Serving { addr, driver, stats: core.stats() });
+    let listeners = entry.bound.clone();
+    let bound: Vec<SocketAddr> = listeners.iter().map(|(_, addr)| *addr).collect();
+    let addr = bound.first().copied().unwrap_or(config.listen);
+    let endpoints = config.advertised_at(&bound);
+    let mut core = Core::open(config, endpoints, disk, now())?;
+    core.use_cost_clock(|| now().monotonic_ns);
+    core.use_secrets(entry.secrets.clone());
+    if let Some(secret) = &entry.link_secret {
+        core.use_link_secret(secret.clone());
+    }
+    tracing::info!(?listeners, driver, "serving");
+    on_ready(Serving { addr, listeners, driver, stats: core.stats() });
     Ok(core)
 }
 

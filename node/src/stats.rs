@@ -128,6 +128,14 @@ pub struct NodeStats {
     pub connections_accepted: Counter,
     /// Connections refused at the bound.
     pub connections_refused: Counter,
+    /// Clients that have proven who they are, again included.
+    pub authentications: Counter,
+    /// Clients that could not.
+    pub authentications_failed: Counter,
+    /// Times that a connection was muted for a quota.
+    pub throttled: Counter,
+    /// Requests, or parts of them, that their caller may not make.
+    pub unauthorized: Counter,
     /// Connections that the node closed because of what they sent.
     pub connections_closed: Counter,
     /// Error codes in responses, of partitions and topics as well as of whole requests.
@@ -150,6 +158,14 @@ pub struct NodeStats {
     pub group_appends: Histogram,
     /// Fetches that wait for data now.
     pub fetches_waiting: Gauge,
+    /// Groups that are coordinated here.
+    pub groups: Gauge,
+    /// Those of them that use the protocol of KIP-848.
+    pub consumer_groups: Gauge,
+    /// Those of them in which partitions are on their way from one member to another.
+    pub groups_rebalancing: Gauge,
+    /// Members of all of them.
+    pub group_members: Gauge,
     /// Fetch sessions now.
     pub fetch_sessions: Gauge,
     /// Produce requests held back because the disk can't keep up.
@@ -255,6 +271,10 @@ impl Default for NodeStats {
             may_acknowledge: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
+            authentications: Counter::default(),
+            authentications_failed: Counter::default(),
+            throttled: Counter::default(),
+            unauthorized: Counter::default(),
             connections_closed: Counter::default(),
             errors: Counter::default(),
             batches_appended: Counter::default(),
@@ -266,6 +286,10 @@ impl Default for NodeStats {
             fetch_latency_ns: Histogram::default(),
             group_appends: Histogram::default(),
             fetches_waiting: Gauge::default(),
+            groups: Gauge::default(),
+            consumer_groups: Gauge::default(),
+            groups_rebalancing: Gauge::default(),
+            group_members: Gauge::default(),
             fetch_sessions: Gauge::default(),
             produce_stalls: Counter::default(),
             request_bytes_in_flight: Gauge::default(),

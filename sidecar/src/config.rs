@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wherry_client::{ClientConfig, Codec, ProducerConfig};
+use wherry_client::{ClientConfig, Codec, ProducerConfig, SecurityConfig};
 
 use crate::limits::Limits;
 
@@ -24,6 +24,8 @@ pub struct SidecarConfig {
     pub bootstrap: Vec<String>,
     /// Name under which nodes log this sidecar.
     pub client_id: String,
+    /// How connections to nodes are encrypted and authenticated.
+    pub security: SecurityConfig,
     /// How messages are sent.
     pub producer: ProducerTuning,
     /// How long to wait for the cluster when a call needs it and it is not there.
@@ -70,6 +72,7 @@ impl Default for SidecarConfig {
             allow_remote: false,
             bootstrap: vec!["127.0.0.1:9092".into()],
             client_id: "wherry-sidecar".into(),
+            security: SecurityConfig::default(),
             producer: ProducerTuning::default(),
             cluster_wait: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
@@ -117,7 +120,12 @@ impl SidecarConfig {
     }
 
     pub(crate) fn client(&self) -> ClientConfig {
-        ClientConfig { bootstrap: self.bootstrap.clone(), client_id: self.client_id.clone(), ..ClientConfig::default() }
+        ClientConfig {
+            bootstrap: self.bootstrap.clone(),
+            client_id: self.client_id.clone(),
+            security: self.security.clone(),
+            ..ClientConfig::default()
+        }
     }
 
     pub(crate) fn producer(&self) -> ProducerConfig {

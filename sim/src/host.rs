@@ -247,7 +247,7 @@ impl Host {
 /// What all nodes of a cluster are told alike: each of them votes.
 fn cluster_config(nodes: usize) -> NodeConfig {
     let voter = |node| Voter { node_id: i32::try_from(node).unwrap_or(0), host: host_name(node), port: PORT };
-    let cluster = ClusterConfig { voters: (0..nodes).map(voter).collect(), seeds: Vec::new() };
+    let cluster = ClusterConfig { voters: (0..nodes).map(voter).collect(), ..ClusterConfig::default() };
     NodeConfig { cluster: (nodes > 1).then_some(cluster), ..NodeConfig::default() }
 }
 

@@ -23,8 +23,11 @@ APIS = [
     "EndTxn", "TxnOffsetCommit", "DescribeTransactions", "ListTransactions", "DescribeConfigs", "AlterConfigs",
     "DescribeLogDirs", "CreatePartitions", "DeleteGroups", "ElectLeaders", "IncrementalAlterConfigs",
     "AlterPartitionReassignments", "ListPartitionReassignments", "OffsetDelete", "DescribeQuorum", "DescribeCluster",
+    "UpdateFeatures", "UnregisterBroker", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe", "ListConfigResources",
+    "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers", "DescribeProducers",
     "UnregisterBroker", "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers",
-    "DescribeProducers",
+    "DescribeProducers", "SaslHandshake", "SaslAuthenticate", "DescribeAcls", "CreateAcls", "DeleteAcls",
+    "DescribeClientQuotas", "AlterClientQuotas", "DescribeUserScramCredentials", "AlterUserScramCredentials",
 ]
 
 FIXED = {"bool": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "float64": 8, "uuid": 16}

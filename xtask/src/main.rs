@@ -119,7 +119,14 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
     vec![
         release("log engine: crashes in simulation", &["-p", "wherry-log"]).with("WHERRY_SOAK", rounds),
         release("group coordinator: random walks", &["-p", "wherry-node", "groups"]).with("WHERRY_WALK_SEEDS", &many),
-        cargo("whole node in simulation", &["run", "--release", "--quiet", "-p", "wherry-sim", "--", "--seeds", &many]),
+        cargo(
+            "nodes and clusters in simulation",
+            &["run", "--release", "--quiet", "-p", "wherry-sim", "--", "--seeds", &many],
+        ),
+        cargo(
+            "seeded protocol bugs are caught",
+            &["run", "--release", "--quiet", "-p", "wherry-sim", "--features", "mutations", "--", "--mutations"],
+        ),
         cargo("build", &["build", "--release", "-p", "wherry-cli"]),
         release("kill -9 of real processes", &["-p", "wherry-e2e", "--test", "crash", "--", "--nocapture"])
             .with("WHERRY_BIN", &wherry)

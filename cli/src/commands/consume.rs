@@ -27,7 +27,7 @@ Examples:
   wherry consume orders payments --group audit         as a member of a group: acknowledged once printed
   wherry consume orders --format '%p/%o %k: %v'        partition, offset, key, message
   wherry consume orders --output json | jq .key        one JSON object per line
-  wherry consume orders --isolation committed          nothing of transactions that are open or aborted
+  wherry consume orders --isolation committed          of transactions, only what was committed
 
 In a format: %t topic, %p partition, %o offset, %T time, %k key, %v message, %h headers, %% a percent sign,
 \\n and \\t. Bytes that are not text are escaped; in JSON they are given as valueBase64 and keyBase64.")]

@@ -7,6 +7,7 @@ mod group;
 mod log;
 mod node;
 mod produce;
+mod security;
 mod sidecar;
 pub(crate) mod topic;
 mod up;
@@ -65,7 +66,7 @@ pub(crate) enum LogFormat {
 enum Command {
     Up(up::UpArgs),
     Demo(demo::DemoArgs),
-    Node(node::NodeArgs),
+    Node(Box<node::NodeArgs>),
     Sidecar(sidecar::SidecarArgs),
     Produce(produce::ProduceArgs),
     Consume(consume::ConsumeArgs),
@@ -114,7 +115,7 @@ async fn dispatch(command: Command, common: &Common) -> Result<ExitCode> {
         Command::Demo(args) => return Box::pin(demo::run(args, common)).await,
         Command::Log(command) => return log::run(command, common.output),
         Command::Up(args) => Box::pin(up::run(args, common.output)).await,
-        Command::Node(args) => Box::pin(node::run(args, common.output)).await,
+        Command::Node(args) => Box::pin(node::run(*args, common.output)).await,
         Command::Sidecar(args) => Box::pin(sidecar::run(args, common.output)).await,
         Command::Produce(args) => Box::pin(produce::run(args, common.output)).await,
         Command::Consume(args) => Box::pin(consume::run(args, common.output)).await,

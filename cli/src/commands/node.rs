@@ -9,6 +9,8 @@ use clap::Args;
 use wherry_node::NodeConfig;
 use wherry_node::config::{Advertised, ClusterConfig, EngineOptions, Voter};
 
+use super::security::SecurityArgs;
+use crate::exit;
 use crate::output::Output;
 use crate::roles::node::RunningNode;
 use crate::roles::{IoArg, asked_to_stop, die_with_parent};
@@ -24,15 +26,14 @@ Examples:
   wherry node --node-id 1 --cluster-id boats --listen 127.0.0.1:9093 --data /var/lib/wherry-1 \\
       --voters 0@127.0.0.1:9092,1@127.0.0.1:9093,2@127.0.0.1:9094   (one of three)
 
-It serves the Kafka protocol, without encryption or authentication: listen only on networks that you trust.
+  wherry node --listen in=127.0.0.1:9092 --listen out=sasl-tls://0.0.0.0:9093 --advertise out=node-0.example.org:9093 \\
+      --tls-cert node.pem --tls-key node.key --authorize --super-user User:admin   (passwords, over TLS)
+
+It serves the Kafka protocol. A plaintext listener neither encrypts nor asks who is there: only for networks that you trust.
 SIGTERM or Ctrl-C stops it in good order; after kill -9 it recovers from its journal.")]
 pub(crate) struct NodeArgs {
-    /// Address to serve; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9092")]
-    listen: SocketAddr,
-    /// Where clients are told to connect; needed where --listen is every address
-    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
-    advertise: Option<Advertised>,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Directory of everything that lasts
     #[arg(long, value_name = "DIR", default_value = "wherry-data")]
     data: PathBuf,
@@ -75,6 +76,12 @@ pub(crate) struct NodeArgs {
     /// How long an empty group waits for more members before its first assignment
     #[arg(long, value_parser = text::duration, default_value = "3s", value_name = "DURATION")]
     group_initial_rebalance_delay: Duration,
+    /// Silence after which a member of a group of the new consumer protocol is out
+    #[arg(long, value_parser = text::duration, default_value = "45s", value_name = "DURATION")]
+    group_consumer_session_timeout: Duration,
+    /// How often members of a group of the new consumer protocol are to send a heartbeat
+    #[arg(long, value_parser = text::duration, default_value = "5s", value_name = "DURATION")]
+    group_consumer_heartbeat_interval: Duration,
     /// How to do I/O
     #[arg(long, value_enum, default_value_t = IoArg::Auto)]
     io: IoArg,
@@ -98,7 +105,7 @@ pub(crate) struct NodeArgs {
     die_with_parent: bool,
 }
 
-fn advertised(text: &str) -> Result<Advertised, String> {
+pub(super) fn advertised(text: &str) -> Result<Advertised, String> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match parsed {
         Some((host, port)) if !host.is_empty() => Ok(Advertised { host: host.into(), port }),
@@ -118,14 +125,15 @@ impl NodeArgs {
     fn config(self) -> Result<NodeConfig> {
         let engine = EngineOptions::default();
         let memory = |size: Option<u64>, usual: usize| size.map_or(Ok(usual), usize::try_from);
-        Ok(NodeConfig {
-            listen: self.listen,
-            advertised: self.advertise,
+        let mut config = NodeConfig {
             data_dir: self.data,
             node_id: self.node_id,
             cluster_id: self.cluster_id,
-            cluster: (!self.voters.is_empty() || !self.seeds.is_empty())
-                .then_some(ClusterConfig { voters: self.voters, seeds: self.seeds }),
+            cluster: (!self.voters.is_empty() || !self.seeds.is_empty()).then_some(ClusterConfig {
+                voters: self.voters,
+                seeds: self.seeds,
+                authentication: None,
+            }),
             rack: self.rack,
             auto_create_topics: self.auto_create_topics,
             default_partitions: self.default_partitions,
@@ -135,6 +143,8 @@ impl NodeArgs {
             follower_reads: !self.no_follower_reads,
             replica_lag_time_ms: u64::try_from(self.replica_lag_time.as_millis())?,
             group_initial_rebalance_delay_ms: u32::try_from(self.group_initial_rebalance_delay.as_millis())?,
+            group_consumer_session_timeout_ms: u32::try_from(self.group_consumer_session_timeout.as_millis())?,
+            group_consumer_heartbeat_interval_ms: u32::try_from(self.group_consumer_heartbeat_interval.as_millis())?,
             io: self.io.into(),
             engine: EngineOptions {
                 journal_bytes: self.journal_size.unwrap_or(engine.journal_bytes),
@@ -144,7 +154,9 @@ impl NodeArgs {
                 open_files: engine.open_files,
             },
             ..NodeConfig::default()
-        })
+        };
+        self.security.apply(&mut config).map_err(|error| exit::usage(error.to_string()))?;
+        Ok(config)
     }
 }
 

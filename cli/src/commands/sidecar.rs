@@ -12,6 +12,7 @@ use wherry_sidecar::{ProducerTuning, SidecarConfig, SidecarError, SidecarHandle,
 use super::produce::CodecArg;
 use crate::output::Output;
 use crate::roles::{Listening, asked_to_stop, die_with_parent};
+use crate::security::ClientSecurityArgs;
 use crate::{exit, text};
 
 /// Run a sidecar: gRPC and HTTP towards an application, the cluster behind it
@@ -57,14 +58,18 @@ pub(crate) struct SidecarArgs {
     /// Longest for stopping in good order
     #[arg(long, value_parser = text::duration, default_value = "10s", value_name = "DURATION")]
     drain_timeout: Duration,
+    #[command(flatten)]
+    security: ClientSecurityArgs,
     /// Be killed when the parent process dies
     #[arg(long, hide = true)]
     die_with_parent: bool,
 }
 
 impl SidecarArgs {
-    fn config(self) -> SidecarConfig {
-        SidecarConfig {
+    fn config(self) -> Result<SidecarConfig> {
+        let security = self.security.config().map_err(|error| exit::usage(format!("{error:#}")))?;
+        Ok(SidecarConfig {
+            security,
             listen: self.listen,
             socket: self.socket,
             allow_remote: self.allow_remote,
@@ -77,7 +82,7 @@ impl SidecarArgs {
                 ..ProducerTuning::default()
             },
             ..SidecarConfig::default()
-        }
+        })
     }
 }
 
@@ -85,7 +90,7 @@ pub(crate) async fn run(args: SidecarArgs, output: Output) -> Result<()> {
     if args.die_with_parent {
         die_with_parent()?;
     }
-    let sidecar = start(args.config()).await?;
+    let sidecar = start(args.config()?).await?;
     listening(&sidecar).say(output)?;
     asked_to_stop().await?;
     sidecar.stop().await;

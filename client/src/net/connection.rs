@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connector::{ReadHalf, WriteHalf};
-use super::{NetError, Versions, codec};
+use super::connector::{ReadHalf, WriteHalf, connect};
+use super::{NetError, Versions, authenticate, codec};
 use crate::config::ClientConfig;
 
 /// Error code 35, UNSUPPORTED_VERSION: the one answer of ApiVersions that is read in version 0 whatever was asked.
@@ -38,13 +38,14 @@ struct Pending {
     correlation: i32,
     deadline: Instant,
     reply: oneshot::Sender<Result<Bytes, NetError>>,
-    _permit: OwnedSemaphorePermit,
+    /// None for whoever has all places.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 struct Outgoing {
     chunks: Vec<Bytes>,
     /// For requests that have no answer: says that they were written.
-    written: Option<(oneshot::Sender<Result<Bytes, NetError>>, OwnedSemaphorePermit)>,
+    written: Option<Written>,
 }
 
 #[derive(Default)]
@@ -81,15 +82,21 @@ impl Shared {
 
 /// A live (or no longer live) connection to one broker. Dropping it closes it.
 pub(crate) struct Connection {
+    wire: Arc<Wire>,
+    address: Arc<str>,
+    versions: Versions,
+    number: u64,
+}
+
+/// What requests go through.
+pub(super) struct Wire {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Outgoing>,
     permits: Arc<Semaphore>,
+    places: u32,
     next_correlation: AtomicI32,
     client_id: StrBytes,
-    address: Arc<str>,
-    versions: Versions,
     request_timeout: Duration,
-    number: u64,
 }
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -102,7 +109,7 @@ impl std::fmt::Debug for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.close("connection closed by this client");
+        self.wire.shared.close("connection closed by this client");
     }
 }
 
@@ -115,7 +122,7 @@ impl Connection {
     }
 
     async fn establish(config: &ClientConfig, host: &str, port: u16, address: Arc<str>) -> Result<Self, NetError> {
-        let connected = config.connector.connect(host, port).await;
+        let connected = connect(&config.security, host, port).await;
         let (read, write) = connected.map_err(|e| NetError::not_sent(format_args!("{address}: {e}")))?;
         let shared = Arc::new(Shared {
             pipeline: Mutex::default(),
@@ -125,18 +132,22 @@ impl Connection {
         let (outgoing, queue) = mpsc::channel(config.max_in_flight_requests.max(1));
         tokio::spawn(write_loop(write, queue, shared.clone()));
         tokio::spawn(read_loop(read, shared.clone(), config.max_response_bytes, address.clone()));
-        let mut connection = Self {
+        let places = config.max_in_flight_requests.max(1);
+        let wire = Arc::new(Wire {
             shared,
             outgoing,
-            permits: Arc::new(Semaphore::new(config.max_in_flight_requests.max(1))),
+            permits: Arc::new(Semaphore::new(places)),
+            places: u32::try_from(places).unwrap_or(u32::MAX),
             next_correlation: AtomicI32::new(0),
             client_id: StrBytes::from_string(config.client_id.clone()),
-            address,
-            versions: Versions::default(),
             request_timeout: config.request_timeout,
-            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-        };
+        });
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut connection = Self { wire, address, versions: Versions::default(), number };
         connection.versions = Versions::new(&connection.api_versions().await?);
+        if let Some(sasl) = &config.security.sasl {
+            authenticate::begin(&connection.wire, sasl, &connection.address).await?;
+        }
         Ok(connection)
     }
 
@@ -145,18 +156,18 @@ impl Connection {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("wherry"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let answer = self.exchange(&request, 3, Duration::ZERO).await?;
+        let answer = self.wire.exchange(&request, 3, Duration::ZERO).await?;
         let refused = answer.get(4..6).is_some_and(|code| code == UNSUPPORTED_VERSION.to_be_bytes());
         if !refused {
             return codec::decode::<ApiVersionsRequest>(answer, 3);
         }
-        let answer = self.exchange(&ApiVersionsRequest::default(), 0, Duration::ZERO).await?;
+        let answer = self.wire.exchange(&ApiVersionsRequest::default(), 0, Duration::ZERO).await?;
         codec::decode::<ApiVersionsRequest>(answer, 0)
     }
 
     /// Whether requests can still be sent.
     pub(crate) fn is_alive(&self) -> bool {
-        !self.shared.over.is_cancelled()
+        !self.wire.shared.over.is_cancelled()
     }
 
     /// Unique in this process: tells connections apart.
@@ -165,7 +176,7 @@ impl Connection {
     }
 
     pub(crate) fn client_id(&self) -> &StrBytes {
-        &self.client_id
+        &self.wire.client_id
     }
 
     /// The version of `R` to use here.
@@ -181,7 +192,44 @@ impl Connection {
         patience: Duration,
     ) -> Result<R::Response, NetError> {
         let version = self.version::<R>(what)?;
-        codec::decode::<R>(self.exchange(request, version, patience).await?, version)
+        codec::decode::<R>(self.wire.exchange(request, version, patience).await?, version)
+    }
+
+    /// A correlation id for [`Connection::submit_now`].
+    pub(crate) fn next_correlation(&self) -> i32 {
+        self.wire.next_correlation()
+    }
+
+    /// Queues a whole frame (in chunks, prefix included, with `correlation` in it) behind those before, where there is a place
+    /// in flight; fails where there is none. Requests without an answer resolve, empty, when they are written.
+    pub(crate) fn submit_now(
+        &self,
+        correlation: i32,
+        chunks: Vec<Bytes>,
+        answered: bool,
+        patience: Duration,
+    ) -> Result<Reply, NetError> {
+        let permit = self.wire.permits.clone().try_acquire_owned().map_err(NetError::not_sent)?;
+        self.wire.hand_over(correlation, chunks, answered, patience, Some(permit))
+    }
+}
+
+impl Wire {
+    pub(super) fn over(&self) -> &CancellationToken {
+        &self.shared.over
+    }
+
+    /// All places in flight: when they are had, nothing is.
+    pub(super) async fn alone(&self) -> Result<OwnedSemaphorePermit, NetError> {
+        self.permits.clone().acquire_many_owned(self.places).await.map_err(NetError::not_sent)
+    }
+
+    pub(super) fn close(&self, cause: &str) {
+        self.shared.close(cause);
+    }
+
+    fn next_correlation(&self) -> i32 {
+        self.next_correlation.fetch_add(1, Ordering::Relaxed)
     }
 
     async fn exchange<R: Request>(&self, request: &R, version: i16, patience: Duration) -> Result<Bytes, NetError> {
@@ -191,14 +239,15 @@ impl Connection {
         reply.await.unwrap_or_else(|_| Err(NetError::lost("the connection's task ended")))
     }
 
-    /// A correlation id for [`Connection::submit`].
-    pub(crate) fn next_correlation(&self) -> i32 {
-        self.next_correlation.fetch_add(1, Ordering::Relaxed)
+    /// As [`Wire::exchange`], for who has all places: see [`Wire::alone`].
+    pub(super) async fn exchange_alone<R: Request>(&self, request: &R, version: i16) -> Result<Bytes, NetError> {
+        let correlation = self.next_correlation();
+        let frame = codec::encode(correlation, &self.client_id, version, request)?;
+        let reply = self.hand_over(correlation, vec![frame], true, Duration::ZERO, None)?;
+        reply.await.unwrap_or_else(|_| Err(NetError::lost("the connection's task ended")))
     }
 
-    /// Queues a whole frame (in chunks, prefix included, with `correlation` in it) behind those before. Waits only for a place
-    /// in flight. Requests without an answer resolve, empty, when they are written.
-    pub(crate) async fn submit(
+    async fn submit(
         &self,
         correlation: i32,
         chunks: Vec<Bytes>,
@@ -206,19 +255,7 @@ impl Connection {
         patience: Duration,
     ) -> Result<Reply, NetError> {
         let permit = self.permits.clone().acquire_owned().await.map_err(NetError::not_sent)?;
-        self.hand_over(correlation, chunks, answered, patience, permit)
-    }
-
-    /// As [`Connection::submit`] where there is a place in flight; fails where there is none.
-    pub(crate) fn submit_now(
-        &self,
-        correlation: i32,
-        chunks: Vec<Bytes>,
-        answered: bool,
-        patience: Duration,
-    ) -> Result<Reply, NetError> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(NetError::not_sent)?;
-        self.hand_over(correlation, chunks, answered, patience, permit)
+        self.hand_over(correlation, chunks, answered, patience, Some(permit))
     }
 
     fn hand_over(
@@ -227,7 +264,7 @@ impl Connection {
         chunks: Vec<Bytes>,
         answered: bool,
         patience: Duration,
-        permit: OwnedSemaphorePermit,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Reply, NetError> {
         let (reply, receiver) = oneshot::channel();
         let mut pipeline = self.shared.pipeline();
@@ -278,7 +315,7 @@ async fn write_loop(mut socket: WriteHalf, mut queue: mpsc::Receiver<Outgoing>, 
     over.run_until_cancelled(work).await;
 }
 
-type Written = (oneshot::Sender<Result<Bytes, NetError>>, OwnedSemaphorePermit);
+type Written = (oneshot::Sender<Result<Bytes, NetError>>, Option<OwnedSemaphorePermit>);
 
 fn take(outgoing: Outgoing, chunks: &mut VecDeque<Bytes>, written: &mut Vec<Written>) {
     chunks.extend(outgoing.chunks.into_iter().filter(|c| !c.is_empty()));

@@ -2,6 +2,7 @@
 //!
 //! It knows one broker at a time and nothing of topics, leaders or retries.
 
+mod authenticate;
 pub(crate) mod codec;
 mod connection;
 mod connector;
@@ -9,7 +10,6 @@ mod link;
 mod versions;
 
 pub(crate) use connection::{Connection, Reply};
-pub use connector::Connector;
 pub(crate) use link::{Address, Link};
 pub(crate) use versions::Versions;
 

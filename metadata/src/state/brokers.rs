@@ -7,10 +7,12 @@
 //! ```
 //! Each of these walks all partitions once, since the node may have a part in any.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::{Broker, Change, Metadata, limits};
-use crate::{MetadataError, Partition, PartitionId};
+use crate::{Endpoint, MetadataError, Partition, PartitionId};
 
 impl Metadata {
     /// Whether the command speaks of the process that is registered.
@@ -29,6 +31,7 @@ impl Metadata {
         directory: Uuid,
         host: &str,
         rack: Option<&str>,
+        endpoints: &BTreeMap<String, Endpoint>,
     ) -> Result<(), MetadataError> {
         let wrong = |why: String| Err(MetadataError::InvalidRequest(why));
         if node_id < 0 {
@@ -36,6 +39,13 @@ impl Metadata {
         }
         if host.len().max(rack.map_or(0, str::len)) > limits::MAX_HOST {
             return wrong(format!("a host name or rack of node {node_id} is longer than {} bytes", limits::MAX_HOST));
+        }
+        let long = |(name, at): (&String, &Endpoint)| name.len().max(at.host.len()) > limits::MAX_HOST;
+        if endpoints.len() > limits::MAX_ENDPOINTS || endpoints.iter().any(long) {
+            let most = limits::MAX_ENDPOINTS;
+            return wrong(format!(
+                "node {node_id} has more than {most} listeners, or one with a name or host too long"
+            ));
         }
         match self.brokers.get(&node_id) {
             Some(b) if b.incarnation == incarnation && b.directory != directory => wrong(format!(
@@ -51,7 +61,8 @@ impl Metadata {
 
     pub(super) fn register(&mut self, broker: Broker, touched: &mut Vec<PartitionId>) -> Result<Change, MetadataError> {
         let Broker { node_id, incarnation, directory, .. } = broker;
-        self.check_registration(node_id, incarnation, directory, &broker.host, broker.rack.as_deref())?;
+        let Broker { host, rack, endpoints, .. } = &broker;
+        self.check_registration(node_id, incarnation, directory, host, rack.as_deref(), endpoints)?;
         let before = self.brokers.get(&node_id);
         let new_incarnation = before.is_none_or(|b| b.incarnation != incarnation);
         let new_directory = before.is_some_and(|b| b.directory != directory);

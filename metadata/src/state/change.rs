@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Topic;
+use crate::acl::Acl;
 use crate::{MetadataError, Origin, PartitionId};
 
 /// A block of producer ids that nobody else will get.
@@ -60,6 +61,13 @@ pub enum Change {
         /// Its id.
         id: Uuid,
     },
+    /// A group's configuration is another.
+    GroupConfigsAltered {
+        /// The group.
+        group: String,
+    },
+    /// Features have other levels.
+    FeaturesUpdated,
     /// Producer ids were taken.
     ProducerIds(ProducerIdBlock),
     /// The cluster has this id.
@@ -101,6 +109,14 @@ pub enum Change {
     Reassigned(Vec<Outcome<()>>),
     /// Copies are in sync no more, in the order asked.
     ReplicasLost(Vec<Outcome<()>>),
+    /// Rules are there.
+    AclsCreated,
+    /// Rules are gone, per filter.
+    AclsDeleted(Vec<Vec<Acl>>),
+    /// A user's credential is another, or gone.
+    ScramAltered,
+    /// Quotas are others.
+    QuotasAltered,
 }
 
 /// A leader that an election gave.

@@ -12,6 +12,10 @@ pub const MAX_REPLICAS: usize = 16;
 pub const DEFAULT_REPLICAS: usize = 3;
 /// Producer ids taken at once.
 pub const MAX_PRODUCER_ID_BLOCK: i64 = 1_000_000;
+/// Groups with a configuration of their own.
+pub const MAX_CONFIGURED_GROUPS: usize = 100_000;
+/// Bytes of a group id.
+pub const MAX_GROUP_ID: usize = 1_024;
 /// Registered nodes.
 pub const MAX_BROKERS: usize = 1_000;
 /// Nodes whose last sequence is remembered: the registered ones, and some that were.
@@ -22,3 +26,17 @@ pub const MAX_PAST_INCARNATIONS: usize = 4;
 pub const MAX_CLUSTER_ID: usize = 128;
 /// Bytes of a node's host name, or of its rack.
 pub const MAX_HOST: usize = 255;
+/// Rules of a cluster.
+pub const MAX_ACLS: usize = 100_000;
+/// Bytes of a name, a principal or a host in a rule.
+pub const MAX_ACL_TEXT: usize = 1_024;
+/// Users with SCRAM credentials.
+pub const MAX_SCRAM_USERS: usize = 100_000;
+/// Bytes of a user's name, a client id.
+pub const MAX_USER_NAME: usize = 1_024;
+/// Bytes of a salt.
+pub const MAX_SALT: usize = 256;
+/// Entities with quotas.
+pub const MAX_QUOTAS: usize = 100_000;
+/// Listeners of a node.
+pub const MAX_ENDPOINTS: usize = 16;

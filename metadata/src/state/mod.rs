@@ -8,17 +8,21 @@
 //!   mod.rs         the state, lookups, `apply`        brokers.rs    nodes come and go
 //!   topics.rs      create, grow, delete, configs      partitions.rs in-sync replicas, lost copies, elections
 //!   place.rs       which nodes get a partition        reassign.rs   moving partitions
+//!   groups.rs      configuration of groups, features
 //!   balance.rs     which moves would even it out      origins.rs    applied exactly once
+//!   security.rs    rules, credentials, quotas
 //! ```
 
 mod balance;
 mod brokers;
 mod change;
+mod groups;
 pub mod limits;
 mod origins;
 mod partitions;
 mod place;
 mod reassign;
+pub(crate) mod security;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,10 +34,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use change::{Applied, Change, DataLoss, Elected, Outcome, ProducerIdBlock};
+pub(crate) use groups::{check_group_configs, checked_levels};
 pub(crate) use origins::LastSequence;
+use security::Security;
 pub(crate) use topics::check_configs;
 
-use crate::{Command, MetadataError, Partition, PartitionId, Payload, TopicConfig, collision_key};
+use crate::{Command, Endpoint, MetadataError, Partition, PartitionId, Payload, TopicConfig, collision_key};
 
 /// A topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,13 +95,16 @@ pub struct Broker {
     pub incarnation: Uuid,
     /// Id of its data directory.
     pub directory: Uuid,
-    /// Host that clients connect to.
+    /// Host that other nodes connect to, and clients too where there are no endpoints.
     pub host: String,
-    /// Port that clients connect to.
+    /// Port, likewise.
     pub port: u16,
     /// Failure domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rack: Option<String>,
+    /// Where clients connect, per name of a listener, if it has several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<String, Endpoint>,
     /// Has no session: leads nothing.
     pub fenced: bool,
     /// Stops soon: leads only what no other can.
@@ -103,6 +112,15 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Where clients of that listener connect; none if this node has no such listener.
+    #[must_use]
+    pub fn address(&self, listener: &str) -> Option<(&str, u16)> {
+        if self.endpoints.is_empty() {
+            return Some((&self.host, self.port));
+        }
+        self.endpoints.get(listener).map(|at| (at.host.as_str(), at.port))
+    }
+
     /// Whether it runs and means to go on: only then it gets new partitions and leaderships.
     #[must_use]
     pub fn is_active(&self) -> bool {
@@ -123,6 +141,13 @@ pub struct Metadata {
     pub(crate) origins: BTreeMap<i32, LastSequence>,
     pub(crate) cluster_id: Option<String>,
     pub(crate) next_producer_id: i64,
+    /// Configuration entries of groups that differ from the defaults.
+    pub(crate) group_configs: BTreeMap<String, BTreeMap<&'static str, String>>,
+    /// Levels of features that differ from the defaults.
+    pub(crate) features: BTreeMap<&'static str, i16>,
+    /// Grows with each change of a level.
+    pub(crate) features_epoch: i64,
+    pub(crate) security: Security,
 }
 
 impl PartialEq for Metadata {
@@ -132,6 +157,10 @@ impl PartialEq for Metadata {
             && self.origins == other.origins
             && self.cluster_id == other.cluster_id
             && self.next_producer_id == other.next_producer_id
+            && self.group_configs == other.group_configs
+            && self.features == other.features
+            && self.features_epoch == other.features_epoch
+            && self.security == other.security
     }
 }
 
@@ -238,10 +267,12 @@ impl Metadata {
                 self.prepare_growth(*id, *partitions, assignment.as_deref()).map(drop)
             }
             Command::AlterTopicConfigs { id, set } => self.altered(*id, set).map(drop),
+            Command::AlterGroupConfigs { group, set } => self.altered_group(group, set).map(drop),
+            Command::UpdateFeatures { levels } => checked_levels(levels).map(drop),
             Command::ReserveProducerIds { first, count } => self.check_block(*first, *count).map(drop),
             Command::SetClusterId { cluster_id } => self.check_cluster_id(cluster_id),
-            Command::RegisterBroker { node_id, incarnation, directory, host, port: _, rack } => {
-                self.check_registration(*node_id, *incarnation, *directory, host, rack.as_deref())
+            Command::RegisterBroker { node_id, incarnation, directory, host, port: _, rack, endpoints } => {
+                self.check_registration(*node_id, *incarnation, *directory, host, rack.as_deref(), endpoints)
             }
             Command::Fence { node_id, incarnation }
             | Command::Unfence { node_id, incarnation }
@@ -249,7 +280,11 @@ impl Metadata {
             | Command::AlterPartitions { node_id, incarnation, .. }
             | Command::LoseReplica { node_id, incarnation, .. } => self.current(*node_id, *incarnation),
             Command::UnregisterBroker { node_id } => self.check_unused(*node_id),
-            Command::ElectLeaders { .. } | Command::Reassign { .. } => Ok(()),
+            Command::CreateAcls { acls } => self.check_acls(acls),
+            Command::SetScram { user, mechanism, credential } => self.check_scram(user, *mechanism, credential),
+            Command::RemoveScram { user, mechanism } => self.check_scram_known(user, *mechanism),
+            Command::AlterQuotas { entity, set } => self.check_quotas(entity, set),
+            Command::ElectLeaders { .. } | Command::Reassign { .. } | Command::DeleteAcls { .. } => Ok(()),
         }
     }
 
@@ -278,6 +313,8 @@ impl Metadata {
                 self.grow_topic(id, partitions, assignment.as_deref(), touched)
             }
             Command::AlterTopicConfigs { id, set } => self.alter_configs(id, &set, touched),
+            Command::AlterGroupConfigs { group, set } => self.alter_group_configs(group, &set),
+            Command::UpdateFeatures { levels } => self.update_features(&levels),
             Command::ReserveProducerIds { first, count } => {
                 self.next_producer_id = self.check_block(first, count)?;
                 Ok(Change::ProducerIds(ProducerIdBlock { first, count }))
@@ -287,9 +324,10 @@ impl Metadata {
                 self.cluster_id = Some(cluster_id);
                 Ok(Change::ClusterNamed)
             }
-            Command::RegisterBroker { node_id, incarnation, directory, host, port, rack } => {
+            Command::RegisterBroker { node_id, incarnation, directory, host, port, rack, endpoints } => {
                 let (fenced, shutting_down) = (true, false);
-                let broker = Broker { node_id, incarnation, directory, host, port, rack, fenced, shutting_down };
+                let broker =
+                    Broker { node_id, incarnation, directory, host, port, rack, endpoints, fenced, shutting_down };
                 self.register(broker, touched)
             }
             Command::Fence { node_id, incarnation } => self.fence(node_id, incarnation, touched),
@@ -301,6 +339,11 @@ impl Metadata {
             }
             Command::ElectLeaders { partitions, unclean } => Ok(self.elect_leaders(partitions, unclean, touched)),
             Command::Reassign { partitions } => Ok(self.reassign(partitions, touched)),
+            Command::CreateAcls { acls } => self.create_acls(acls),
+            Command::DeleteAcls { filters } => Ok(self.delete_acls(&filters)),
+            Command::SetScram { user, mechanism, credential } => self.set_scram(user, mechanism, credential),
+            Command::RemoveScram { user, mechanism } => self.remove_scram(&user, mechanism),
+            Command::AlterQuotas { entity, set } => self.alter_quotas(&entity, set),
             Command::LoseReplica { node_id, incarnation, partitions } => {
                 self.lose_replicas(node_id, incarnation, partitions, touched)
             }

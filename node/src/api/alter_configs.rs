@@ -1,8 +1,10 @@
-//! IncrementalAlterConfigs, and the older AlterConfigs that replaces everything that is set. Topics only: a node's own
+//! IncrementalAlterConfigs, and the older AlterConfigs that replaces everything that is set. Topics and groups: a node's own
 //! settings come from its configuration and are the same after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use wherry_metadata::acl::Operation;
 use wherry_metadata::{Change, Command, ConfigKind, MetadataError, Topic, config_key};
 
 use super::errors::{ApiError, shown};
@@ -43,13 +45,52 @@ struct Answer {
 /// Keys to set (a value) or to reset (none).
 type Wishes = BTreeMap<String, Option<String>>;
 
+/// What has a configuration that can be altered.
+#[derive(Debug)]
+enum Entity {
+    Topic(Arc<Topic>),
+    /// A group, which need not exist.
+    Group(String),
+}
+
+impl Entity {
+    fn command(&self, set: Wishes) -> Command {
+        match self {
+            Self::Topic(topic) => Command::AlterTopicConfigs { id: topic.id, set },
+            Self::Group(group) => Command::AlterGroupConfigs { group: group.clone(), set },
+        }
+    }
+
+    /// What is set now.
+    fn keys<S: LogStore>(&self, core: &Core<S>) -> Vec<&'static str> {
+        match self {
+            Self::Topic(topic) => topic.overrides.keys().copied().collect(),
+            Self::Group(group) => {
+                let keys = wherry_metadata::group_config_keys().iter().map(|key| key.name);
+                keys.filter(|key| core.meta.group_config(group, key).is_some()).collect()
+            }
+        }
+    }
+
+    /// The words of a list.
+    fn list(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Topic(topic) => {
+                let key = config_key(name).filter(|key| key.kind == ConfigKind::List)?;
+                Some(topic.overrides.get(key.name).map_or(key.default, String::as_str))
+            }
+            Self::Group(_) => None,
+        }
+    }
+}
+
 /// IncrementalAlterConfigs.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &IncrementalAlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let wish = if only_resets_node(r) {
-            Ok(None)
+            may_change_node(core, ctx).map(|()| None)
         } else {
-            topic(core, r.resource_type, &r.resource_name).and_then(|topic| incremental(&topic, r)).map(Some)
+            entity(core, ctx, r.resource_type, &r.resource_name).and_then(|entity| incremental(entity, r)).map(Some)
         };
         (r.resource_type, r.resource_name.clone(), wish)
     });
@@ -61,14 +102,14 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Incre
 pub(crate) fn handle_legacy<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &AlterConfigsRequest) -> Outcome {
     let wishes = request.resources.iter().map(|r| {
         let entries = r.configs.iter().map(|e| (e.name.to_string(), e.value.as_ref().map(ToString::to_string)));
-        let wish = topic(core, r.resource_type, &r.resource_name).and_then(|topic| {
+        let wish = entity(core, ctx, r.resource_type, &r.resource_name).and_then(|entity| {
             if r.configs.len() > MAX_CONFIGS_PER_RESOURCE {
                 return Err(too_many());
             }
             // Whatever is set now and not named goes back to its default.
-            let mut wish: Wishes = topic.overrides.keys().map(|key| ((*key).to_owned(), None)).collect();
+            let mut wish: Wishes = entity.keys(core).into_iter().map(|key| (key.to_owned(), None)).collect();
             wish.extend(entries);
-            Ok(Some((topic.id, wish)))
+            Ok(Some((entity, wish)))
         });
         (r.resource_type, r.resource_name.clone(), wish)
     });
@@ -80,13 +121,25 @@ fn too_many() -> ApiError {
     ApiError::new(ResponseError::InvalidConfig, format!("at most {MAX_CONFIGS_PER_RESOURCE} entries for one resource"))
 }
 
-fn topic<S: LogStore>(core: &Core<S>, resource_type: i8, name: &str) -> Result<std::sync::Arc<Topic>, ApiError> {
+fn may_change_node<S: LogStore>(core: &Core<S>, ctx: &Ctx) -> Result<(), ApiError> {
+    let may = core.allows_cluster(ctx, Operation::AlterConfigs);
+    may.then_some(()).ok_or_else(|| ResponseError::ClusterAuthorizationFailed.into())
+}
+
+fn entity<S: LogStore>(core: &Core<S>, ctx: &Ctx, resource_type: i8, name: &str) -> Result<Entity, ApiError> {
     match resource_type {
-        configs::TOPIC => Ok(std::sync::Arc::clone(topics::by_name(&core.meta, name)?)),
-        configs::BROKER => Err(ApiError::new(
+        configs::TOPIC => Ok(Entity::Topic(Arc::clone(core.topic_for(ctx, Operation::AlterConfigs, name)?))),
+        configs::GROUP if !core.allows_group(ctx, Operation::AlterConfigs, name) => {
+            Err(ResponseError::GroupAuthorizationFailed.into())
+        }
+        configs::GROUP if name.is_empty() => {
+            Err(ApiError::new(ResponseError::InvalidRequest, "Default group resources are not allowed."))
+        }
+        configs::GROUP => Ok(Entity::Group(name.to_owned())),
+        configs::BROKER => may_change_node(core, ctx).and(Err(ApiError::new(
             ResponseError::InvalidConfig,
             "a node's settings are in its own configuration and change with a restart",
-        )),
+        ))),
         other => Err(ApiError::new(
             ResponseError::InvalidRequest,
             format!("resources of type {other} have no configuration here"),
@@ -99,7 +152,7 @@ fn only_resets_node(resource: &AlterConfigsResource) -> bool {
     resource.resource_type == configs::BROKER && resource.configs.iter().all(|c| c.config_operation == DELETE)
 }
 
-fn incremental(topic: &Topic, resource: &AlterConfigsResource) -> Result<(uuid::Uuid, Wishes), ApiError> {
+fn incremental(entity: Entity, resource: &AlterConfigsResource) -> Result<(Entity, Wishes), ApiError> {
     if resource.configs.len() > MAX_CONFIGS_PER_RESOURCE {
         return Err(too_many());
     }
@@ -109,8 +162,8 @@ fn incremental(topic: &Topic, resource: &AlterConfigsResource) -> Result<(uuid::
         let wish = match (entry.config_operation, &entry.value) {
             (DELETE, _) => None,
             (SET, Some(value)) => Some(value.to_string()),
-            (APPEND, Some(value)) => Some(edited(topic, &name, value, true)?),
-            (SUBTRACT, Some(value)) => Some(edited(topic, &name, value, false)?),
+            (APPEND, Some(value)) => Some(edited(&entity, &name, value, true)?),
+            (SUBTRACT, Some(value)) => Some(edited(&entity, &name, value, false)?),
             (SET | APPEND | SUBTRACT, None) => {
                 return Err(invalid(format!("the configuration {} has no value", shown(&name))));
             }
@@ -123,7 +176,7 @@ fn incremental(topic: &Topic, resource: &AlterConfigsResource) -> Result<(uuid::
             return Err(ApiError::new(ResponseError::InvalidRequest, text));
         }
     }
-    Ok((topic.id, wishes))
+    Ok((entity, wishes))
 }
 
 fn invalid(text: String) -> ApiError {
@@ -131,11 +184,9 @@ fn invalid(text: String) -> ApiError {
 }
 
 /// A list with words added or taken away.
-fn edited(topic: &Topic, name: &str, words: &str, add: bool) -> Result<String, ApiError> {
-    let key = config_key(name)
-        .filter(|key| key.kind == ConfigKind::List)
-        .ok_or_else(|| invalid(format!("{} is not a list; set it instead", shown(name))))?;
-    let now = topic.overrides.get(key.name).map_or(key.default, String::as_str);
+fn edited(entity: &Entity, name: &str, words: &str, add: bool) -> Result<String, ApiError> {
+    let now = entity.list(name);
+    let now = now.ok_or_else(|| invalid(format!("{} is not a list; set it instead", shown(name))))?;
     let mut list: Vec<&str> = now.split(',').filter(|w| !w.is_empty()).collect();
     for word in words.split(',').map(str::trim) {
         if !add {
@@ -148,29 +199,29 @@ fn edited(topic: &Topic, name: &str, words: &str, add: bool) -> Result<String, A
 }
 
 /// What the system keeps is kept for as long as it is the last of its key.
-fn check_cleanup<S: LogStore>(core: &Core<S>, id: uuid::Uuid, wishes: &Wishes) -> Result<(), ApiError> {
-    match core.meta.topic_by_id(id) {
-        Some(topic) if wishes.contains_key(CLEANUP) => {
+fn check_cleanup(entity: &Entity, wishes: &Wishes) -> Result<(), ApiError> {
+    match entity {
+        Entity::Topic(topic) if wishes.contains_key(CLEANUP) => {
             topics::check_not_internal(topic, "changing the cleanup.policy of")
         }
-        Some(_) | None => Ok(()),
+        Entity::Topic(_) | Entity::Group(_) => Ok(()),
     }
 }
 
 /// What is wanted of a resource; nothing at all is granted at once.
-type Wish = (i8, StrBytes, Result<Option<(uuid::Uuid, Wishes)>, ApiError>);
+type Wish = (i8, StrBytes, Result<Option<(Entity, Wishes)>, ApiError>);
 
 fn change<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, legacy: bool, dry: bool, wishes: Vec<Wish>) -> Outcome {
     let (mut commands, mut places, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for (resource_type, resource_name, wish) in wishes {
         let checked = wish.and_then(|wish| {
-            let Some((id, set)) = wish else { return Ok(None) };
-            if !seen.insert(id) || seen.len() > MAX_TOPICS_PER_CHANGE {
+            let Some((entity, set)) = wish else { return Ok(None) };
+            if !seen.insert((resource_type, resource_name.clone())) || seen.len() > MAX_TOPICS_PER_CHANGE {
                 return Err(ApiError::new(ResponseError::InvalidRequest, "named twice, or too many resources"));
             }
-            check_cleanup(core, id, &set)?;
-            let command = Command::AlterTopicConfigs { id, set };
+            check_cleanup(&entity, &set)?;
+            let command = entity.command(set);
             core.meta.check(&command).map_err(|error| ApiError::from(&error))?;
             Ok(Some(command))
         });

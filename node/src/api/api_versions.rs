@@ -3,14 +3,23 @@
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_metadata::Metadata;
 use wherry_wire::codec::messages::ApiVersionsRequest;
 use wherry_wire::codec::messages::ApiVersionsResponse;
-use wherry_wire::codec::messages::api_versions_response::ApiVersion;
+use wherry_wire::codec::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use wherry_wire::codec::{self, ResponseError, StrBytes};
 
+/// First version with features.
+const FEATURES_FROM: i16 = 3;
+/// First version in which the lowest level of a feature may be 0.
+const LEVEL_ZERO_FROM: i16 = 4;
+
 /// Answers with the table.
-pub(crate) fn handle<S: LogStore>(_: &mut Core<S>, ctx: &Ctx, request: &ApiVersionsRequest) -> Outcome {
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ApiVersionsRequest) -> Outcome {
     let mut response = table();
+    if ctx.version >= FEATURES_FROM {
+        add_features(&core.meta, ctx, &mut response);
+    }
     if ctx.version >= 3 && !(valid(&request.client_software_name) && valid(&request.client_software_version)) {
         response = ApiVersionsResponse::default();
         response.error_code = ResponseError::InvalidRequest.code();
@@ -36,8 +45,24 @@ fn table() -> ApiVersionsResponse {
                 .with_max_version(served.max_version)
         })
         .collect();
-    response.finalized_features_epoch = 0;
     response
+}
+
+fn add_features(meta: &Metadata, ctx: &Ctx, response: &mut ApiVersionsResponse) {
+    for feature in wherry_metadata::features() {
+        let name = StrBytes::from_static_str(feature.name);
+        // Older clients take a lowest level of 0 for malformed (KAFKA-17011).
+        if feature.min > 0 || ctx.version >= LEVEL_ZERO_FROM {
+            let supported = SupportedFeatureKey::default().with_name(name.clone());
+            response.supported_features.push(supported.with_min_version(feature.min).with_max_version(feature.max));
+        }
+        // One at level 0 is as good as not there.
+        if let Some(level) = meta.feature_level(feature.name).filter(|level| *level > 0) {
+            let finalized = FinalizedFeatureKey::default().with_name(name);
+            response.finalized_features.push(finalized.with_min_version_level(level).with_max_version_level(level));
+        }
+    }
+    response.finalized_features_epoch = meta.features_epoch();
 }
 
 /// KIP-511: letters, digits, '-' and '.', beginning and ending with a letter or digit.

@@ -1,6 +1,7 @@
 //! CreatePartitions: a topic's number of partitions grows.
 
 use std::collections::BTreeSet;
+use wherry_metadata::acl::Operation;
 
 use wherry_metadata::{Change, Command, MetadataError};
 
@@ -31,7 +32,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Creat
     for topic in &request.topics {
         let mut result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
         let checked = if seen.insert(topic.name.as_str()) && seen.len() <= MAX_TOPICS_PER_CHANGE {
-            command(core, topic, &mut room)
+            command(core, ctx, topic, &mut room)
         } else {
             Err(ApiError::new(ResponseError::InvalidRequest, "the topic is named twice, or there are too many"))
         };
@@ -55,8 +56,13 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Creat
     }
 }
 
-fn command<S: LogStore>(core: &Core<S>, asked: &CreatePartitionsTopic, room: &mut i32) -> Result<Command, ApiError> {
-    let topic = topics::by_name(&core.meta, &asked.name)?;
+fn command<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    asked: &CreatePartitionsTopic,
+    room: &mut i32,
+) -> Result<Command, ApiError> {
+    let topic = core.topic_for(ctx, Operation::Alter, &asked.name)?;
     // A group's partition is told by their number: groups would lose what others know of them.
     topics::check_not_internal(topic, "changing the partitions of")?;
     let assignment = asked.assignments.as_ref().map(|assignments| {

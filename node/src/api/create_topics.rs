@@ -1,6 +1,7 @@
 //! CreateTopics. Answered when the topics are durable in the metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
+use wherry_metadata::acl::Operation;
 
 use uuid::Uuid;
 use wherry_metadata::{Change, Command, MetadataError};
@@ -44,7 +45,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Creat
         } else if twice.contains(&topic.name.0) {
             Err(ApiError::new(ResponseError::InvalidRequest, "the topic is named twice in this request"))
         } else {
-            command(core, topic, &mut room)
+            command(core, ctx, topic, &mut room)
         };
         let mut result = CreatableTopicResult::default().with_name(topic.name.clone());
         result.num_partitions = -1;
@@ -111,6 +112,11 @@ fn named_twice(topics: &[CreatableTopic]) -> BTreeSet<StrBytes> {
     topics.iter().filter(|t| !seen.insert(t.name.as_str())).map(|t| t.name.0.clone()).collect()
 }
 
+/// Whoever may create topics in the cluster may create any.
+pub(super) fn may_create<S: LogStore>(core: &Core<S>, ctx: &Ctx, name: &str) -> bool {
+    core.allows_cluster(ctx, Operation::Create) || core.allows_topic(ctx, Operation::Create, name)
+}
+
 /// What the state machine and this node say about a command, before it is logged.
 pub(crate) fn check<S: LogStore>(core: &Core<S>, command: &Command) -> Result<(), ApiError> {
     if let Command::CreateTopic { name, .. } = command
@@ -124,7 +130,15 @@ pub(crate) fn check<S: LogStore>(core: &Core<S>, command: &Command) -> Result<()
     core.meta.check(command).map_err(|error| ApiError::from(&error))
 }
 
-fn command<S: LogStore>(core: &Core<S>, topic: &CreatableTopic, room: &mut usize) -> Result<Command, ApiError> {
+fn command<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    topic: &CreatableTopic,
+    room: &mut usize,
+) -> Result<Command, ApiError> {
+    if !may_create(core, ctx, &topic.name) {
+        return Err(ResponseError::TopicAuthorizationFailed.into());
+    }
     if topic.configs.len() > MAX_CONFIGS_PER_RESOURCE {
         let text = format!("at most {MAX_CONFIGS_PER_RESOURCE} configuration entries for one topic");
         return Err(ApiError::new(ResponseError::InvalidConfig, text));

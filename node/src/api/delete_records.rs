@@ -5,6 +5,7 @@ use super::{Ctx, Outcome, topics};
 use crate::core::store::{LogStore, Ticket};
 use crate::core::{Core, Then};
 use wherry_metadata::Cleanup;
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use wherry_wire::codec::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
@@ -20,7 +21,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Delet
     for topic in &request.topics {
         let mut result = DeleteRecordsTopicResult::default().with_name(topic.name.clone());
         for partition in &topic.partitions {
-            let moved = delete(core, &topic.name, partition.partition_index, partition.offset);
+            let moved = delete(core, ctx, &topic.name, partition.partition_index, partition.offset);
             let mut one = DeleteRecordsPartitionResult::default().with_partition_index(partition.partition_index);
             match moved {
                 Ok((low, ticket)) => {
@@ -51,11 +52,12 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Delet
 
 fn delete<S: LogStore>(
     core: &mut Core<S>,
+    ctx: &Ctx,
     name: &str,
     partition: i32,
     offset: i64,
 ) -> Result<(Offset, Option<Ticket>), ApiError> {
-    let topic = topics::by_name(&core.meta, name)?;
+    let topic = core.topic_for(ctx, Operation::Delete, name)?;
     let log = topics::log(topic, partition)?;
     if topic.config.cleanup == Cleanup::Compact {
         return Err(ApiError::new(ResponseError::PolicyViolation, "the topic is compacted, not deleted"));

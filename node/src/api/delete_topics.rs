@@ -1,6 +1,7 @@
 //! DeleteTopics, by name or by id. Answered when the deletion is durable; data goes right after.
 
 use uuid::Uuid;
+use wherry_metadata::acl::Operation;
 use wherry_metadata::{Change, Command, MetadataError};
 
 use super::errors::ApiError;
@@ -27,7 +28,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Delete
     let mut places = Vec::new();
     for (n, (name, id)) in asked(request).into_iter().enumerate() {
         let mut result = DeletableTopicResult::default().with_name(name.clone()).with_topic_id(id);
-        match find(core, name.as_ref(), id, n) {
+        match find(core, ctx, name.as_ref(), id, n) {
             Ok((found_name, found_id)) => {
                 result.name = Some(found_name);
                 result.topic_id = found_id;
@@ -56,6 +57,7 @@ fn asked(request: DeleteTopicsRequest) -> Vec<(Option<TopicName>, Uuid)> {
 
 fn find<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     name: Option<&TopicName>,
     id: Uuid,
     n: usize,
@@ -71,8 +73,8 @@ fn find<S: LogStore>(
                 "name a topic by its name or by its id, not both",
             ));
         }
-        Some(name) => topics::by_name(&core.meta, name)?,
-        None => topics::by_id(&core.meta, id)?,
+        Some(name) => core.topic_for(ctx, Operation::Delete, name)?,
+        None => core.topic_for_id(ctx, Operation::Delete, id)?,
     };
     topics::check_not_internal(topic, "deleting")?;
     Ok((TopicName(topics::name_of(topic)), topic.id))

@@ -1,6 +1,6 @@
 //! DescribeCluster: the nodes.
 
-use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, controller};
+use super::metadata::{OPERATIONS_UNKNOWN, controller};
 use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -23,17 +23,22 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
     response.cluster_id = StrBytes::from_string(core.meta.cluster_id().unwrap_or_default().to_owned());
     response.controller_id = BrokerId(controller(core));
     response.cluster_authorized_operations =
-        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        if request.include_cluster_authorized_operations { core.cluster_operations(ctx) } else { OPERATIONS_UNKNOWN };
     let asked = |broker: &&Broker| !broker.fenced || request.include_fenced_brokers;
-    response.brokers = core.meta.brokers().values().filter(asked).map(described).collect();
+    let listener = core.listener_name(ctx.caller.listener);
+    response.brokers =
+        core.meta.brokers().values().filter(asked).filter_map(|broker| described(broker, listener)).collect();
     ctx.reply(&response)
 }
 
-fn described(broker: &Broker) -> DescribeClusterBroker {
-    DescribeClusterBroker::default()
+/// None: clients of that listener can't reach it.
+fn described(broker: &Broker, listener: &str) -> Option<DescribeClusterBroker> {
+    let (host, port) = broker.address(listener)?;
+    let described = DescribeClusterBroker::default()
         .with_broker_id(BrokerId(broker.node_id))
-        .with_host(StrBytes::from_string(broker.host.clone()))
-        .with_port(i32::from(broker.port))
+        .with_host(StrBytes::from_string(host.to_owned()))
+        .with_port(i32::from(port))
         .with_rack(broker.rack.clone().map(StrBytes::from_string))
-        .with_is_fenced(broker.fenced)
+        .with_is_fenced(broker.fenced);
+    Some(described)
 }

@@ -1,11 +1,12 @@
-//! DescribeConfigs: every setting of a topic or of this node, where it comes from, and what it means.
+//! DescribeConfigs: every setting of a topic, of a group or of this node, where it comes from, and what it means.
 
 use std::collections::BTreeSet;
+use wherry_metadata::acl::Operation;
 
 use wherry_metadata::{ConfigKey, ConfigKind, Topic};
 
 use super::errors::{ApiError, shown};
-use super::{Ctx, Outcome, configs, topics};
+use super::{Ctx, Outcome, configs};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use wherry_wire::codec::messages::describe_configs_request::DescribeConfigsResource;
@@ -28,7 +29,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
             let mut result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone());
-            match describe(core, resource, detail) {
+            match describe(core, ctx, resource, detail) {
                 Ok(entries) => result.configs = entries,
                 Err(error) => {
                     result.error_code = error.code();
@@ -49,6 +50,7 @@ struct Detail {
 
 fn describe<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     resource: &DescribeConfigsResource,
     detail: Detail,
 ) -> Result<Vec<DescribeConfigsResourceResult>, ApiError> {
@@ -58,9 +60,22 @@ fn describe<S: LogStore>(
     };
     match resource.resource_type {
         configs::TOPIC => {
-            let topic = topics::by_name(&core.meta, &resource.resource_name)?;
+            let topic = core.topic_for(ctx, Operation::DescribeConfigs, &resource.resource_name)?;
             let keys = wherry_metadata::config_keys().iter().filter(|key| wanted(key.name));
             Ok(keys.map(|key| topic_entry(topic, key, detail)).collect())
+        }
+        configs::GROUP if !core.allows_group(ctx, Operation::DescribeConfigs, &resource.resource_name) => {
+            Err(ResponseError::GroupAuthorizationFailed.into())
+        }
+        configs::GROUP if resource.resource_name.is_empty() => {
+            Err(ApiError::new(ResponseError::InvalidRequest, "Group name must not be empty"))
+        }
+        configs::GROUP => {
+            let keys = wherry_metadata::group_config_keys().iter().filter(|key| wanted(key.name));
+            Ok(keys.map(|key| group_entry(core, &resource.resource_name, key, detail)).collect())
+        }
+        configs::BROKER if !core.allows_cluster(ctx, Operation::DescribeConfigs) => {
+            Err(ResponseError::ClusterAuthorizationFailed.into())
         }
         configs::BROKER => {
             check_node(core, &resource.resource_name)?;
@@ -74,9 +89,33 @@ fn describe<S: LogStore>(
 }
 
 fn topic_entry(topic: &Topic, key: &'static ConfigKey, detail: Detail) -> DescribeConfigsResourceResult {
-    let set = topic.overrides.get(key.name).map(|value| StrBytes::from_string(value.clone()));
-    let default = StrBytes::from_static_str(key.default);
-    let source = if set.is_some() { configs::SOURCE_TOPIC } else { configs::SOURCE_DEFAULT };
+    let set = topic.overrides.get(key.name).cloned();
+    entry(key, (set, configs::SOURCE_TOPIC), (key.default.to_owned(), configs::SOURCE_DEFAULT), detail)
+}
+
+/// Where nothing is set for the group, this node's own setting counts.
+fn group_entry<S: LogStore>(
+    core: &Core<S>,
+    group: &str,
+    key: &'static ConfigKey,
+    detail: Detail,
+) -> DescribeConfigsResourceResult {
+    let set = core.meta.group_config(group, key.name).map(ToOwned::to_owned);
+    let own = node_settings(core).into_iter().find(|setting| setting.name == key.broker_name);
+    let own = own.map_or_else(|| key.default.to_owned(), |setting| setting.value);
+    let source = if own == key.default { configs::SOURCE_DEFAULT } else { configs::SOURCE_STATIC_BROKER };
+    entry(key, (set, configs::SOURCE_GROUP), (own, source), detail)
+}
+
+/// What is set, if anything is, and what counts where nothing is; each with where it comes from.
+fn entry(
+    key: &'static ConfigKey,
+    (set, set_source): (Option<String>, i8),
+    (default, default_source): (String, i8),
+    detail: Detail,
+) -> DescribeConfigsResourceResult {
+    let (set, default) = (set.map(StrBytes::from_string), StrBytes::from_string(default));
+    let source = if set.is_some() { set_source } else { default_source };
     let mut entry = DescribeConfigsResourceResult::default();
     entry.name = StrBytes::from_static_str(key.name);
     entry.config_source = source;
@@ -88,9 +127,9 @@ fn topic_entry(topic: &Topic, key: &'static ConfigKey, detail: Detail) -> Descri
                 .with_value(Some(value))
                 .with_source(source)
         };
-        let own = set.clone().map(|value| synonym(key.name, value, configs::SOURCE_TOPIC));
+        let own = set.clone().map(|value| synonym(key.name, value, set_source));
         entry.synonyms = own.into_iter().collect();
-        entry.synonyms.push(synonym(key.broker_name, default.clone(), configs::SOURCE_DEFAULT));
+        entry.synonyms.push(synonym(key.broker_name, default.clone(), default_source));
     }
     if detail.documentation {
         entry.documentation = Some(StrBytes::from_static_str(key.doc));
@@ -117,12 +156,21 @@ fn check_node<S: LogStore>(core: &Core<S>, name: &str) -> Result<(), ApiError> {
     Err(ApiError::new(ResponseError::InvalidRequest, text))
 }
 
+/// As Kafka writes them: `NAME://host:port`, with commas between.
+fn addresses<S: LogStore>(core: &Core<S>) -> (String, String) {
+    let (mut advertised, mut listeners) = (Vec::new(), Vec::new());
+    for listener in &core.listeners {
+        let at = core.endpoints.by_name.get(&listener.name).unwrap_or(&core.endpoints.internal);
+        advertised.push(format!("{}://{}:{}", listener.name, at.host, at.port));
+        listeners.push(format!("{}://{}:{}", listener.name, listener.listen.ip(), listener.listen.port()));
+    }
+    (advertised.join(","), listeners.join(","))
+}
+
 fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
     let config = &core.config;
     let setting = |name, value: String, kind, doc| Setting { name, value, kind, doc };
-    let address = |host: &str, port| format!("PLAINTEXT://{host}:{port}");
-    let advertised = address(&core.advertised.host, core.advertised.port);
-    let listeners = address(&config.listen.ip().to_string(), config.listen.port());
+    let (advertised, listeners) = addresses(core);
     let mut all = vec![
         setting("advertised.listeners", advertised, ConfigKind::String, "Where clients are told to connect."),
         setting(
@@ -133,6 +181,18 @@ fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
         ),
         setting("broker.id", config.node_id.to_string(), ConfigKind::Int, "Id of this node."),
         setting("default.replication.factor", "1".into(), ConfigKind::Int, "Replicas of a topic that does not say."),
+        setting(
+            "group.consumer.heartbeat.interval.ms",
+            config.group_consumer_heartbeat_interval_ms.to_string(),
+            ConfigKind::Int,
+            "How often members of consumer groups are to send a heartbeat.",
+        ),
+        setting(
+            "group.consumer.session.timeout.ms",
+            config.group_consumer_session_timeout_ms.to_string(),
+            ConfigKind::Int,
+            "Silence after which a member of a consumer group is out.",
+        ),
         setting("listeners", listeners, ConfigKind::String, "Address that is served."),
         setting(
             "log.dirs",

@@ -6,6 +6,7 @@ use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::{LogStore, ProducerInfo};
 use crate::limits::MAX_PARTITIONS_PER_REQUEST;
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use wherry_wire::codec::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
@@ -18,23 +19,23 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
     }
     let mut response = DescribeProducersResponse::default();
     for topic in &request.topics {
-        let one = |index: &i32| partition(core, &topic.name, *index);
+        let one = |index: &i32| partition(core, ctx, &topic.name, *index);
         let partitions = topic.partition_indexes.iter().map(one).collect();
         response.topics.push(TopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions));
     }
     ctx.reply(&response)
 }
 
-fn partition<S: LogStore>(core: &Core<S>, name: &str, index: i32) -> PartitionResponse {
+fn partition<S: LogStore>(core: &Core<S>, ctx: &Ctx, name: &str, index: i32) -> PartitionResponse {
     let response = PartitionResponse::default().with_partition_index(index);
-    match producers(core, name, index) {
+    match producers(core, ctx, name, index) {
         Ok(active) => response.with_active_producers(active),
         Err(error) => response.with_error_code(error.code()).with_error_message(error.text()),
     }
 }
 
-fn producers<S: LogStore>(core: &Core<S>, name: &str, index: i32) -> Result<Vec<ProducerState>, ApiError> {
-    let log = topics::log(topics::by_name(&core.meta, name)?, index)?;
+fn producers<S: LogStore>(core: &Core<S>, ctx: &Ctx, name: &str, index: i32) -> Result<Vec<ProducerState>, ApiError> {
+    let log = topics::log(core.topic_for(ctx, Operation::Read, name)?, index)?;
     if core.store.info(log).is_none() {
         return Err(ApiError::new(ResponseError::NotLeaderOrFollower, "this node is no replica of the partition"));
     }

@@ -1,10 +1,11 @@
 //! DescribeTopicPartitions (KIP-966): topics by name order, a bounded number of partitions per response, and a cursor.
 
-use super::metadata::{TOPIC_OPERATIONS, nodes};
+use super::metadata::nodes;
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::limits::MAX_DESCRIBED_PARTITIONS;
+use wherry_metadata::acl::{Operation, ResourceType};
 use wherry_metadata::{Partition, Topic};
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::describe_topic_partitions_response::{
@@ -23,20 +24,21 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
         None => (String::new(), 0),
     };
     let mut response = DescribeTopicPartitionsResponse::default();
-    for (name, topic) in wanted(core, request, &from, asked) {
+    for (name, topic) in wanted(core, ctx, request, &from, asked) {
         if room == 0 {
             response.next_cursor = Some(cursor(&name, 0));
             break;
         }
         let Some(topic) = topic else {
             room -= 1;
-            response.topics.push(unknown(name, core.cluster.registered));
+            let allowed = core.allows_topic(ctx, Operation::Describe, &name);
+            response.topics.push(unknown(name, core.cluster.registered, allowed));
             continue;
         };
         let start = if name == from { first.min(topic.partition_count()) } else { 0 };
         let end = topic.partition_count().min(start.saturating_add(i32::try_from(room).unwrap_or(i32::MAX)));
         room -= usize::try_from(end - start).unwrap_or(room).min(room);
-        response.topics.push(describe(core, &topic, start..end));
+        response.topics.push(describe(core, ctx, &topic, start..end));
         if end < topic.partition_count() {
             response.next_cursor = Some(cursor(&name, end));
             break;
@@ -50,20 +52,23 @@ type Wanted = (String, Option<std::sync::Arc<Topic>>);
 /// Names in order from the cursor on, one more than can be answered at most.
 fn wanted<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     request: &DescribeTopicPartitionsRequest,
     from: &str,
     most: usize,
 ) -> Vec<Wanted> {
     let most = most.min(MAX_DESCRIBED_PARTITIONS).saturating_add(1);
     if request.topics.is_empty() {
-        let all = core.meta.topics_from(from).take(most);
+        let seen = |topic: &&std::sync::Arc<Topic>| core.allows_topic(ctx, Operation::Describe, &topic.name);
+        let all = core.meta.topics_from(from).filter(seen).take(most);
         return all.map(|topic| (topic.name.to_string(), Some(std::sync::Arc::clone(topic)))).collect();
     }
     let mut names: Vec<&str> = request.topics.iter().map(|t| t.name.as_str()).filter(|name| *name >= from).collect();
     names.sort_unstable();
     names.dedup();
     names.truncate(most);
-    names.into_iter().map(|name| (name.to_owned(), core.meta.topic(name).cloned())).collect()
+    let find = |name| core.topic_for(ctx, Operation::Describe, name).ok().cloned();
+    names.into_iter().map(|name| (name.to_owned(), find(name))).collect()
 }
 
 fn cursor(name: &str, partition: i32) -> Cursor {
@@ -73,8 +78,9 @@ fn cursor(name: &str, partition: i32) -> Cursor {
 }
 
 /// A node that is not registered can't know yet whether a topic exists.
-fn unknown(name: String, registered: bool) -> DescribeTopicPartitionsResponseTopic {
+fn unknown(name: String, registered: bool, allowed: bool) -> DescribeTopicPartitionsResponseTopic {
     let error = match wherry_metadata::check_name(&name) {
+        Ok(()) if !allowed => ResponseError::TopicAuthorizationFailed,
         Ok(()) if !registered => ResponseError::LeaderNotAvailable,
         Ok(()) => ResponseError::UnknownTopicOrPartition,
         Err(_) => ResponseError::InvalidTopicException,
@@ -87,6 +93,7 @@ fn unknown(name: String, registered: bool) -> DescribeTopicPartitionsResponseTop
 
 fn describe<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     topic: &Topic,
     partitions: std::ops::Range<i32>,
 ) -> DescribeTopicPartitionsResponseTopic {
@@ -94,7 +101,7 @@ fn describe<S: LogStore>(
     described.name = Some(TopicName(topics::name_of(topic)));
     described.topic_id = topic.id;
     described.is_internal = topic.internal;
-    described.topic_authorized_operations = TOPIC_OPERATIONS;
+    described.topic_authorized_operations = core.operations(ctx, ResourceType::Topic, &topic.name);
     let found = partitions.filter_map(|index| Some((index, topic.partition(index)?)));
     described.partitions = found.map(|(index, partition)| describe_partition(core, index, partition)).collect();
     described

@@ -54,9 +54,11 @@ impl From<&MetadataError> for ApiError {
             MetadataError::PreferredLeaderNotAvailable(_) => ResponseError::PreferredLeaderNotAvailable,
             MetadataError::EligibleLeadersNotAvailable(_) => ResponseError::EligibleLeadersNotAvailable,
             MetadataError::NoReassignment(_) => ResponseError::NoReassignmentInProgress,
+            MetadataError::UnknownCredential(_) => ResponseError::ResourceNotFound,
             MetadataError::BrokerInUse(_) => ResponseError::InvalidRequest,
             MetadataError::OutcomeUnknown => ResponseError::RequestTimedOut,
             MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
+            MetadataError::InvalidFeature(_) => ResponseError::InvalidUpdateVersion,
             MetadataError::LimitReached(_) => ResponseError::PolicyViolation,
             MetadataError::TopicIdExists(_)
             | MetadataError::InvalidRequest(_)

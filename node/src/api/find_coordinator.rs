@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::core::coordinators::CoordinatorTopic;
 use crate::core::store::LogStore;
 use crate::limits::MAX_COORDINATOR_KEYS;
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::messages::find_coordinator_response::Coordinator;
 use wherry_wire::codec::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
@@ -45,9 +46,9 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &FindCoordinatorReque
     let mut response = FindCoordinatorResponse::default();
     if ctx.version >= 4 {
         response.coordinators =
-            request.coordinator_keys.iter().map(|key| coordinator(core, request.key_type, key)).collect();
+            request.coordinator_keys.iter().map(|key| coordinator(core, ctx, request.key_type, key)).collect();
     } else {
-        let found = coordinator(core, request.key_type, &request.key);
+        let found = coordinator(core, ctx, request.key_type, &request.key);
         response.error_code = found.error_code;
         response.error_message = found.error_message;
         response.node_id = found.node_id;
@@ -57,9 +58,9 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &FindCoordinatorReque
     ctx.reply(&response)
 }
 
-fn coordinator<S: LogStore>(core: &Core<S>, key_type: i8, key: &StrBytes) -> Coordinator {
+fn coordinator<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &StrBytes) -> Coordinator {
     let found = Coordinator::default().with_key(key.clone());
-    match find(core, key_type, key) {
+    match find(core, ctx, key_type, key) {
         Ok((node_id, host, port)) => {
             found.with_node_id(BrokerId(node_id)).with_host(StrBytes::from_string(host)).with_port(i32::from(port))
         }
@@ -71,9 +72,18 @@ fn coordinator<S: LogStore>(core: &Core<S>, key_type: i8, key: &StrBytes) -> Coo
     }
 }
 
-fn find<S: LogStore>(core: &Core<S>, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
+fn find<S: LogStore>(core: &Core<S>, ctx: &Ctx, key_type: i8, key: &str) -> Result<(i32, String, u16), ApiError> {
+    match key_type {
+        GROUP if !core.allows_group(ctx, Operation::Describe, key) => {
+            return Err(ResponseError::GroupAuthorizationFailed.into());
+        }
+        TRANSACTION if !core.allows_transactional_id(ctx, Operation::Describe, key) => {
+            return Err(ResponseError::TransactionalIdAuthorizationFailed.into());
+        }
+        _ => {}
+    }
     match topic_of(key_type) {
-        Some(topic) => core.coordinator_of(topic, key),
+        Some(topic) => core.coordinator_of(topic, key, ctx.caller.listener),
         None => Err(ApiError::new(ResponseError::InvalidRequest, format!("unknown coordinator type {key_type}"))),
     }
 }

@@ -8,6 +8,7 @@ use crate::core::transactions::Waiter;
 use crate::core::{Core, IdWaiter, ProducerIdGrant};
 use crate::transactions::types::InitRequest;
 use crate::transactions::{Request, Response};
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
@@ -18,6 +19,9 @@ const FENCED_FROM: i16 = 4;
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &InitProducerIdRequest) -> Outcome {
     if request.transactional_id.is_some() {
         return transactional(core, ctx, request);
+    }
+    if !(core.allows_cluster(ctx, Operation::IdempotentWrite) || core.allows_some_topic(ctx, Operation::Write)) {
+        return answer(ctx, Err(ResponseError::ClusterAuthorizationFailed));
     }
     match core.take_producer_id(IdWaiter::Client(ctx.clone())) {
         ProducerIdGrant::Now(id) => granted(ctx, id),
@@ -33,6 +37,9 @@ fn transactional<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &InitProdu
         _ => return answer(ctx, Err(ResponseError::InvalidRequest)),
     };
     let transactional_id = shared(request.transactional_id.as_ref().map_or("", |id| id.as_str()));
+    if !core.allows_transactional_id(ctx, Operation::Write, &transactional_id) {
+        return answer(ctx, Err(ResponseError::TransactionalIdAuthorizationFailed));
+    }
     let body = InitRequest { transactional_id, timeout_ms: request.transaction_timeout_ms, expected };
     core.ask_transactions(Waiter::Init(ctx.clone()), Request::Init(body));
     Outcome::Later

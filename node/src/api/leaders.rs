@@ -8,7 +8,7 @@ use wherry_wire::codec::messages::produce_response::{LeaderIdAndEpoch, NodeEndpo
 use wherry_wire::codec::messages::{BrokerId, ProduceResponse};
 use wherry_wire::codec::{LeaderHint, NodeEndpoint, ResponseError, StrBytes};
 
-use super::topics;
+use super::{Ctx, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
 
@@ -43,13 +43,14 @@ pub(super) fn fetch_hint<S: LogStore>(
 }
 
 /// A node as a fetch response names it.
-pub(super) fn endpoint(broker: &Broker) -> NodeEndpoint<'_> {
-    let Broker { node_id, host, port, rack, .. } = broker;
-    NodeEndpoint { node_id: *node_id, host, port: i32::from(*port), rack: rack.as_deref() }
+pub(super) fn endpoint<'a>(broker: &'a Broker, listener: &str) -> Option<NodeEndpoint<'a>> {
+    let (host, port) = broker.address(listener)?;
+    Some(NodeEndpoint { node_id: broker.node_id, host, port: i32::from(port), rack: broker.rack.as_deref() })
 }
 
 /// Adds the hints to a produce response.
-pub(crate) fn hint_produce<S: LogStore>(core: &Core<S>, version: i16, response: &mut ProduceResponse) {
+pub(crate) fn hint_produce<S: LogStore>(core: &Core<S>, ctx: &Ctx, response: &mut ProduceResponse) {
+    let version = ctx.version;
     if version < PRODUCE_FROM {
         return;
     }
@@ -69,13 +70,16 @@ pub(crate) fn hint_produce<S: LogStore>(core: &Core<S>, version: i16, response: 
             named.insert(broker.node_id, broker);
         }
     }
-    response.node_endpoints = named.into_values().map(produce_endpoint).collect();
+    let listener = core.listener_name(ctx.caller.listener);
+    response.node_endpoints = named.into_values().filter_map(|broker| produce_endpoint(broker, listener)).collect();
 }
 
-fn produce_endpoint(broker: &Broker) -> ProduceEndpoint {
-    ProduceEndpoint::default()
+fn produce_endpoint(broker: &Broker, listener: &str) -> Option<ProduceEndpoint> {
+    let (host, port) = broker.address(listener)?;
+    let endpoint = ProduceEndpoint::default()
         .with_node_id(BrokerId(broker.node_id))
-        .with_host(StrBytes::from_string(broker.host.clone()))
-        .with_port(i32::from(broker.port))
-        .with_rack(broker.rack.clone().map(StrBytes::from_string))
+        .with_host(StrBytes::from_string(host.to_owned()))
+        .with_port(i32::from(port))
+        .with_rack(broker.rack.clone().map(StrBytes::from_string));
+    Some(endpoint)
 }

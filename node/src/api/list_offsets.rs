@@ -1,6 +1,7 @@
 //! ListOffsets: the offset at a time, or at an end of the log. Lookups that need the disk are answered when it has.
 
 use std::collections::HashMap;
+use wherry_metadata::acl::Operation;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
@@ -68,7 +69,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListO
         for (p, partition) in topic.partitions.iter().enumerate() {
             let mut one = ListOffsetsPartitionResponse::default().with_partition_index(partition.partition_index);
             set(&mut one, ctx, Ok(None));
-            let found = find(core, &topic.name, partition, read_committed);
+            let found = find(core, ctx, &topic.name, partition, read_committed);
             match found {
                 Ok(Found::Ready(offset, timestamp, epoch)) => set(&mut one, ctx, Ok(Some((offset, timestamp, epoch)))),
                 Ok(Found::Nothing) => {}
@@ -129,12 +130,13 @@ fn set(one: &mut ListOffsetsPartitionResponse, ctx: &Ctx, found: Result<Option<(
 
 fn find<S: LogStore>(
     core: &mut Core<S>,
+    ctx: &Ctx,
     name: &str,
     wanted: &ListOffsetsPartition,
     read_committed: bool,
 ) -> Result<Found, ApiError> {
     let ListOffsetsPartition { partition_index: partition, current_leader_epoch: known_epoch, timestamp, .. } = *wanted;
-    let topic = topics::by_name(&core.meta, name)?;
+    let topic = core.topic_for(ctx, Operation::Describe, name)?;
     let log = topics::log(topic, partition)?;
     topics::check_epoch(known_epoch, core.known_epoch(topic, partition))?;
     let epoch = core.leads(log)?;

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use foldhash::fast::RandomState;
 use uuid::Uuid;
+use wherry_metadata::acl::{Operation, ResourceType};
 use wherry_metadata::{Broker, Command, Partition, Topic};
 
+use super::create_topics::may_create;
 use super::errors::ApiError;
 use super::{Ctx, Outcome, create_topics, topics};
 use crate::core::store::LogStore;
@@ -18,10 +20,8 @@ use wherry_wire::codec::messages::metadata_response::{
 use wherry_wire::codec::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
-/// Operations that everyone may do on a topic (bits of KIP-430), as long as there are no ACLs.
-pub(crate) const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
-/// The same on the cluster.
-pub(crate) const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+/// First version whose clients know that a node may lack their listener.
+const LISTENER_NOT_FOUND_FROM: i16 = 6;
 /// Not asked for.
 pub(crate) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
@@ -64,6 +64,7 @@ fn missing_topics<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequ
         .flatten()
         .filter_map(|topic| topic.name.as_ref())
         .filter(|name| core.meta.topic(name).is_none() && seen.insert(name.as_str()))
+        .filter(|name| core.allows_topic(ctx, Operation::Describe, name) && may_create(core, ctx, name))
         .take(MAX_TOPICS_PER_CHANGE)
         .map(|name| Command::CreateTopic {
             name: name.to_string(),
@@ -83,21 +84,22 @@ fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &MetadataRequest) -> 
         return not_yet(ctx, request);
     }
     let mut response = MetadataResponse::default();
-    response.brokers = core.meta.unfenced_brokers().map(broker).collect();
+    let listener = core.listener_name(ctx.caller.listener);
+    response.brokers = core.meta.unfenced_brokers().filter_map(|known| broker(known, listener)).collect();
     response.cluster_id = core.meta.cluster_id().map(|id| StrBytes::from_string(id.to_owned()));
     response.controller_id = BrokerId(controller(core));
     response.cluster_authorized_operations =
-        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
-    let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        if request.include_cluster_authorized_operations { core.cluster_operations(ctx) } else { OPERATIONS_UNKNOWN };
+    let operations = request.include_topic_authorized_operations;
     response.topics = match &request.topics {
-        None => every_topic(core, operations),
+        None => every_topic(core, ctx, operations),
         // In version 0 an empty list means all.
-        Some(list) if list.is_empty() && ctx.version == 0 => every_topic(core, operations),
+        Some(list) if list.is_empty() && ctx.version == 0 => every_topic(core, ctx, operations),
         // Each once, however often it is named: a small request must not make a huge response (INV-8).
         Some(list) => {
             let mut seen = HashSet::with_capacity_and_hasher(list.len(), RandomState::default());
             let unique = list.iter().filter(|t| seen.insert((t.name.as_deref(), t.topic_id)));
-            unique.map(|t| asked_topic(core, t.name.as_ref(), t.topic_id, operations)).collect()
+            unique.map(|t| asked_topic(core, ctx, t.name.as_ref(), t.topic_id, operations)).collect()
         }
     };
     ctx.reply(&response)
@@ -115,25 +117,29 @@ fn not_yet(ctx: &Ctx, request: &MetadataRequest) -> Outcome {
     ctx.reply(&response)
 }
 
-fn every_topic<S: LogStore>(core: &Core<S>, operations: i32) -> Vec<MetadataResponseTopic> {
-    core.meta.topics_from("").map(|topic| known_topic(core, topic, operations)).collect()
+/// All that the caller may see.
+fn every_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, operations: bool) -> Vec<MetadataResponseTopic> {
+    let all = core.meta.topics_from("").filter(|topic| core.allows_topic(ctx, Operation::Describe, &topic.name));
+    all.map(|topic| known_topic(core, ctx, topic, operations)).collect()
 }
 
 fn asked_topic<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     name: Option<&TopicName>,
     id: Uuid,
-    operations: i32,
+    operations: bool,
 ) -> MetadataResponseTopic {
     let found = match name {
         Some(name) => match wherry_metadata::check_name(name) {
-            Ok(()) => topics::by_name(&core.meta, name),
+            Ok(()) => core.topic_for(ctx, Operation::Describe, name).map_err(|error| error.error),
             Err(error) => Err(ApiError::from(&error).error),
         },
-        None => topics::by_id(&core.meta, id),
+        // Who may not see it is not told that there is one.
+        None => core.topic_for_id(ctx, Operation::Describe, id).map_err(|_| ResponseError::UnknownTopicId),
     };
     match found {
-        Ok(topic) => known_topic(core, topic, operations),
+        Ok(topic) => known_topic(core, ctx, topic, operations),
         Err(error) => failed_topic(name.cloned(), id, error),
     }
 }
@@ -147,29 +153,50 @@ fn failed_topic(name: Option<TopicName>, id: Uuid, error: ResponseError) -> Meta
     topic
 }
 
-fn known_topic<S: LogStore>(core: &Core<S>, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn known_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, topic: &Topic, operations: bool) -> MetadataResponseTopic {
     let mut known = MetadataResponseTopic::default();
     known.name = Some(TopicName(topics::name_of(topic)));
     known.topic_id = topic.id;
     known.is_internal = topic.internal;
-    known.topic_authorized_operations = operations;
-    known.partitions = topic.numbered().map(|(id, partition)| known_partition(core, id.partition, partition)).collect();
+    known.topic_authorized_operations =
+        if operations { core.operations(ctx, ResourceType::Topic, &topic.name) } else { OPERATIONS_UNKNOWN };
+    known.partitions =
+        topic.numbered().map(|(id, partition)| known_partition(core, ctx, id.partition, partition)).collect();
     known
 }
 
-fn known_partition<S: LogStore>(core: &Core<S>, index: i32, partition: &Partition) -> MetadataResponsePartition {
+fn known_partition<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    index: i32,
+    partition: &Partition,
+) -> MetadataResponsePartition {
     let mut known = MetadataResponsePartition::default()
         .with_partition_index(index)
         .with_leader_epoch(partition.leader_epoch)
         .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
         .with_replica_nodes(nodes(&partition.replicas))
         .with_isr_nodes(nodes(&partition.isr));
-    if partition.leader.is_none() {
-        known.error_code = ResponseError::LeaderNotAvailable.code();
+    if let Some(error) = leader_error(core, ctx, partition) {
+        known.error_code = error.code();
+        known.leader_id = BrokerId(-1);
     }
     let is_running = |node: &i32| core.meta.broker(*node).is_some_and(|broker| !broker.fenced);
     known.offline_replicas = partition.replicas.iter().filter(|node| !is_running(node)).map(|n| BrokerId(*n)).collect();
     known
+}
+
+/// Why a client can't be sent to a leader.
+fn leader_error<S: LogStore>(core: &Core<S>, ctx: &Ctx, partition: &Partition) -> Option<ResponseError> {
+    let Some(leader) = partition.leader else { return Some(ResponseError::LeaderNotAvailable) };
+    let listener = core.listener_name(ctx.caller.listener);
+    match core.meta.broker(leader) {
+        Some(broker) if broker.address(listener).is_none() && ctx.version >= LISTENER_NOT_FOUND_FROM => {
+            Some(ResponseError::ListenerNotFound)
+        }
+        Some(broker) if broker.address(listener).is_none() => Some(ResponseError::LeaderNotAvailable),
+        Some(_) | None => None,
+    }
 }
 
 /// Node ids as the protocol has them.
@@ -182,10 +209,13 @@ pub(crate) fn controller<S: LogStore>(core: &Core<S>) -> i32 {
     core.consensus.leader().unwrap_or(core.config.node_id)
 }
 
-fn broker(broker: &Broker) -> MetadataResponseBroker {
-    MetadataResponseBroker::default()
+/// None: clients of that listener can't reach it.
+fn broker(broker: &Broker, listener: &str) -> Option<MetadataResponseBroker> {
+    let (host, port) = broker.address(listener)?;
+    let known = MetadataResponseBroker::default()
         .with_node_id(BrokerId(broker.node_id))
-        .with_host(StrBytes::from_string(broker.host.clone()))
-        .with_port(i32::from(broker.port))
-        .with_rack(broker.rack.clone().map(StrBytes::from_string))
+        .with_host(StrBytes::from_string(host.to_owned()))
+        .with_port(i32::from(port))
+        .with_rack(broker.rack.clone().map(StrBytes::from_string));
+    Some(known)
 }

@@ -1,8 +1,11 @@
 //! What requests mean: one file per kind of request. A handler takes the core and a decoded request and says what becomes
 //! of the response; it never blocks and never panics, whatever the client sent.
 
+pub(crate) mod access;
+pub(crate) mod acls;
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod client_quotas;
 pub(crate) mod configs;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
@@ -20,16 +23,22 @@ pub(crate) mod find_coordinator;
 pub(crate) mod groups;
 pub(crate) mod init_producer_id;
 pub(crate) mod leaders;
+pub(crate) mod list_config_resources;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod quorum;
 pub(crate) mod reassignments;
+pub(crate) mod sasl;
+pub(crate) mod scram;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
+pub(crate) mod update_features;
 pub(crate) mod write_txn_markers;
+
+use std::rc::Rc;
 
 use bytes::Bytes;
 use wherry_wire::codec::{
@@ -38,6 +47,7 @@ use wherry_wire::codec::{
 
 use crate::core::store::LogStore;
 use crate::core::{Core, RequestId};
+use crate::security::Caller;
 
 /// Who asked, in which version.
 #[derive(Debug, Clone)]
@@ -46,6 +56,9 @@ pub(crate) struct Ctx {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<StrBytes>,
+    pub(crate) caller: Rc<Caller>,
+    /// The answer says what the caller may do with each group (KIP-430).
+    pub(crate) wants_operations: bool,
 }
 
 /// What becomes of a request.
@@ -59,6 +72,8 @@ pub(crate) enum Outcome {
     Later,
     /// Answered later; the connection's next request is begun after that, since it may build on this one.
     LaterAlone,
+    /// This response, encoded, and then the connection is closed.
+    Last(Vec<Bytes>, String),
     /// The connection can't go on.
     Close(String),
 }
@@ -76,6 +91,14 @@ impl Ctx {
     pub(crate) fn reply<M: Encodable + HeaderVersion>(&self, body: &M) -> Outcome {
         match self.encode(body) {
             Ok(chunks) => Outcome::Reply(chunks),
+            Err(reason) => Outcome::Close(reason),
+        }
+    }
+
+    /// The response as the last one of its connection.
+    pub(crate) fn reply_and_close<M: Encodable + HeaderVersion>(&self, body: &M, reason: &str) -> Outcome {
+        match self.encode(body) {
+            Ok(chunks) => Outcome::Last(chunks, reason.to_owned()),
             Err(reason) => Outcome::Close(reason),
         }
     }
@@ -113,15 +136,43 @@ pub(crate) fn decode(frame: Bytes) -> Result<Decoded, String> {
 }
 
 /// Hands a request to its handler.
-pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: Decoded) -> Outcome {
+pub(crate) fn dispatch<S: LogStore>(
+    core: &mut Core<S>,
+    id: RequestId,
+    caller: Rc<Caller>,
+    decoded: Decoded,
+) -> Outcome {
     let Request { header, body } = match decoded {
         Decoded::Request(request) => request,
         Decoded::NewerApiVersions { correlation_id } => {
-            return api_versions::unsupported(&Ctx { id, version: 0, correlation_id, client_id: None });
+            return api_versions::unsupported(&Ctx {
+                id,
+                version: 0,
+                correlation_id,
+                client_id: None,
+                caller,
+                wants_operations: false,
+            });
         }
     };
-    let ctx =
-        &Ctx { id, version: header.api_version, correlation_id: header.correlation_id, client_id: header.client_id };
+    let ctx = &Ctx {
+        id,
+        version: header.api_version,
+        correlation_id: header.correlation_id,
+        client_id: header.client_id,
+        caller,
+        wants_operations: false,
+    };
+    let began = core.cost_begins();
+    let outcome = match access::refused(core, ctx, &body) {
+        Some(refusal) => refusal,
+        None => handle(core, ctx, body),
+    };
+    core.charge_time(ctx, began);
+    outcome
+}
+
+fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: RequestBody) -> Outcome {
     match body {
         RequestBody::Produce(request) => produce::handle(core, ctx, request),
         RequestBody::Fetch(request) => fetch::handle(core, ctx, request),
@@ -159,12 +210,25 @@ pub(crate) fn dispatch<S: LogStore>(core: &mut Core<S>, id: RequestId, decoded: 
         RequestBody::ListPartitionReassignments(request) => reassignments::list(core, ctx, &request),
         RequestBody::OffsetDelete(request) => groups::offset_delete::handle(core, ctx, &request),
         RequestBody::DescribeQuorum(request) => quorum::describe(core, ctx, &request),
+        RequestBody::UpdateFeatures(request) => update_features::handle(core, ctx, &request),
         RequestBody::DescribeCluster(request) => describe_cluster::handle(core, ctx, &request),
         RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
+        RequestBody::ConsumerGroupHeartbeat(request) => groups::consumer_heartbeat::handle(core, ctx, &request),
+        RequestBody::ConsumerGroupDescribe(request) => groups::consumer_describe::handle(core, ctx, &request),
+        RequestBody::ListConfigResources(request) => list_config_resources::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),
         RequestBody::WriteTxnMarkers(request) => write_txn_markers::handle(core, ctx, &request),
         RequestBody::DescribeProducers(request) => describe_producers::handle(core, ctx, &request),
         RequestBody::RemoveRaftVoter(request) => quorum::remove_voter(core, ctx, &request),
+        RequestBody::SaslHandshake(request) => sasl::handshake(core, ctx, &request),
+        RequestBody::SaslAuthenticate(request) => sasl::authenticate(core, ctx, &request),
+        RequestBody::DescribeAcls(request) => acls::describe(core, ctx, &request),
+        RequestBody::CreateAcls(request) => acls::create(core, ctx, &request),
+        RequestBody::DeleteAcls(request) => acls::delete(core, ctx, &request),
+        RequestBody::DescribeClientQuotas(request) => client_quotas::describe(core, ctx, &request),
+        RequestBody::AlterClientQuotas(request) => client_quotas::alter(core, ctx, &request),
+        RequestBody::DescribeUserScramCredentials(request) => scram::describe(core, ctx, &request),
+        RequestBody::AlterUserScramCredentials(request) => scram::alter(core, ctx, &request),
     }
 }

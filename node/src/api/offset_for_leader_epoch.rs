@@ -4,6 +4,7 @@
 use super::{Ctx, Outcome, topics};
 use crate::core::Core;
 use crate::core::store::LogStore;
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use wherry_wire::codec::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
@@ -15,8 +16,14 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Offse
     for topic in &request.topics {
         let mut result = OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone());
         for partition in &topic.partitions {
-            let found =
-                end_of(core, &topic.topic, partition.partition, partition.current_leader_epoch, partition.leader_epoch);
+            let found = end_of(
+                core,
+                ctx,
+                &topic.topic,
+                partition.partition,
+                partition.current_leader_epoch,
+                partition.leader_epoch,
+            );
             let mut one = EpochEndOffset::default().with_partition(partition.partition);
             one.leader_epoch = -1;
             one.end_offset = -1;
@@ -37,12 +44,13 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Offse
 
 fn end_of<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
     name: &str,
     partition: i32,
     known_epoch: i32,
     asked: i32,
 ) -> Result<Option<(LeaderEpoch, Offset)>, ResponseError> {
-    let topic = topics::by_name(&core.meta, name)?;
+    let topic = core.topic_for(ctx, Operation::Describe, name).map_err(|error| error.error)?;
     let log = topics::log(topic, partition)?;
     topics::check_epoch(known_epoch, core.known_epoch(topic, partition))?;
     let leader = core.leads(log)?;

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use wherry_metadata::{Metadata, TimestampType, Topic, TopicConfig};
+use wherry_metadata::acl::Operation;
+use wherry_metadata::quota::QuotaKey;
+use wherry_metadata::{TimestampType, Topic, TopicConfig};
 use wherry_wire::batch::{self, BatchHeader, CheckedBatch, RawBatch, split};
 use wherry_wire::records::{InvalidRecords, ValidateOptions, validate_records};
 use wherry_wire::types::{LogId, Offset};
@@ -83,9 +85,13 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
     let refusal = if !(-1..=1).contains(&request.acks) {
         Some(ApiError::new(ResponseError::InvalidRequiredAcks, "acks must be -1, 0 or 1"))
     } else {
-        None
+        let id = request.transactional_id.as_ref();
+        id.filter(|id| !core.allows_transactional_id(ctx, Operation::Write, id))
+            .map(|_| ResponseError::TransactionalIdAuthorizationFailed.into())
     };
-    let claims = transaction::claims(core, ctx, &request);
+    let bytes: usize = request.topic_data.iter().flat_map(|topic| &topic.partition_data).map(record_bytes).sum();
+    let throttle_ms = core.charge(ctx, QuotaKey::ProducerByteRate, bytes);
+    let claims = if refusal.is_some() { Ok(Vec::new()) } else { transaction::claims(core, ctx, &request) };
     let transactional_id = request.transactional_id.as_ref().map(|id| id.to_string());
     let op = ProduceOp {
         ctx: ctx.clone(),
@@ -95,7 +101,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
         topics: request.topic_data.into_iter(),
         current: None,
         retry: None,
-        response: ProduceResponse::default(),
+        response: ProduceResponse::default().with_throttle_time_ms(throttle_ms),
         ticket: None,
         awaited: SmallVec::new(),
         timeout_ms: request.timeout_ms,
@@ -111,11 +117,15 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
     }
 }
 
+fn record_bytes(partition: &PartitionProduceData) -> usize {
+    partition.records.as_ref().map_or(0, Bytes::len)
+}
+
 fn refuse<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp, error: &ApiError) -> Outcome {
     for topic in op.topics.by_ref() {
         let mut result = TopicProduceResponse::default().with_name(topic.name).with_topic_id(topic.topic_id);
         for data in topic.partition_data {
-            if let Ok(log) = find(&core.meta, &op.ctx, &result).and_then(|found| topics::log(found, data.index)) {
+            if let Ok(Ok(log)) = find(core, &op.ctx, &result).map(|found| topics::log(found, data.index)) {
                 note_refusal(core, &op.ctx, log, &data, error.error);
             }
             result.partition_responses.push(failed(core, data.index, error));
@@ -181,7 +191,7 @@ fn answer<S: LogStore>(core: &mut Core<S>, op: ProduceOp) -> Outcome {
     }
     let mut op = op;
     if op.failed.is_some() {
-        leaders::hint_produce(core, op.ctx.version, &mut op.response);
+        leaders::hint_produce(core, &op.ctx, &mut op.response);
     }
     let chunks = match op.ctx.encode(&op.response) {
         Ok(chunks) => chunks,
@@ -238,8 +248,17 @@ impl<E: Into<ApiError>> From<E> for Failure {
     }
 }
 
-fn find<'a>(meta: &'a Metadata, ctx: &Ctx, topic: &TopicProduceResponse) -> Result<&'a Arc<Topic>, ResponseError> {
-    if ctx.version >= TOPIC_IDS_FROM { topics::by_id(meta, topic.topic_id) } else { topics::by_name(meta, &topic.name) }
+/// The topic, if the caller may write to it.
+fn find<'a, S: LogStore>(
+    core: &'a Core<S>,
+    ctx: &Ctx,
+    topic: &TopicProduceResponse,
+) -> Result<&'a Arc<Topic>, ApiError> {
+    if ctx.version >= TOPIC_IDS_FROM {
+        core.topic_for_id(ctx, Operation::Write, topic.topic_id)
+    } else {
+        core.topic_for(ctx, Operation::Write, &topic.name)
+    }
 }
 
 /// Appends the batches of one partition, unless one before them was refused on this connection and has not come again.
@@ -250,7 +269,7 @@ fn append<S: LogStore>(
     data: &PartitionProduceData,
 ) -> Result<Placed, Failure> {
     let ctx = &op.ctx;
-    let log = topics::log(find(&core.meta, ctx, topic)?, data.index)?;
+    let log = topics::log(find(core, ctx, topic)?, data.index)?;
     let earlier = refused_before(core, ctx, log, data);
     if let Some((error, producer_id)) = earlier
         && !core.store.knows_producer(log, producer_id)
@@ -310,7 +329,7 @@ fn place<S: LogStore>(
     data: &PartitionProduceData,
     log: LogId,
 ) -> Result<Placed, Failure> {
-    let found = find(&core.meta, &op.ctx, topic)?;
+    let found = find(core, &op.ctx, topic)?;
     topics::check_not_internal(found, "producing to")?;
     let epoch = core.leads(log)?;
     let in_sync = found.partition(data.index).map_or(0, |partition| partition.isr.len());

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use slab::Slab;
 use wherry_metadata::PartitionId;
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::write_txn_markers_request::WritableTxnMarker;
 use wherry_wire::codec::messages::write_txn_markers_response::{
@@ -52,6 +53,9 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Write
     if partitions > MAX_PARTITIONS_PER_REQUEST {
         return Outcome::Close(format!("{partitions} partitions in one request"));
     }
+    if !(core.allows_cluster(ctx, Operation::Alter) || core.allows_cluster(ctx, Operation::ClusterAction)) {
+        return ctx.reply(&refused(request));
+    }
     let mut response = WriteTxnMarkersResponse::default();
     let mut calls = Vec::new();
     for marker in &request.markers {
@@ -76,6 +80,23 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Write
         core.write_markers(token, marker, partitions);
     }
     Outcome::Later
+}
+
+/// The same error for every partition.
+fn refused(request: &WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    let partition = |index: &i32| {
+        let error_code = ResponseError::ClusterAuthorizationFailed.code();
+        WritableTxnMarkerPartitionResult::default().with_partition_index(*index).with_error_code(error_code)
+    };
+    let marker = |marker: &WritableTxnMarker| {
+        let topics = marker.topics.iter().map(|topic| {
+            WritableTxnMarkerTopicResult::default()
+                .with_name(topic.name.clone())
+                .with_partitions(topic.partition_indexes.iter().map(partition).collect())
+        });
+        WritableTxnMarkerResult::default().with_producer_id(marker.producer_id).with_topics(topics.collect())
+    };
+    WriteTxnMarkersResponse::default().with_markers(request.markers.iter().map(marker).collect())
 }
 
 /// The version of the request that is spoken does not say which transaction.version it is about: as Kafka does, that of

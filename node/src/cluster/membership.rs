@@ -108,7 +108,7 @@ impl<S: LogStore> Core<S> {
     /// Where other nodes reach this one.
     fn own_address(&self) -> String {
         let voter = self.cluster.voters.iter().find(|voter| voter.node_id == self.config.node_id);
-        voter.map_or_else(|| address(&self.advertised.host, self.advertised.port), Voter::addr)
+        voter.map_or_else(|| address(&self.endpoints.internal.host, self.endpoints.internal.port), Voter::addr)
     }
 
     /// A node wants to be a member.

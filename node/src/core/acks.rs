@@ -208,7 +208,7 @@ impl<S: LogStore> Core<S> {
     fn answer_produce(&mut self, mut entry: Entry) {
         let waited = self.now.monotonic_ns.saturating_sub(entry.appended_ns);
         self.stats.append_latency_ns.record(waited);
-        api::leaders::hint_produce(self, entry.ctx.version, &mut entry.response);
+        api::leaders::hint_produce(self, &entry.ctx, &mut entry.response);
         let outcome = match entry.ctx.encode(&entry.response) {
             Ok(chunks) => Outcome::Reply(chunks),
             Err(reason) => Outcome::Close(reason),

@@ -6,14 +6,21 @@
 //! It knows nothing of what requests mean.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::gate::Gate;
 use super::purgatory::FetchId;
 use super::refusals::Refusals;
+use crate::cluster::links::Challenged;
 use crate::limits::Limits;
+use crate::security::{Caller, PeerCertificate};
+
+/// A listener of this node, by its place in the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ListenerId(pub u8);
 
 /// A connection; never reused for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,7 +84,16 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
-    pub(crate) peer: SocketAddr,
+    /// Who sends on it.
+    pub(crate) caller: Rc<Caller>,
+    /// What it has shown, if it has shown one.
+    pub(crate) certificate: Option<Rc<PeerCertificate>>,
+    /// Where its listener has one: what it has to pass.
+    pub(crate) gate: Option<Box<Gate>>,
+    /// It used more than its quota: nothing is begun before.
+    pub(crate) muted_until_ns: Option<u64>,
+    /// It says that it is a node, and has to prove it.
+    pub(crate) challenged: Option<Box<Challenged>>,
     pub(crate) blocked: Blocked,
     pub(crate) backlog: VecDeque<Bytes>,
     /// Fetches that wait or read.
@@ -97,10 +113,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnId, peer: SocketAddr) -> Self {
+    pub(crate) fn new(id: ConnId, caller: Rc<Caller>) -> Self {
         Self {
             id,
-            peer,
+            caller,
+            certificate: None,
+            gate: None,
+            muted_until_ns: None,
+            challenged: None,
             blocked: Blocked::No,
             backlog: VecDeque::new(),
             fetches: SmallVec::new(),
@@ -180,6 +200,7 @@ impl Connection {
     /// Whether the next request may be begun.
     pub(crate) fn may_begin(&self, limits: &Limits) -> bool {
         self.blocked == Blocked::No
+            && self.muted_until_ns.is_none()
             && self.fetches.len() < crate::limits::MAX_FETCHES_PER_CONNECTION
             && self.unsent_bytes < limits.response_bytes_per_connection
             && self.slots.len() < limits.requests_per_connection

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::rc::Rc;
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -15,6 +15,7 @@ use super::conn::{ConnId, Connection};
 use super::purgatory::FetchId;
 use crate::cluster::links::LinkId;
 use crate::error::Refused;
+use crate::security::Caller;
 
 /// What a closed connection waited for.
 #[derive(Debug, Default)]
@@ -41,12 +42,12 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn insert(&mut self, peer: SocketAddr, limit: usize) -> Result<ConnId, Refused> {
+    pub(crate) fn insert(&mut self, caller: Rc<Caller>, limit: usize) -> Result<ConnId, Refused> {
         if self.clients >= limit {
             return Err(Refused::TooMany { limit });
         }
         let id = self.next_id().ok_or(Refused::TooMany { limit })?;
-        self.slots.insert(Entry::Client(Connection::new(id, peer)));
+        self.slots.insert(Entry::Client(Connection::new(id, caller)));
         self.clients += 1;
         Ok(id)
     }

@@ -56,6 +56,14 @@ pub(crate) enum AfterCommit {
     Unregister(Box<api::Ctx>),
     /// AlterConfigs and IncrementalAlterConfigs.
     AlterConfigs(Box<api::alter_configs::Pending>),
+    /// UpdateFeatures.
+    UpdateFeatures(Box<api::update_features::Pending>),
+    /// AlterUserScramCredentials.
+    AlterScram(Box<api::scram::Pending>),
+    /// CreateAcls and DeleteAcls.
+    AlterAcls(Box<api::acls::Pending>),
+    /// AlterClientQuotas.
+    AlterQuotas(Box<api::client_quotas::Pending>),
     /// A block of producer ids.
     ProducerIds,
     /// A topic that keeps coordinators' state.
@@ -218,21 +226,29 @@ fn size(command: &Command) -> usize {
             USUAL + text + assignment.as_ref().map_or(0, |a| a.len() * 40)
         }
         Command::GrowTopic { assignment, .. } => USUAL + assignment.as_ref().map_or(0, |a| a.len() * 40),
-        Command::AlterTopicConfigs { set, .. } => {
+        Command::AlterTopicConfigs { set, .. } | Command::AlterGroupConfigs { set, .. } => {
             USUAL + set.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, String::len) + 8).sum::<usize>()
         }
         Command::AlterPartitions { changes, .. } => USUAL + changes.len() * 2 * PARTITION,
         Command::ElectLeaders { partitions, .. } => USUAL + partitions.as_ref().map_or(0, |p| p.len() * PARTITION),
         Command::Reassign { partitions } => USUAL + partitions.len() * PARTITION,
         Command::LoseReplica { partitions, .. } => USUAL + partitions.len() * PARTITION,
+        Command::CreateAcls { acls } => {
+            USUAL + acls.iter().map(|a| USUAL + a.name.len() + a.principal.len()).sum::<usize>()
+        }
+        Command::DeleteAcls { filters } => USUAL + filters.len() * 2 * USUAL,
+        Command::SetScram { user, .. } => 4 * USUAL + user.len(),
+        Command::AlterQuotas { .. } => 4 * USUAL,
         Command::DeleteTopic { .. }
+        | Command::UpdateFeatures { .. }
         | Command::ReserveProducerIds { .. }
         | Command::SetClusterId { .. }
         | Command::RegisterBroker { .. }
         | Command::Fence { .. }
         | Command::Unfence { .. }
         | Command::BeginShutdown { .. }
-        | Command::UnregisterBroker { .. } => USUAL,
+        | Command::UnregisterBroker { .. }
+        | Command::RemoveScram { .. } => USUAL,
     }
 }
 
@@ -462,6 +478,10 @@ impl<S: LogStore> Core<S> {
             AfterCommit::Reassign(pending) => api::reassignments::committed(self, *pending, results),
             AfterCommit::Unregister(ctx) => api::unregister_broker::committed(self, &ctx, results),
             AfterCommit::AlterConfigs(pending) => api::alter_configs::committed(self, *pending, results),
+            AfterCommit::UpdateFeatures(pending) => api::update_features::committed(self, &pending, results),
+            AfterCommit::AlterScram(pending) => api::scram::committed(self, *pending, results),
+            AfterCommit::AlterAcls(pending) => api::acls::committed(self, *pending, results),
+            AfterCommit::AlterQuotas(pending) => api::client_quotas::committed(self, *pending, results),
             AfterCommit::ProducerIds => self.producer_ids_committed(results),
             AfterCommit::CoordinatorTopic(topic) => self.coordinator_topic_committed(topic, results),
             AfterCommit::InSync(changes) => self.in_sync_decided(&changes, results),
@@ -517,11 +537,18 @@ fn node_of(command: &Command) -> Option<i32> {
         | Command::DeleteTopic { .. }
         | Command::GrowTopic { .. }
         | Command::AlterTopicConfigs { .. }
+        | Command::AlterGroupConfigs { .. }
+        | Command::UpdateFeatures { .. }
         | Command::ReserveProducerIds { .. }
         | Command::SetClusterId { .. }
         | Command::AlterPartitions { .. }
         | Command::ElectLeaders { .. }
         | Command::Reassign { .. }
-        | Command::LoseReplica { .. } => None,
+        | Command::LoseReplica { .. }
+        | Command::CreateAcls { .. }
+        | Command::DeleteAcls { .. }
+        | Command::SetScram { .. }
+        | Command::RemoveScram { .. }
+        | Command::AlterQuotas { .. } => None,
     }
 }

@@ -43,8 +43,9 @@ impl<S: LogStore> Core<S> {
                     }
                 }
                 Change::BrokerUnregistered { node_id } => self.forget_member(*node_id),
-                Change::TopicCreated { .. }
-                | Change::TopicGrown { .. }
+                Change::TopicCreated { .. } | Change::TopicGrown { .. } => self.group_topics_changed(),
+                Change::GroupConfigsAltered { .. }
+                | Change::FeaturesUpdated
                 | Change::ProducerIds(_)
                 | Change::BrokerRegistered { .. }
                 | Change::BrokerFenced { .. }
@@ -52,7 +53,11 @@ impl<S: LogStore> Core<S> {
                 | Change::BrokerShuttingDown { .. }
                 | Change::PartitionsAltered(_)
                 | Change::Reassigned(_)
-                | Change::ReplicasLost(_) => {}
+                | Change::ReplicasLost(_)
+                | Change::AclsCreated
+                | Change::AclsDeleted(_)
+                | Change::ScramAltered
+                | Change::QuotasAltered => {}
             }
         }
     }
@@ -65,6 +70,7 @@ impl<S: LogStore> Core<S> {
         }
         self.node_changed(self.config.node_id);
         let now: Vec<PartitionId> = self.meta.partitions().map(|(id, _)| id).collect();
+        self.group_topics_changed();
         self.settle_partitions(before.into_iter().chain(now).collect::<BTreeSet<_>>().into_iter());
     }
 

@@ -28,6 +28,11 @@ pub enum Effect {
         /// Which.
         conn: ConnId,
     },
+    /// This client has said who it is: it may send frames as large as any client's.
+    Authenticated {
+        /// Which.
+        conn: ConnId,
+    },
     /// Close after what was sent before. The core has forgotten the connection already.
     Close {
         /// Which.

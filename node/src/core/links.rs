@@ -4,10 +4,11 @@
 use bytes::Bytes;
 
 use super::store::{LogStore, Now};
-use super::{ConnId, Core, Effect};
-use crate::cluster::links::{Action, Class, Identity, LinkId, Links, LinksConfig, Target};
+use super::{ConnId, Core, Effect, ListenerId};
+use crate::cluster::links::{Action, Class, Greeted, Identity, LinkId, LinkSecret, Links, LinksConfig, Target, Trust};
 use crate::error::ConnectError;
 use crate::limits::{LINK_MESSAGE_OVERHEAD, LINK_QUEUE_BYTES};
+use crate::security::config::LinkAuth;
 
 impl<S: LogStore> Core<S> {
     /// Begins to look for the other nodes that the settings name.
@@ -18,7 +19,7 @@ impl<S: LogStore> Core<S> {
         let peers = cluster.voters.iter().map(of_voter).chain(cluster.seed_addresses().map(of_seed));
         let targets: Vec<Target> =
             peers.map(|(node, host, port)| Target { node, class: Class::Control, host, port }).collect();
-        let mut links = Links::new(LinksConfig {
+        let config = LinksConfig {
             me: Identity {
                 node: self.config.node_id,
                 incarnation: self.incarnation,
@@ -29,10 +30,32 @@ impl<S: LogStore> Core<S> {
             seed: self.entropy.seed(),
             max_message_bytes: self.config.limits.request_bytes.saturating_add(LINK_MESSAGE_OVERHEAD),
             queue_bytes: LINK_QUEUE_BYTES,
-        });
+            trust: match &cluster.authentication {
+                None => Trust::Anybody,
+                Some(LinkAuth::Certificates { principals }) => Trust::Certificates { principals: principals.clone() },
+                Some(LinkAuth::Secret { .. }) => Trust::Secret(None),
+            },
+        };
+        let mut links = Links::new(config, self.entropy.another());
         links.set_targets(self.now.monotonic_ns, targets.into_iter());
         self.links = Some(links);
         self.after_links();
+    }
+
+    /// The secret that other nodes have to know, where the settings say that they have to.
+    pub fn use_link_secret(&mut self, secret: LinkSecret) {
+        if let Some(links) = &mut self.links {
+            links.set_secret(secret);
+        }
+    }
+
+    /// Where nodes link with this one.
+    pub(super) fn is_internal(&self, listener: ListenerId) -> bool {
+        let name = self.config.internal_listener.as_deref();
+        match name {
+            None => listener == ListenerId::default(),
+            Some(name) => self.listener_name(listener) == name,
+        }
     }
 
     /// What came of [`Effect::Connect`].
@@ -68,8 +91,18 @@ impl<S: LogStore> Core<S> {
             let reason = "a node tries to link with this one, which is part of no cluster; set cluster on both";
             return self.close_connection(conn, reason.into());
         };
-        match links.accept(self.now.monotonic_ns, frame) {
-            Ok(link) => {
+        let Some(connection) = self.conns.get_mut(conn) else { return };
+        let now_ns = self.now.monotonic_ns;
+        let greeted = match connection.challenged.take() {
+            Some(challenged) => links.proven(now_ns, *challenged, frame).map(Greeted::Linked),
+            None => links.accept(now_ns, frame, connection.certificate.as_deref()),
+        };
+        match greeted {
+            Ok(Greeted::Challenged(chunks, challenged)) => {
+                connection.challenged = Some(challenged);
+                self.effects.push(Effect::Send { conn, chunks });
+            }
+            Ok(Greeted::Linked(link)) => {
                 self.conns.promote(conn, link);
                 self.stats.connections.set(self.conns.len() as u64);
                 self.effects.push(Effect::Promote { conn });

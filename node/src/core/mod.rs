@@ -8,6 +8,7 @@
 //! ```
 //! Appends happen as soon as their request arrives; the response waits in its slot until the ticket is durable (INV-1).
 
+mod access;
 mod acks;
 mod conn;
 mod conns;
@@ -16,10 +17,12 @@ pub(crate) mod coordinators;
 mod durable;
 mod duties;
 mod effect;
+pub(crate) mod gate;
 mod internal_log;
 mod links;
 pub(crate) mod markers;
 mod open;
+mod peers;
 mod producer_ids;
 pub(crate) mod purgatory;
 pub(crate) mod records;
@@ -28,6 +31,7 @@ mod replicate;
 pub(crate) mod sessions;
 mod shard;
 pub mod store;
+mod throttle;
 mod timers;
 mod transactional_commit;
 pub(crate) mod transactions;
@@ -37,6 +41,7 @@ mod verify;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,16 +50,19 @@ use uuid::Uuid;
 use wherry_metadata::{Metadata, PartitionId};
 use wherry_wire::types::LogId;
 
-pub use conn::{ConnId, RequestId};
+pub use conn::{ConnId, ListenerId, RequestId};
 pub use effect::Effect;
 
 use crate::api;
 use crate::cluster::Cluster;
 use crate::cluster::links::{Links, is_node_frame};
-use crate::config::{Advertised, NodeConfig};
+use crate::config::{Endpoints, NodeConfig};
 use crate::entropy::Entropy;
 use crate::error::Refused;
 use crate::replication::Replicas;
+use crate::security::Caller;
+use crate::security::config::ListenerConfig;
+use crate::security::secrets::Secrets;
 use crate::stats::NodeStats;
 use acks::Acks;
 pub(crate) use acks::Awaited;
@@ -66,6 +74,7 @@ use coordinators::GroupDesk;
 use durable::DurableQueue;
 pub(crate) use durable::Then;
 pub(crate) use duties::partition_of;
+use gate::Gate;
 pub(crate) use internal_log::Pair;
 pub(crate) use markers::Marker;
 use markers::Markers;
@@ -74,6 +83,7 @@ pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
 use sessions::Sessions;
 use store::{Event, LogStore, Now};
+use throttle::Throttle;
 pub(crate) use transactional_commit::TransactionalCommit;
 use transactional_commit::TransactionalCommits;
 use transactions::TransactionDesk;
@@ -85,7 +95,9 @@ pub(crate) use verify::Verify;
 #[derive(Debug)]
 pub struct Core<S: LogStore> {
     pub(crate) config: NodeConfig,
-    pub(crate) advertised: Advertised,
+    pub(crate) endpoints: Endpoints,
+    /// In the order of their ids; at least one.
+    pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) store: S,
     pub(crate) meta: Metadata,
     pub(crate) consensus: Consensus,
@@ -113,6 +125,8 @@ pub struct Core<S: LogStore> {
     pub(crate) questions: Questions,
     pub(crate) transactional_commits: TransactionalCommits,
     pub(crate) stats: Arc<NodeStats>,
+    pub(crate) secrets: Secrets,
+    throttle: Throttle,
     pub(crate) entropy: Entropy,
     /// Time of the input that is being handled.
     pub(crate) now: Now,
@@ -130,18 +144,36 @@ pub struct Core<S: LogStore> {
 }
 
 impl<S: LogStore> Core<S> {
-    /// A client connected.
+    /// A client connected to the first listener.
     ///
     /// # Errors
     /// [`Refused`]: the driver closes the socket.
     pub fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused> {
+        self.connected_to(now, ListenerId::default(), peer)
+    }
+
+    /// A client connected.
+    ///
+    /// # Errors
+    /// [`Refused`]: the driver closes the socket.
+    pub fn connected_to(&mut self, now: Now, listener: ListenerId, peer: SocketAddr) -> Result<ConnId, Refused> {
         self.now = now;
         if self.stopping {
             return Err(Refused::Stopping);
         }
-        let id = self.conns.insert(peer, self.config.limits.connections).inspect_err(|_| {
+        if !self.may_connect(peer.ip().to_canonical()) {
             self.stats.connections_refused.add(1);
-        })?;
+            return Err(Refused::TooFast);
+        }
+        let id =
+            self.conns.insert(Caller::anonymous(listener, peer), self.config.limits.connections).inspect_err(|_| {
+                self.stats.connections_refused.add(1);
+            })?;
+        if self.listener(listener).is_some_and(|listener| listener.protocol.has_sasl())
+            && let Some(connection) = self.conns.get_mut(id)
+        {
+            connection.gate = Some(Box::new(Gate::new()));
+        }
         self.stats.connections_accepted.add(1);
         self.stats.connections.set(self.conns.len() as u64);
         Ok(id)
@@ -153,7 +185,7 @@ impl<S: LogStore> Core<S> {
         if let Some(link) = self.conns.link(conn) {
             return self.link_received(link, frame);
         }
-        if is_node_frame(&frame) && self.conns.get_mut(conn).is_some_and(|connection| connection.is_new()) {
+        if is_node_frame(&frame) && self.may_become_link(conn) {
             return self.accept_link(conn, frame);
         }
         self.stats.bytes_in.add(frame.len() as u64);
@@ -173,6 +205,13 @@ impl<S: LogStore> Core<S> {
             self.conns.wait_for_memory(conn);
         }
         self.settle(conn);
+    }
+
+    /// A connection to where nodes link, on which nothing was asked yet.
+    fn may_become_link(&mut self, conn: ConnId) -> bool {
+        let Some(connection) = self.conns.get_mut(conn) else { return false };
+        let listener = connection.caller.listener;
+        connection.is_new() && self.is_internal(listener)
     }
 
     /// The client is gone. What it asked for goes on; answers to it are dropped.
@@ -212,6 +251,7 @@ impl<S: LogStore> Core<S> {
         let requests = [self.purgatory.next_deadline(), self.acks.next_deadline()];
         let coordinators =
             [self.desk.next_deadline(), self.transactions.next_deadline(), self.questions.next_deadline()];
+        let coordinators = coordinators.into_iter().chain([self.throttle.next_deadline()]);
         cluster
             .into_iter()
             .chain(requests)
@@ -230,6 +270,12 @@ impl<S: LogStore> Core<S> {
     /// The store, for drivers that own part of it.
     pub fn store_mut(&mut self) -> &mut S {
         &mut self.store
+    }
+
+    /// The metadata as this node has applied them, and how many entries of the quorum's log that are.
+    #[must_use]
+    pub fn metadata(&self) -> (Option<u64>, &Metadata) {
+        (self.consensus.quorum.status().applied, &self.meta)
     }
 
     /// Gives the store back, abandoning everything that waits.
@@ -269,15 +315,17 @@ impl<S: LogStore> Core<S> {
 
     /// Begins a request. Whatever it needs to wait for is registered; the rest is done at once.
     fn execute(&mut self, conn: ConnId, frame: Bytes) {
+        let Some(frame) = self.pass_gate(conn, frame) else { return };
         let length = frame.len();
         match api::decode(frame) {
             Ok(decoded) => {
                 let Some(connection) = self.conns.get_mut(conn) else { return };
                 let api_key = decoded.api_key();
                 let id = connection.open(api_key, length, self.now.monotonic_ns);
+                let caller = Rc::clone(&connection.caller);
                 self.stats.api(api_key).requests.add(1);
                 let _span = tracing::debug_span!("request", api_key, conn = conn.as_u64()).entered();
-                let outcome = api::dispatch(self, id, decoded);
+                let outcome = api::dispatch(self, id, caller, decoded);
                 self.conclude(id, outcome);
             }
             Err(reason) => self.close_connection(conn, reason),
@@ -294,6 +342,11 @@ impl<S: LogStore> Core<S> {
                 if let Some(connection) = self.conns.get_mut(id.conn) {
                     connection.blocked = Blocked::Until(id.sequence);
                 }
+            }
+            api::Outcome::Last(chunks, reason) => {
+                self.fill(id, chunks);
+                self.send_ready(id.conn);
+                self.close_connection(id.conn, reason);
             }
             api::Outcome::Close(reason) => self.close_connection(id.conn, reason),
         }
@@ -381,6 +434,7 @@ impl<S: LogStore> Core<S> {
             Some(Blocked::Verifying) => self.verification.forget(conn),
             Some(Blocked::No | Blocked::Until(_)) | None => {}
         }
+        self.forget_muted(conn);
         let left = self.conns.remove(conn);
         for fetch in left.fetches {
             self.purgatory.remove(fetch);

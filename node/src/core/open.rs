@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use wherry_metadata::quorum::{Quorum, QuorumConfig, QuorumError, Stored};
-use wherry_metadata::{Command, Metadata};
+use wherry_metadata::{Command, Endpoint, Metadata};
 use wherry_wire::types::LogId;
 
 use super::Core;
@@ -19,16 +19,18 @@ use super::producer_ids::ProducerIds;
 use super::purgatory::Purgatory;
 use super::sessions::Sessions;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
+use super::throttle::Throttle;
 use super::transactional_commit::TransactionalCommits;
 use super::transactions::TransactionDesk;
 use super::verify::Questions;
 use crate::api;
 use crate::cluster::Cluster;
-use crate::config::{Advertised, NodeConfig, Voter};
+use crate::config::{Advertised, Endpoints, NodeConfig, Voter};
 use crate::entropy::Entropy;
 use crate::error::NodeError;
 use crate::groups::GroupsConfig;
 use crate::replication::{Replicas, ReplicationConfig};
+use crate::security::secrets::Secrets;
 use crate::stats::NodeStats;
 
 impl<D: Disk> Core<Engine<D>> {
@@ -37,7 +39,7 @@ impl<D: Disk> Core<Engine<D>> {
     ///
     /// # Errors
     /// [`NodeError`]: the node must not start.
-    pub fn open(config: NodeConfig, advertised: Advertised, disk: D, now: Now) -> Result<Self, NodeError> {
+    pub fn open(config: NodeConfig, advertised: impl Into<Endpoints>, disk: D, now: Now) -> Result<Self, NodeError> {
         config.validate().map_err(NodeError::Config)?;
         let (engine, recovery) = Engine::open(disk, config.engine.engine_config(), now, Uuid::new_v4())?;
         tracing::info!(?recovery, "recovered the data directory");
@@ -50,7 +52,12 @@ impl<S: LogStore> Core<S> {
     ///
     /// # Errors
     /// [`NodeError`]: the node must not start.
-    pub fn with_store(config: NodeConfig, advertised: Advertised, store: S, now: Now) -> Result<Self, NodeError> {
+    pub fn with_store(
+        config: NodeConfig,
+        advertised: impl Into<Endpoints>,
+        store: S,
+        now: Now,
+    ) -> Result<Self, NodeError> {
         Self::with_entropy(config, advertised, store, now, Entropy::system())
     }
 
@@ -60,27 +67,31 @@ impl<S: LogStore> Core<S> {
     /// [`NodeError`]: the node must not start.
     pub fn with_entropy(
         config: NodeConfig,
-        advertised: Advertised,
+        advertised: impl Into<Endpoints>,
         mut store: S,
         now: Now,
         entropy: Entropy,
     ) -> Result<Self, NodeError> {
+        let endpoints = advertised.into();
         config.validate().map_err(NodeError::Config)?;
         let groups = GroupsConfig {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            consumer_session_timeout_ms: config.group_consumer_session_timeout_ms,
+            consumer_heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms,
             ..GroupsConfig::default()
         };
         groups.validate().map_err(|error| NodeError::Config(error.to_string()))?;
         let transactions = config.transactions();
         let quorum = load_quorum(&mut store, &config, now, entropy.seed())?;
         let incarnation = entropy.uuid();
-        let voters = first_voters(&config, &advertised);
+        let voters = first_voters(&config, &endpoints.internal);
         let mut replication = ReplicationConfig::new(config.node_id);
         replication.replica_lag_time_ms = config.replica_lag_time_ms;
         replication.catch_up_bytes_per_s = config.catch_up_bytes_per_s;
         let mut core = Self {
+            listeners: config.all_listeners(),
             config,
-            advertised,
+            endpoints,
             store,
             meta: Metadata::default(),
             consensus: Consensus::new(quorum),
@@ -104,6 +115,8 @@ impl<S: LogStore> Core<S> {
             questions: Questions::default(),
             transactional_commits: TransactionalCommits::default(),
             stats: Arc::new(NodeStats::default()),
+            secrets: Secrets::default(),
+            throttle: Throttle::default(),
             entropy,
             now,
             incarnation,
@@ -130,9 +143,10 @@ impl<S: LogStore> Core<S> {
             node_id: self.config.node_id,
             incarnation: self.incarnation,
             directory: self.store.directory(),
-            host: self.advertised.host.clone(),
-            port: self.advertised.port,
+            host: self.endpoints.internal.host.clone(),
+            port: self.endpoints.internal.port,
             rack: self.config.rack.clone(),
+            endpoints: self.endpoints.by_name.iter().map(|(name, at)| (name.clone(), endpoint(at))).collect(),
         };
         self.propose(vec![command], AfterCommit::Nothing).map_err(|(error, _)| NodeError::State(error.to_string()))?;
         if self.config.cluster.is_some() {
@@ -151,6 +165,7 @@ impl<S: LogStore> Core<S> {
             | super::Effect::Close { .. }
             | super::Effect::Connect { .. }
             | super::Effect::Promote { .. }
+            | super::Effect::Authenticated { .. }
             | super::Effect::PauseReads { .. }
             | super::Effect::ResumeReads { .. } => None,
         }) {
@@ -166,6 +181,10 @@ fn first_voters(config: &NodeConfig, advertised: &Advertised) -> Vec<Voter> {
         Some(cluster) => cluster.voters.clone(),
         None => vec![Voter { node_id: config.node_id, host: advertised.host.clone(), port: advertised.port }],
     }
+}
+
+fn endpoint(at: &Advertised) -> Endpoint {
+    Endpoint { host: at.host.clone(), port: at.port }
 }
 
 fn session_seed(random: u64) -> i32 {

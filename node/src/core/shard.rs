@@ -5,13 +5,18 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::store::{LogStore, Now};
-use super::{ConnId, Core, Effect};
+use super::{ConnId, Core, Effect, ListenerId};
 use crate::driver::Shard;
 use crate::error::{ConnectError, Refused};
+use crate::net::tls::Secured;
 
 impl<S: LogStore> Shard for Core<S> {
-    fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused> {
-        Core::connected(self, now, peer)
+    fn connected(&mut self, now: Now, listener: ListenerId, peer: SocketAddr) -> Result<ConnId, Refused> {
+        self.connected_to(now, listener, peer)
+    }
+
+    fn secured(&mut self, now: Now, conn: ConnId, secured: Secured) {
+        Core::secured(self, now, conn, secured);
     }
 
     fn connect_done(&mut self, now: Now, conn: ConnId, result: Result<(), ConnectError>) {

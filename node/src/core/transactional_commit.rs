@@ -53,19 +53,16 @@ struct Waiting {
 impl<S: LogStore> Core<S> {
     pub(crate) fn commit_in_transaction(&mut self, ctx: &Ctx, commit: TransactionalCommit) -> Outcome {
         let TransactionalCommit { transactional_id, add, knows_abortable, request } = commit;
-        let refuse = |request: OffsetCommitRequest, error| {
-            api::groups::answer(ctx, refused(error, &Request::OffsetCommit(request)))
-        };
         let Some(topic) = self.offsets_topic().cloned() else {
             self.make_topic(CoordinatorTopic::Offsets);
-            return refuse(request, GroupError::CoordinatorNotAvailable);
+            return refuse(self, ctx, request, GroupError::CoordinatorNotAvailable);
         };
         let id = PartitionId { topic: topic.id, partition: partition_of(&request.group_id, topic.partition_count()) };
         let log = duties::log_of(id);
         if self.leads(log).is_err() {
-            return refuse(request, GroupError::NotCoordinator);
+            return refuse(self, ctx, request, GroupError::NotCoordinator);
         }
-        let Some(producer) = request.transaction else { return refuse(request, GroupError::InvalidRequest) };
+        let Some(producer) = request.transaction else { return refuse(self, ctx, request, GroupError::InvalidRequest) };
         if self.is_open(log, producer.producer_id, producer.producer_epoch) {
             return self.ask_groups(ctx, Request::OffsetCommit(request));
         }
@@ -91,8 +88,8 @@ impl<S: LogStore> Core<S> {
         let Waiting { ctx, knows_abortable, request, ended, .. } = waiting;
         let outcome = match result {
             Ok(()) if !ended => self.ask_groups(&ctx, Request::OffsetCommit(request)),
-            Ok(()) => refuse(&ctx, request, GroupError::CoordinatorLoadInProgress),
-            Err(error) => refuse(&ctx, request, refusal(error, knows_abortable)),
+            Ok(()) => refuse(self, &ctx, request, GroupError::CoordinatorLoadInProgress),
+            Err(error) => refuse(self, &ctx, request, refusal(error, knows_abortable)),
         };
         self.finish(ctx.id, outcome);
     }
@@ -127,8 +124,8 @@ impl TransactionalCommits {
     }
 }
 
-fn refuse(ctx: &Ctx, request: OffsetCommitRequest, error: GroupError) -> Outcome {
-    api::groups::answer(ctx, refused(error, &Request::OffsetCommit(request)))
+fn refuse<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: OffsetCommitRequest, error: GroupError) -> Outcome {
+    api::groups::answer(core, ctx, refused(error, &Request::OffsetCommit(request)))
 }
 
 /// The error as a client takes it from the coordinator of its group. What passes has it ask again, here.

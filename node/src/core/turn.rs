@@ -28,11 +28,13 @@ impl<S: LogStore> Core<S> {
         self.load_coordinators::<Groups>();
         self.load_coordinators::<Transactions>();
         self.tick_groups();
+        self.count_groups();
         self.tick_transactions();
         self.expire_acks();
         self.evaluate_woken();
         self.expire_fetches();
         self.resume_after_memory();
+        self.unmute();
         self.stats.log.set(&self.store.stats());
     }
 

@@ -2,12 +2,15 @@
 
 use std::net::TcpStream;
 
+use bytes::Bytes;
+
 use super::dialer::Dialer;
-use super::peers::Peers;
+use super::peers::{Beginning, Peers, Phase};
 use super::{DriverError, Shard};
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
 use crate::error::ConnectError;
+use crate::net::tls::StreamError;
 
 /// The parts of a driver that hold no socket.
 pub(super) struct Parts<'a, S, T> {
@@ -36,14 +39,43 @@ pub(super) trait CarryOut {
     fn finish(&mut self, key: usize);
 
     /// Takes a socket that is connected, and reads from it; false if the system lets it not be watched.
-    fn adopt(&mut self, conn: ConnId, stream: TcpStream) -> bool;
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream, beginning: Beginning) -> bool;
+
+    /// A connection's stream can't go on: the shard is told, the peer hears why if TLS has a word for it.
+    fn fail(&mut self, key: usize, error: &StreamError) {
+        tracing::debug!(%error, "closing a connection");
+        let Parts { shard, peers, .. } = self.parts();
+        let Some(peer) = peers.get(key).filter(|peer| peer.phase == Phase::Open) else { return };
+        let id = peer.id;
+        peers.forget(key);
+        shard.disconnected(id);
+        self.finish(key);
+    }
+
+    /// Frames of a connection arrived; before the first, what its TLS handshake has shown. The handshake's own bytes leave.
+    fn hand_in(&mut self, key: usize, id: ConnId, frames: &mut Vec<Bytes>) {
+        let Parts { shard, peers, now, .. } = self.parts();
+        let Some(peer) = peers.get(key) else { return };
+        let secured = peer.take_secured();
+        let has_out = peer.is_encrypted() && peer.has_out();
+        if let Some(secured) = secured {
+            shard.secured(now, id, secured);
+        }
+        for frame in frames.drain(..) {
+            shard.received(now, id, frame);
+        }
+        if has_out {
+            self.send(key);
+        }
+    }
 
     /// Tells the shard what came of its dials.
     fn take_dialled(&mut self) {
-        for (conn, result) in self.parts().dialer.take() {
+        for (conn, host, result) in self.parts().dialer.take() {
             let result = result.and_then(|stream| {
                 let failed = || ConnectError::Unreachable("the system has no room for its socket".into());
-                self.adopt(conn, stream).then_some(()).ok_or_else(failed)
+                let beginning = self.parts().peers.dialled(&host)?;
+                self.adopt(conn, stream, beginning).then_some(()).ok_or_else(failed)
             });
             let Parts { shard, now, .. } = self.parts();
             shard.connect_done(now, conn, result);
@@ -100,6 +132,7 @@ pub(super) trait CarryOut {
                     self.receive(key);
                 }
             }
+            Effect::Authenticated { conn } => self.parts().peers.authenticated(conn),
             Effect::PauseReads { conn } => self.set_paused(conn, true),
             Effect::ResumeReads { conn } => self.set_paused(conn, false),
             Effect::Stop { reason } => return Err(DriverError::Stopped(reason)),

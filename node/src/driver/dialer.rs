@@ -8,7 +8,7 @@
 //! A peer that dies without a word is noticed by what runs over the connection (links ping): `TCP_USER_TIMEOUT` and the
 //! kernel's keepalive are not set.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -31,7 +31,9 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_ADDRESSES: usize = 16;
 
 /// What came of a dial.
-pub(super) type Dialled = (ConnId, Result<TcpStream, ConnectError>);
+type Done = (ConnId, Result<TcpStream, ConnectError>);
+/// The same, with the name that was dialled.
+pub(super) type Dialled = (ConnId, String, Result<TcpStream, ConnectError>);
 
 #[derive(Debug)]
 struct Dial {
@@ -44,10 +46,10 @@ struct Dial {
 #[derive(Debug)]
 pub(super) struct Dialer {
     wake: Arc<OwnedFd>,
-    results: Receiver<Dialled>,
-    report: SyncSender<Dialled>,
-    /// Asked for and neither answered nor cancelled.
-    wanted: HashSet<ConnId, foldhash::fast::RandomState>,
+    results: Receiver<Done>,
+    report: SyncSender<Done>,
+    /// Asked for and neither answered nor cancelled, with the names.
+    wanted: HashMap<ConnId, String, foldhash::fast::RandomState>,
     queue: VecDeque<Dial>,
     /// Threads that have not reported yet, cancelled ones included.
     running: usize,
@@ -58,7 +60,7 @@ impl Dialer {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Room for what every thread has to say: none of them ever waits for the driver.
         let (report, results) = sync_channel(MAX_DIALS);
-        let (wanted, queue) = (HashSet::default(), VecDeque::new());
+        let (wanted, queue) = (HashMap::default(), VecDeque::new());
         Ok(Self { wake: Arc::new(wake), results, report, wanted, queue, running: 0 })
     }
 
@@ -69,7 +71,7 @@ impl Dialer {
 
     /// Begins to connect; as many wait here as the core has outgoing connections.
     pub(super) fn dial(&mut self, conn: ConnId, host: String, port: u16) {
-        self.wanted.insert(conn);
+        self.wanted.insert(conn, host.clone());
         self.queue.push_back(Dial { conn, host, port });
         self.start_queued();
     }
@@ -77,13 +79,13 @@ impl Dialer {
     /// Nobody wants this connection any more. False if it was not being dialled.
     pub(super) fn cancel(&mut self, conn: ConnId) -> bool {
         self.queue.retain(|dial| dial.conn != conn);
-        self.wanted.remove(&conn)
+        self.wanted.remove(&conn).is_some()
     }
 
     /// Everything that still waits is given up: the connections that nobody will hear of.
     pub(super) fn abandon(&mut self) -> Vec<ConnId> {
         self.queue.clear();
-        self.wanted.drain().collect()
+        self.wanted.drain().map(|(conn, _)| conn).collect()
     }
 
     /// What came of the dials since the last call.
@@ -92,8 +94,8 @@ impl Dialer {
         let mut done = Vec::new();
         while let Ok((conn, result)) = self.results.try_recv() {
             self.running -= 1;
-            if self.wanted.remove(&conn) {
-                done.push((conn, result));
+            if let Some(host) = self.wanted.remove(&conn) {
+                done.push((conn, host, result));
             }
         }
         self.start_queued();
@@ -120,7 +122,7 @@ impl Dialer {
 }
 
 /// Never blocks: the channel has room for every dial that runs. The driver may be gone.
-fn say(report: &SyncSender<Dialled>, wake: &OwnedFd, conn: ConnId, result: Result<TcpStream, ConnectError>) {
+fn say(report: &SyncSender<Done>, wake: &OwnedFd, conn: ConnId, result: Result<TcpStream, ConnectError>) {
     let _driver_gone = report.try_send((conn, result));
     let _woken_already = rustix::io::write(wake, &1_u64.to_ne_bytes());
 }

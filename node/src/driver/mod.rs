@@ -18,8 +18,9 @@ use rustix::event::EventfdFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::core::store::Now;
-use crate::core::{ConnId, Effect};
+use crate::core::{ConnId, Effect, ListenerId};
 use crate::error::{ConnectError, Refused};
+use crate::net::tls::Secured;
 
 mod carry_out;
 mod dialer;
@@ -34,11 +35,14 @@ const ACCEPT_RETRY_NS: u64 = 100_000_000;
 
 /// A state machine that a driver runs: frames and time in, effects out. [`Core`](crate::core::Core) is one.
 pub trait Shard {
-    /// A client connected.
+    /// A client connected. Where the listener encrypts, [`Shard::secured`] comes before its first frame.
     ///
     /// # Errors
     /// The driver closes the socket.
-    fn connected(&mut self, now: Now, peer: SocketAddr) -> Result<ConnId, Refused>;
+    fn connected(&mut self, now: Now, listener: ListenerId, peer: SocketAddr) -> Result<ConnId, Refused>;
+
+    /// The TLS handshake of a connection is over, of one that was dialled too.
+    fn secured(&mut self, now: Now, conn: ConnId, secured: Secured);
 
     /// What came of [`Effect::Connect`]. After a success the connection is like any other; after an error, or if it was
     /// closed meanwhile, its id comes never again.
@@ -118,6 +122,11 @@ impl StopHandle {
         // Fails only when the counter is full: then it was asked often enough.
         let _full = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
     }
+}
+
+/// The listener at this place among the doors.
+fn listener_id(index: usize) -> ListenerId {
+    ListenerId(u8::try_from(index).unwrap_or(u8::MAX))
 }
 
 /// The time as the core wants it.

@@ -2,17 +2,22 @@
 //! Knows no sockets: `T` is whatever the driver keeps beside.
 //!
 //! ```text
+//! (Open also while a connection is a stranger: until its TLS handshake is over, and its authentication where there is one)
 //! Open ──Effect::Close──► Finishing (sends what is left) ──► Gone (waits for operations in flight) ──► removed
 //!   └──── error, end of stream, timeout ────────────────────► Gone
 //! ```
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use slab::Slab;
 
 use crate::core::ConnId;
-use crate::net::{Assembler, Budget, NetConfig, Output};
+use crate::error::ConnectError;
+use crate::limits::MAX_HANDSHAKES;
+use crate::net::tls::{ClientTls, Secured, Session, StreamError};
+use crate::net::{Assembler, Budget, Door, NetConfig, NextRead, Output};
 
 /// A finishing connection's time to take its last bytes, in nanoseconds.
 const FINISH_NS: u64 = 5_000_000_000;
@@ -69,7 +74,14 @@ pub(super) struct Peer<T> {
     pub(super) paused: bool,
     lane: Lane,
     pub(super) assembler: Assembler,
-    pub(super) output: Output,
+    /// Plaintext that is owed.
+    output: Output,
+    /// Between the socket and the two above, where the connection is encrypted.
+    tls: Option<Box<Session>>,
+    /// Has to say who it is, and has not.
+    guarded: bool,
+    /// When it came, until it is no stranger any more.
+    greeting_ns: Option<u64>,
     /// In the list of those whose output grew.
     grew: bool,
     active_ns: u64,
@@ -85,12 +97,118 @@ pub(super) enum Overdue {
     Frame,
     Send,
     Idle,
+    Greeting,
 }
 
 impl<T> Peer<T> {
     /// Whether it is a connection between nodes.
     pub(super) fn is_link(&self) -> bool {
         self.lane == Lane::Links
+    }
+
+    /// Whether its bytes pass TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What to read now.
+    pub(super) fn next_read(&mut self, budget: &mut Budget) -> NextRead {
+        match self.tls {
+            None => self.assembler.next_read(budget),
+            Some(_) => self.assembler.next_fed(budget),
+        }
+    }
+
+    /// Takes bytes from any memory; whole frames go to `out`. False: the peer has ended the stream in good order.
+    pub(super) fn feed(
+        &mut self,
+        bytes: &[u8],
+        budget: &mut Budget,
+        out: &mut Vec<Bytes>,
+    ) -> Result<bool, StreamError> {
+        let assembler = &mut self.assembler;
+        match &mut self.tls {
+            None => assembler.feed(bytes, budget, out).map(|()| true).map_err(StreamError::from),
+            Some(tls) => tls.receive(bytes, |plaintext| assembler.feed(plaintext, budget, out)),
+        }
+    }
+
+    /// What the peer has shown in its handshake, once.
+    pub(super) fn take_secured(&mut self) -> Option<Secured> {
+        let secured = self.tls.as_mut()?.take_secured()?;
+        if !self.guarded {
+            self.greeting_ns = None;
+        }
+        Some(secured)
+    }
+
+    /// Whether there is something that the socket could take now.
+    pub(super) fn has_out(&mut self) -> bool {
+        match &mut self.tls {
+            None => !self.output.is_empty(),
+            Some(tls) => {
+                tls.fill(&mut self.output);
+                !tls.is_wire_empty()
+            }
+        }
+    }
+
+    /// Whether anything is owed, even if the socket can't have it yet.
+    pub(super) fn owes(&self) -> bool {
+        !self.output.is_empty() || self.tls.as_ref().is_some_and(|tls| !tls.is_wire_empty())
+    }
+
+    /// Takes what the socket is to have next; see [`Output::take`].
+    pub(super) fn take_out(&mut self, max_chunks: usize, max_bytes: usize) -> Vec<Bytes> {
+        self.out().take(max_chunks, max_bytes)
+    }
+
+    /// The socket took the first `sent` bytes of what was taken: how many bytes of the owed those were.
+    pub(super) fn put_back(&mut self, taken: Vec<Bytes>, sent: usize) -> usize {
+        self.out().put_back(taken, sent);
+        self.credit(sent)
+    }
+
+    /// The chunks that the socket is to have next.
+    pub(super) fn front(&self, max_chunks: usize) -> impl Iterator<Item = &Bytes> {
+        self.tls.as_ref().map_or(&self.output, |tls| tls.wire()).front(max_chunks)
+    }
+
+    /// The socket took bytes from the front: how many bytes of the owed those were.
+    pub(super) fn advance(&mut self, sent: usize) -> usize {
+        self.out().advance(sent);
+        self.credit(sent)
+    }
+
+    fn out(&mut self) -> &mut Output {
+        match &mut self.tls {
+            None => &mut self.output,
+            Some(tls) => tls.wire_mut(),
+        }
+    }
+
+    fn credit(&mut self, sent: usize) -> usize {
+        self.tls.as_mut().map_or(sent, |tls| tls.credit(sent))
+    }
+
+    /// Nothing more is read, and nothing more will be owed.
+    pub(super) fn begin_finish(&mut self) {
+        self.phase = Phase::Finishing;
+        if let Some(tls) = &mut self.tls {
+            if tls.is_handshaking() {
+                // Nobody will ever be able to read it.
+                self.output.clear();
+            }
+            tls.end();
+        }
+    }
+
+    /// Drops what is owed.
+    pub(super) fn abandon_output(&mut self) {
+        self.output.clear();
+        if let Some(tls) = &mut self.tls {
+            tls.wire_mut().clear();
+        }
     }
 
     /// Bytes arrived and `frames` of them were completed.
@@ -129,7 +247,12 @@ impl<T> Peer<T> {
             (at + allowed, Overdue::Send)
         });
         let idle = (self.active_ns + times.idle, Overdue::Idle);
-        [frame, send].into_iter().flatten().fold(idle, |first, other| if other.0 < first.0 { other } else { first })
+        let greeting =
+            self.greeting_ns.filter(|_| self.phase == Phase::Open).map(|at| (at + times.greeting, Overdue::Greeting));
+        [frame, send, greeting]
+            .into_iter()
+            .flatten()
+            .fold(idle, |first, other| if other.0 < first.0 { other } else { first })
     }
 }
 
@@ -138,6 +261,16 @@ struct Times {
     frame: u64,
     send: u64,
     idle: u64,
+    greeting: u64,
+}
+
+/// How a connection begins.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) origin: Origin,
+    pub(super) tls: Option<Session>,
+    /// Has to authenticate itself.
+    pub(super) guarded: bool,
 }
 
 /// All connections.
@@ -151,6 +284,8 @@ pub(super) struct Peers<T> {
     grown: Vec<usize>,
     max_frame: usize,
     max_link_frame: usize,
+    max_stranger_frame: usize,
+    dial_tls: Option<Arc<ClientTls>>,
     times: Times,
     sweep_ns: Option<u64>,
 }
@@ -166,20 +301,59 @@ impl<T> Peers<T> {
             grown: Vec::new(),
             max_frame: config.max_frame_bytes,
             max_link_frame: config.max_link_frame_bytes,
+            max_stranger_frame: config.max_stranger_frame_bytes,
+            dial_tls: config.dial_tls.clone(),
             times: Times {
                 frame: ns(config.frame_timeout),
                 send: ns(config.send_timeout),
                 idle: ns(config.idle_timeout),
+                greeting: ns(config.greeting_timeout),
             },
             sweep_ns: None,
         }
     }
 
-    pub(super) fn insert(&mut self, id: ConnId, io: T, origin: Origin, now_ns: u64) -> usize {
+    /// How a connection that was accepted begins; none: it has to be refused.
+    pub(super) fn accepted(&self, door: &Door) -> Option<Beginning> {
+        let tls = match &door.tls {
+            None => None,
+            Some(_) if !self.may_handshake() => {
+                tracing::warn!("{MAX_HANDSHAKES} TLS handshakes are under way; refusing one more");
+                return None;
+            }
+            Some(tls) => match Session::accept(tls) {
+                Ok(session) => Some(session),
+                Err(error) => {
+                    tracing::warn!(%error, "can't begin a TLS handshake");
+                    return None;
+                }
+            },
+        };
+        Some(Beginning { origin: Origin::Accepted, tls, guarded: door.guarded })
+    }
+
+    /// How a connection that was dialled begins.
+    pub(super) fn dialled(&self, host: &str) -> Result<Beginning, ConnectError> {
+        let failed = |error: StreamError| ConnectError::Unreachable(error.to_string());
+        let tls = self.dial_tls.as_ref().map(|tls| Session::dial(tls, host)).transpose().map_err(failed)?;
+        Ok(Beginning { origin: Origin::Dialled, tls, guarded: false })
+    }
+
+    /// Whether one more connection may begin a TLS handshake. Looks at all connections only when there may be many.
+    fn may_handshake(&self) -> bool {
+        self.slots.len() < MAX_HANDSHAKES
+            || self.slots.iter().filter(|(_, peer)| peer.tls.as_ref().is_some_and(|tls| tls.is_handshaking())).count()
+                < MAX_HANDSHAKES
+    }
+
+    pub(super) fn insert(&mut self, id: ConnId, io: T, beginning: Beginning, now_ns: u64) -> usize {
+        let Beginning { origin, tls, guarded } = beginning;
         let (lane, max_frame) = match origin {
+            Origin::Accepted if guarded => (Lane::Clients, self.max_stranger_frame.min(self.max_frame)),
             Origin::Accepted => (Lane::Clients, self.max_frame),
             Origin::Dialled => (Lane::Links, self.max_link_frame),
         };
+        let is_stranger = guarded || tls.is_some();
         let entry = self.slots.vacant_entry();
         let key = entry.key();
         entry.insert(Peer {
@@ -190,13 +364,16 @@ impl<T> Peers<T> {
             lane,
             assembler: Assembler::new(id.as_u64(), max_frame),
             output: Output::default(),
+            tls: tls.map(Box::new),
+            guarded,
+            greeting_ns: is_stranger.then_some(now_ns),
             grew: false,
             active_ns: now_ns,
             frame_ns: None,
             send_ns: None,
         });
         self.by_id.insert(id, key);
-        self.expect(now_ns, self.times.idle);
+        self.expect(now_ns, if is_stranger { self.times.idle.min(self.times.greeting) } else { self.times.idle });
         key
     }
 
@@ -218,11 +395,22 @@ impl<T> Peers<T> {
     pub(super) fn promote(&mut self, id: ConnId) -> Option<usize> {
         let key = self.key_of(id)?;
         let peer = self.slots.get_mut(key)?;
+        peer.guarded = false;
+        peer.greeting_ns = None;
         if peer.lane == Lane::Clients {
             peer.lane = Lane::Links;
             peer.assembler.change_over(self.max_link_frame, &mut self.clients.budget, &mut self.links.budget);
         }
         Some(key)
+    }
+
+    /// A client has said who it is: it may send as much as any other.
+    pub(super) fn authenticated(&mut self, id: ConnId) {
+        let max_frame = self.max_frame;
+        let Some(peer) = self.key_of(id).and_then(|key| self.slots.get_mut(key)) else { return };
+        peer.guarded = false;
+        peer.greeting_ns = None;
+        peer.assembler.set_max_frame(max_frame);
     }
 
     /// The connection that the core means; none if it is forgotten.
@@ -269,7 +457,7 @@ impl<T> Peers<T> {
 
     /// Whether something still waits to be sent.
     pub(super) fn owes(&self) -> bool {
-        self.slots.iter().any(|(_, peer)| !peer.output.is_empty() || peer.send_ns.is_some())
+        self.slots.iter().any(|(_, peer)| peer.owes() || peer.send_ns.is_some())
     }
 
     pub(super) fn keys(&self) -> Vec<usize> {

@@ -1,6 +1,7 @@
 //! One suite over both drivers, with a shard that echoes.
 
 mod dials;
+mod tls;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -18,7 +19,8 @@ use wherry_log::io::{Ring, RingConfig, probe_uring};
 use super::threads::ThreadsDriver;
 use super::uring::UringDriver;
 use super::*;
-use crate::net::{NetConfig, listen_on};
+use crate::net::tls::ServerTls;
+use crate::net::{Door, NetConfig, listen_on};
 
 /// Far more than anything here takes; only a failure waits this long.
 const SOON: Duration = Duration::from_secs(30);
@@ -35,6 +37,7 @@ struct Counts {
     /// What came of dials, and what dialled peers said.
     dials: Mutex<Vec<Result<(), ConnectError>>>,
     heard: Mutex<Vec<Bytes>>,
+    secured: Mutex<Vec<(ConnId, Secured)>>,
 }
 
 /// Sends every frame back. `close` is answered and then closed, `stop` stops the node. `dial HOST PORT` connects, says
@@ -51,7 +54,7 @@ struct Echo {
 }
 
 impl Shard for Echo {
-    fn connected(&mut self, _: Now, _: SocketAddr) -> Result<ConnId, Refused> {
+    fn connected(&mut self, _: Now, _: ListenerId, _: SocketAddr) -> Result<ConnId, Refused> {
         if self.conns.len() >= self.limit {
             return Err(Refused::TooMany { limit: self.limit });
         }
@@ -60,6 +63,10 @@ impl Shard for Echo {
         self.conns.insert(id, (0, false));
         self.counts.connected.fetch_add(1, Ordering::SeqCst);
         Ok(id)
+    }
+
+    fn secured(&mut self, _: Now, conn: ConnId, secured: Secured) {
+        self.counts.secured.lock().unwrap().push((conn, secured));
     }
 
     fn leave(&mut self, _: Now) {}
@@ -178,8 +185,13 @@ struct Server {
 
 impl Server {
     fn start(kind: Kind, config: &NetConfig, limit: usize) -> Self {
+        Self::secured(kind, config, limit, None)
+    }
+
+    fn secured(kind: Kind, config: &NetConfig, limit: usize, tls: Option<Arc<ServerTls>>) -> Self {
         let listener = listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
+        let door = Door { tls, ..listener.into() };
         let counts = Arc::new(Counts::default());
         let stop = StopHandle::new().unwrap();
         let thread = {
@@ -196,10 +208,10 @@ impl Server {
                     dialled: HashSet::new(),
                 };
                 let (shard, outcome) = match kind {
-                    Kind::Threads => ThreadsDriver::new(shard, listener, None, &stop, &config).unwrap().run(),
+                    Kind::Threads => ThreadsDriver::new(shard, vec![door], None, &stop, &config).unwrap().run(),
                     Kind::Uring => {
                         let ring = Rc::new(RefCell::new(Ring::new(&RingConfig::default()).unwrap()));
-                        UringDriver::new(shard, ring, listener, &stop, &config).unwrap().run()
+                        UringDriver::new(shard, ring, vec![door], &stop, &config).unwrap().run()
                     }
                 };
                 assert!(

@@ -3,7 +3,7 @@
 //! Readiness is edge-triggered: what a socket said once is remembered here until the socket says "would block".
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,19 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::carry_out::{CarryOut, Parts};
 use super::dialer::Dialer;
-use super::peers::{Origin, Peers, Phase};
+use super::peers::{Beginning, Peer, Peers, Phase};
 use super::uring::log_overdue;
-use super::{ACCEPT_RETRY_NS, DriverError, Shard, StopHandle, now};
+use super::{ACCEPT_RETRY_NS, DriverError, Shard, StopHandle, listener_id, now};
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
-use crate::net::{NetConfig, NextRead, Place, SCRATCH_BYTES};
+use crate::net::tls::StreamError;
+use crate::net::{Door, NetConfig, NextRead, Place, SCRATCH_BYTES};
 
-const LISTENER: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
 const DISK: Token = Token(usize::MAX - 3);
 const DIALLED: Token = Token(usize::MAX - 4);
+/// The doors, from here downwards.
+const FIRST_DOOR: usize = usize::MAX - 5;
 /// Readiness events taken at once.
 const EVENTS: usize = 1024;
 /// Bytes read from one connection before it is another one's turn.
@@ -48,7 +50,7 @@ pub(super) struct Socket {
 pub struct ThreadsDriver<S: Shard> {
     shard: S,
     poll: Poll,
-    listener: TcpListener,
+    doors: Vec<Door>,
     accept_again_ns: Option<u64>,
     peers: Peers<Socket>,
     dialer: Dialer,
@@ -73,7 +75,7 @@ impl<S: Shard> ThreadsDriver<S> {
     /// No epoll to be had.
     pub fn new(
         shard: S,
-        listener: TcpListener,
+        doors: Vec<Door>,
         disk: Option<Arc<OwnedFd>>,
         stop: &StopHandle,
         config: &NetConfig,
@@ -81,9 +83,11 @@ impl<S: Shard> ThreadsDriver<S> {
         let io = DriverError::io;
         let poll = Poll::new().map_err(io("epoll"))?;
         let dialer = Dialer::new().map_err(io("eventfd"))?;
-        listener.set_nonblocking(true).map_err(io("listen"))?;
         let register = |fd: i32, token| poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
-        register(listener.as_raw_fd(), LISTENER).map_err(io("epoll"))?;
+        for (index, door) in doors.iter().enumerate() {
+            door.listener.set_nonblocking(true).map_err(io("listen"))?;
+            register(door.listener.as_raw_fd(), Token(FIRST_DOOR - index)).map_err(io("epoll"))?;
+        }
         register(stop.fd.as_raw_fd(), STOP).map_err(io("epoll"))?;
         register(dialer.wake_fd().as_raw_fd(), DIALLED).map_err(io("epoll"))?;
         if let Some(disk) = &disk {
@@ -92,7 +96,7 @@ impl<S: Shard> ThreadsDriver<S> {
         Ok(Self {
             shard,
             poll,
-            listener,
+            doors,
             accept_again_ns: None,
             peers: Peers::new(config),
             dialer,
@@ -139,18 +143,18 @@ impl<S: Shard> ThreadsDriver<S> {
             self.now = now();
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept(),
                     STOP => self.begin_leaving(),
                     DIALLED => self.take_dialled(),
                     // The turn asks the disk anyway.
                     DISK => {}
+                    Token(door) if door > FIRST_DOOR - self.doors.len() => self.accept(FIRST_DOOR - door),
                     Token(key) => self.on_ready(key, event),
                 }
             }
             self.read_ready();
             self.give_up_overdue();
-            if self.accept_again_ns.is_some_and(|at| self.now.monotonic_ns >= at) {
-                self.accept();
+            if self.accept_again_ns.take_if(|at| self.now.monotonic_ns >= *at).is_some() {
+                (0..self.doors.len()).for_each(|door| self.accept(door));
             }
         }
     }
@@ -170,11 +174,12 @@ impl<S: Shard> ThreadsDriver<S> {
             .is_some_and(|until| self.now.monotonic_ns >= until || self.shard.is_quiet() && !self.peers.owes())
     }
 
-    fn accept(&mut self) {
-        self.accept_again_ns = None;
-        while self.drain_until_ns.is_none() {
-            match self.listener.accept() {
-                Ok((stream, peer)) => self.admit(stream, peer),
+    fn accept(&mut self, index: usize) {
+        while self.drain_until_ns.is_none()
+            && let Some(door) = self.doors.get(index)
+        {
+            match door.listener.accept() {
+                Ok((stream, peer)) => self.admit(index, stream, peer),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
@@ -186,8 +191,9 @@ impl<S: Shard> ThreadsDriver<S> {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, peer: std::net::SocketAddr) {
-        let id = match self.shard.connected(self.now, peer) {
+    fn admit(&mut self, index: usize, stream: TcpStream, peer: std::net::SocketAddr) {
+        let Some(beginning) = self.doors.get(index).and_then(|door| self.peers.accepted(door)) else { return };
+        let id = match self.shard.connected(self.now, listener_id(index), peer) {
             Ok(id) => id,
             Err(reason) => {
                 tracing::debug!(%peer, %reason, "refused a connection");
@@ -196,20 +202,24 @@ impl<S: Shard> ThreadsDriver<S> {
         };
         // Answers are written whole: waiting for more only delays them.
         let _slower_without = stream.set_nodelay(true);
-        if let Err(key) = self.insert(id, stream, Origin::Accepted) {
+        if let Err(key) = self.insert(id, stream, beginning) {
             self.lose(key);
         }
     }
 
     /// An error names a connection that can't be watched.
-    fn insert(&mut self, id: ConnId, stream: TcpStream, origin: Origin) -> Result<(), usize> {
+    fn insert(&mut self, id: ConnId, stream: TcpStream, beginning: Beginning) -> Result<(), usize> {
         let fd = stream.as_raw_fd();
         let nonblocking = stream.set_nonblocking(true);
         let socket = Socket { stream, readable: true, writable: true, ended: false, queued: false };
-        let key = self.peers.insert(id, socket, origin, self.now.monotonic_ns);
+        let key = self.peers.insert(id, socket, beginning, self.now.monotonic_ns);
         let both = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(key), both);
         nonblocking.and(registered).map_err(|_| key)?;
+        // The dialler's side of TLS speaks first.
+        if self.peers.get(key).is_some_and(Peer::has_out) {
+            self.send(key);
+        }
         self.receive(key);
         Ok(())
     }
@@ -246,15 +256,14 @@ impl<S: Shard> ThreadsDriver<S> {
             if peer.assembler.in_frame() {
                 self.peers.expect_progress(self.now.monotonic_ns);
             }
-            for frame in frames.drain(..) {
-                if phase == Phase::Open {
-                    self.shard.received(self.now, id, frame);
-                }
+            if phase == Phase::Open {
+                self.hand_in(key, id, &mut frames);
             }
         }
         frames.clear();
         self.frames = frames;
         match outcome {
+            ReadOutcome::Failed(error) => self.fail(key, &error),
             ReadOutcome::Blocked => {}
             ReadOutcome::More => self.receive(key),
             ReadOutcome::Wait => self.peers.wait(key),
@@ -269,19 +278,17 @@ impl<S: Shard> ThreadsDriver<S> {
         }
         let mut read = 0;
         while read < READ_BYTES_PER_TURN {
-            let (count, wanted) = match peer.assembler.next_read(budget) {
+            let (count, wanted) = match peer.next_read(budget) {
                 NextRead::Wait => return ReadOutcome::Wait,
                 NextRead::Scratch(limit) => {
                     let space = &mut self.scratch[..limit.min(SCRATCH_BYTES)];
                     let wanted = space.len();
                     match retry(|| (&peer.io.stream).read(space)) {
-                        Ok(count) => {
-                            if let Err(error) = peer.assembler.feed(&self.scratch[..count], budget, frames) {
-                                tracing::debug!(%error, "closing a connection");
-                                return ReadOutcome::Ended;
-                            }
-                            (Ok(count), wanted)
-                        }
+                        Ok(count) => match peer.feed(&self.scratch[..count], budget, frames) {
+                            Ok(true) => (Ok(count), wanted),
+                            Ok(false) => return ReadOutcome::Ended,
+                            Err(error) => return ReadOutcome::Failed(error),
+                        },
                         Err(e) => (Err(e), wanted),
                     }
                 }
@@ -315,7 +322,7 @@ impl<S: Shard> ThreadsDriver<S> {
     fn note_sent(&mut self, key: usize, sent: usize) {
         let now_ns = self.now.monotonic_ns;
         let Some(peer) = self.peers.get(key) else { return };
-        let (id, phase, done) = (peer.id, peer.phase, peer.output.is_empty());
+        let (id, phase, done) = (peer.id, peer.phase, !peer.owes());
         if done {
             peer.note_sent_all(now_ns);
         } else {
@@ -382,8 +389,8 @@ impl<S: Shard> CarryOut for ThreadsDriver<S> {
         Parts { shard, peers, dialer, effects, now: *now }
     }
 
-    fn adopt(&mut self, conn: ConnId, stream: TcpStream) -> bool {
-        match self.insert(conn, stream, Origin::Dialled) {
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream, beginning: Beginning) -> bool {
+        match self.insert(conn, stream, beginning) {
             Ok(()) => true,
             Err(key) => {
                 self.close(key);
@@ -407,17 +414,18 @@ impl<S: Shard> CarryOut for ThreadsDriver<S> {
         let now_ns = self.now.monotonic_ns;
         let Some(peer) = self.peers.get(key) else { return };
         let mut sent = 0;
-        while peer.io.writable && !peer.output.is_empty() && peer.phase != Phase::Gone {
-            if sent == 0 {
+        let mut offered = false;
+        while peer.io.writable && peer.phase != Phase::Gone && peer.has_out() {
+            if !offered {
+                offered = true;
                 peer.note_sending(now_ns);
             }
-            let slices: Vec<IoSlice<'_>> = peer.output.front(WRITE_CHUNKS).map(|chunk| IoSlice::new(chunk)).collect();
+            let slices: Vec<IoSlice<'_>> = peer.front(WRITE_CHUNKS).map(|chunk| IoSlice::new(chunk)).collect();
             let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
             match (&peer.io.stream).write_vectored(&slices) {
                 Ok(count) => {
                     drop(slices);
-                    peer.output.advance(count);
-                    sent += count;
+                    sent += peer.advance(count);
                     // The socket will say when it takes more.
                     peer.io.writable = count == wanted;
                 }
@@ -434,15 +442,17 @@ impl<S: Shard> CarryOut for ThreadsDriver<S> {
 
     fn finish(&mut self, key: usize) {
         let Some(peer) = self.peers.get(key) else { return };
-        peer.phase = Phase::Finishing;
-        if peer.output.is_empty() {
+        peer.begin_finish();
+        if peer.has_out() {
+            self.send(key);
+        } else {
             self.close(key);
         }
     }
 }
 
 /// Why reading a connection ended for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum ReadOutcome {
     /// The socket is empty, or the connection may not read.
     Blocked,
@@ -450,8 +460,10 @@ enum ReadOutcome {
     More,
     /// Memory is short.
     Wait,
-    /// The stream ended, or has to.
+    /// The stream ended.
     Ended,
+    /// It has to.
+    Failed(StreamError),
 }
 
 /// Appends up to `limit` bytes without clearing the memory first.

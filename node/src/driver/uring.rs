@@ -5,7 +5,7 @@
 //! frame is received straight into its place.
 
 use std::cell::RefCell;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,11 +18,12 @@ use wherry_log::io::{Event, OpId, Owner, PoolBuf, Ring, SEND_MAX_CHUNKS, Wait, W
 
 use super::carry_out::{CarryOut, Parts};
 use super::dialer::Dialer;
-use super::peers::{Origin, Overdue, Peers, Phase};
-use super::{ACCEPT_RETRY_NS, DriverError, SEND_BYTES, Shard, StopHandle, now};
+use super::peers::{Beginning, Overdue, Peers, Phase};
+use super::{ACCEPT_RETRY_NS, DriverError, SEND_BYTES, Shard, StopHandle, listener_id, now};
 use crate::core::store::Now;
 use crate::core::{ConnId, Effect};
-use crate::net::{NetConfig, NextRead, Place};
+use crate::net::tls::StreamError;
+use crate::net::{Door, NetConfig, NextRead, Place};
 
 /// Kinds of keys, in the upper half; the lower half is the connection's slot.
 const ACCEPT: u64 = 1 << 32;
@@ -40,13 +41,27 @@ pub(super) struct Socket {
     sending: bool,
 }
 
+/// A door on the ring.
+#[derive(Debug)]
+struct Entrance {
+    door: Door,
+    fd: Arc<OwnedFd>,
+    accepting: Option<OpId>,
+}
+
+impl Entrance {
+    fn new(door: Door) -> std::io::Result<Self> {
+        let fd = Arc::new(door.listener.try_clone()?.into());
+        Ok(Self { door, fd, accepting: None })
+    }
+}
+
 /// Runs a shard on a ring; made and run on the thread that made the ring.
 #[derive(Debug)]
 pub struct UringDriver<S: Shard> {
     shard: S,
     ring: Rc<RefCell<Ring>>,
-    listener: Arc<OwnedFd>,
-    accepting: Option<OpId>,
+    doors: Vec<Entrance>,
     accept_again_ns: Option<u64>,
     peers: Peers<Socket>,
     dialer: Dialer,
@@ -69,18 +84,19 @@ impl<S: Shard> UringDriver<S> {
     pub fn new(
         shard: S,
         ring: Rc<RefCell<Ring>>,
-        listener: TcpListener,
+        doors: Vec<Door>,
         stop: &StopHandle,
         config: &NetConfig,
     ) -> Result<Self, DriverError> {
         let dialer = Dialer::new().map_err(DriverError::io("eventfd"))?;
+        let doors =
+            doors.into_iter().map(Entrance::new).collect::<Result<_, _>>().map_err(DriverError::io("listen"))?;
         ring.borrow_mut().watch(Arc::clone(&stop.fd), Owner::Net, STOP);
         ring.borrow_mut().watch(dialer.wake_fd(), Owner::Net, DIALLED);
         Ok(Self {
             shard,
             ring,
-            listener: Arc::new(listener.into()),
-            accepting: None,
+            doors,
             accept_again_ns: None,
             peers: Peers::new(config),
             dialer,
@@ -152,7 +168,7 @@ impl<S: Shard> UringDriver<S> {
         for event in events.drain(..) {
             let key = usize::try_from(event.key & !KIND).unwrap_or(usize::MAX);
             match event.key & KIND {
-                ACCEPT => self.on_accept(event),
+                ACCEPT => self.on_accept(key, event),
                 STOP => self.begin_leaving(),
                 RECV => self.on_received(key, event),
                 SEND => self.on_sent(key, event),
@@ -165,8 +181,11 @@ impl<S: Shard> UringDriver<S> {
 
     fn start_accepting(&mut self) {
         self.accept_again_ns = None;
-        let id = self.ring.borrow_mut().accept(Arc::clone(&self.listener), ACCEPT);
-        self.accepting = Some(id);
+        for (index, entrance) in self.doors.iter_mut().enumerate().filter(|(_, entrance)| entrance.accepting.is_none())
+        {
+            let id = self.ring.borrow_mut().accept(Arc::clone(&entrance.fd), ACCEPT | index as u64);
+            entrance.accepting = Some(id);
+        }
     }
 
     fn accept_again(&mut self) {
@@ -175,48 +194,61 @@ impl<S: Shard> UringDriver<S> {
         }
     }
 
-    fn on_accept(&mut self, event: Event) {
+    fn on_accept(&mut self, index: usize, event: Event) {
+        let Some(entrance) = self.doors.get_mut(index) else { return };
         if !event.more {
-            self.accepting = None;
+            entrance.accepting = None;
         }
+        let ended = entrance.accepting.is_none();
         if let Err(error) = event.result
             && error != Errno::CANCELED
         {
             tracing::warn!(%error, "can't accept a connection");
         }
         if let What::Accepted(Some(fd)) = event.what {
-            self.admit(fd);
+            self.admit(index, fd);
         }
-        if self.accepting.is_none() && self.drain_until_ns.is_none() {
+        if ended && self.drain_until_ns.is_none() {
             self.accept_again_ns = Some(self.now.monotonic_ns + ACCEPT_RETRY_NS);
         }
     }
 
-    fn admit(&mut self, fd: OwnedFd) {
+    fn admit(&mut self, index: usize, fd: OwnedFd) {
         let Some(peer) = peer_of(&fd) else { return };
         if self.drain_until_ns.is_some() {
             return;
         }
-        match self.shard.connected(self.now, peer) {
+        let accepted = self.doors.get(index).and_then(|entrance| self.peers.accepted(&entrance.door));
+        let Some(beginning) = accepted else { return };
+        match self.shard.connected(self.now, listener_id(index), peer) {
             Ok(id) => {
                 // Answers are written whole: waiting for more only delays them.
                 let _slower_without = sockopt::set_tcp_nodelay(&fd, true);
-                self.insert(id, fd, Origin::Accepted);
+                self.insert(id, fd, beginning);
             }
             Err(reason) => tracing::debug!(%peer, %reason, "refused a connection"),
         }
     }
 
-    fn insert(&mut self, id: ConnId, fd: OwnedFd, origin: Origin) {
+    fn insert(&mut self, id: ConnId, fd: OwnedFd, beginning: Beginning) {
         let socket = Socket { fd: Arc::new(fd), receiving: 0, sending: false };
-        let key = self.peers.insert(id, socket, origin, self.now.monotonic_ns);
+        let key = self.peers.insert(id, socket, beginning, self.now.monotonic_ns);
+        // The dialler's side of TLS speaks first.
+        self.send(key);
         self.receive(key);
     }
 
     fn on_received(&mut self, key: usize, event: Event) {
         let mut frames = std::mem::take(&mut self.frames);
+        let mut failure = None;
         let alive = match (event.what, event.result) {
-            (What::ReceivedPooled(Some(buf)), _) => self.take_pooled(key, buf, &mut frames),
+            (What::ReceivedPooled(Some(buf)), _) => match self.take_pooled(key, buf, &mut frames) {
+                Ok(alive) => alive,
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            },
             (What::Received(buf), result) => {
                 self.take_placed(key, buf, &mut frames);
                 matches!(result, Ok(1..) | Err(Errno::INTR | Errno::AGAIN))
@@ -232,12 +264,14 @@ impl<S: Shard> UringDriver<S> {
         if in_frame {
             self.peers.expect_progress(self.now.monotonic_ns);
         }
-        for frame in frames.drain(..) {
-            if phase == Phase::Open {
-                self.shard.received(self.now, id, frame);
-            }
+        if phase == Phase::Open {
+            self.hand_in(key, id, &mut frames);
         }
+        frames.clear();
         self.frames = frames;
+        if let (Phase::Open, Some(error)) = (phase, &failure) {
+            return self.fail(key, error);
+        }
         match (phase, alive) {
             (Phase::Open, true) => self.receive(key),
             (Phase::Open, false) => self.lose(key),
@@ -247,20 +281,17 @@ impl<S: Shard> UringDriver<S> {
         }
     }
 
-    /// False if the connection must be closed.
-    fn take_pooled(&mut self, key: usize, buf: PoolBuf, frames: &mut Vec<Bytes>) -> bool {
+    /// False at the end of the stream.
+    fn take_pooled(&mut self, key: usize, buf: PoolBuf, frames: &mut Vec<Bytes>) -> Result<bool, StreamError> {
         let mut ring = self.ring.borrow_mut();
         let fed = match self.peers.with_budget(key) {
-            Some((peer, budget)) => peer.assembler.feed(ring.pooled(&buf), budget, frames),
-            None => Ok(()),
+            Some((peer, budget)) => peer.feed(ring.pooled(&buf), budget, frames),
+            None => Ok(true),
         };
         // The end of the stream gives an empty buffer.
         let ended = ring.pooled(&buf).is_empty();
         ring.recycle(buf);
-        if let Err(error) = &fed {
-            tracing::debug!(%error, "closing a connection");
-        }
-        fed.is_ok() && !ended
+        Ok(fed? && !ended)
     }
 
     fn take_placed(&mut self, key: usize, buf: Vec<u8>, frames: &mut Vec<Bytes>) {
@@ -286,12 +317,12 @@ impl<S: Shard> UringDriver<S> {
                 return;
             }
         };
-        peer.output.put_back(chunks, sent);
-        let (id, phase, done) = (peer.id, peer.phase, peer.output.is_empty());
+        let sent = peer.put_back(chunks, sent);
+        let (id, phase, done) = (peer.id, peer.phase, !peer.has_out() && !peer.owes());
         if done {
             peer.note_sent_all(now_ns);
         }
-        if phase == Phase::Open {
+        if phase == Phase::Open && sent > 0 {
             self.shard.sent(id, sent);
         }
         if done && phase == Phase::Finishing {
@@ -318,7 +349,7 @@ impl<S: Shard> UringDriver<S> {
     fn close(&mut self, key: usize) {
         let Some(peer) = self.peers.get(key) else { return };
         peer.phase = Phase::Gone;
-        peer.output.clear();
+        peer.abandon_output();
         // Fails only if the peer has closed already.
         let _closed = shutdown(peer.io.fd.as_fd(), Shutdown::Both);
         self.remove_if_idle(key);
@@ -357,7 +388,7 @@ impl<S: Shard> UringDriver<S> {
 
     fn stop_accepting(&mut self) {
         self.accept_again_ns = None;
-        if let Some(id) = self.accepting.take() {
+        for id in self.doors.iter_mut().filter_map(|entrance| entrance.accepting.take()) {
             self.ring.borrow_mut().cancel(id);
         }
     }
@@ -372,8 +403,8 @@ impl<S: Shard> CarryOut for UringDriver<S> {
         Parts { shard, peers, dialer, effects, now: *now }
     }
 
-    fn adopt(&mut self, conn: ConnId, stream: TcpStream) -> bool {
-        self.insert(conn, stream.into(), Origin::Dialled);
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream, beginning: Beginning) -> bool {
+        self.insert(conn, stream.into(), beginning);
         true
     }
 
@@ -388,7 +419,7 @@ impl<S: Shard> CarryOut for UringDriver<S> {
         let fd = Arc::clone(&peer.io.fd);
         let event_key = RECV | key as u64;
         let mut ring = self.ring.borrow_mut();
-        match peer.assembler.next_read(budget) {
+        match peer.next_read(budget) {
             NextRead::Scratch(limit) => {
                 ring.recv_pooled(fd, limit, event_key);
                 peer.io.receiving = 1;
@@ -410,10 +441,10 @@ impl<S: Shard> CarryOut for UringDriver<S> {
     fn send(&mut self, key: usize) {
         let now_ns = self.now.monotonic_ns;
         let Some(peer) = self.peers.get(key) else { return };
-        if peer.io.sending || peer.output.is_empty() || peer.phase == Phase::Gone {
+        if peer.io.sending || peer.phase == Phase::Gone || !peer.has_out() {
             return;
         }
-        let chunks = peer.output.take(SEND_MAX_CHUNKS, SEND_BYTES);
+        let chunks = peer.take_out(SEND_MAX_CHUNKS, SEND_BYTES);
         peer.io.sending = true;
         peer.note_sending(now_ns);
         let fd = Arc::clone(&peer.io.fd);
@@ -424,8 +455,15 @@ impl<S: Shard> CarryOut for UringDriver<S> {
     /// The core is through with a connection: what it is owed is sent, then it is closed.
     fn finish(&mut self, key: usize) {
         let Some(peer) = self.peers.get(key) else { return };
-        peer.phase = Phase::Finishing;
-        if !peer.io.sending && peer.output.is_empty() {
+        if peer.phase == Phase::Open {
+            peer.begin_finish();
+        }
+        if peer.io.sending {
+            return;
+        }
+        if peer.has_out() {
+            self.send(key);
+        } else {
             self.close(key);
         }
     }
@@ -440,6 +478,7 @@ pub(super) fn log_overdue(why: Overdue) {
         Overdue::Frame => "a frame was begun and not completed in time",
         Overdue::Send => "the peer does not take its answers",
         Overdue::Idle => "idle",
+        Overdue::Greeting => "it did not complete its handshake, or say who it is, in time",
     };
     tracing::debug!(reason, "closing a connection");
 }

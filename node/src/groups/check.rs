@@ -1,11 +1,15 @@
 //! What can be refused without looking at a group: ids that are none, lists that are too long.
 
 use super::config::GroupsConfig;
-use super::refuse;
-use super::types::{GroupError, Request, Response};
+use super::types::{ConsumerHeartbeatResponse, GroupError, Request, Response};
+use super::{consumer, refuse};
 
 /// The answer to a request that no coordinator would take.
 pub(crate) fn malformed(config: &GroupsConfig, body: &Request) -> Option<Response> {
+    if let Request::ConsumerHeartbeat(beat) = body {
+        let refusal = consumer::malformed(config, beat).err();
+        return refusal.map(|(error, message)| ConsumerHeartbeatResponse::refused(error, message));
+    }
     check(config, body).err().map(|error| refuse::with(error, body))
 }
 
@@ -32,5 +36,8 @@ fn check(config: &GroupsConfig, body: &Request) -> Result<(), GroupError> {
         Request::List(body) => count(body.states.len()).and(count(body.types.len())),
         Request::Describe(body) => count(body.groups.len()),
         Request::Delete(body) => count(body.groups.len()),
+        Request::ConsumerDescribe(body) => count(body.groups.len()),
+        // It has rules of its own.
+        Request::ConsumerHeartbeat(_) => Ok(()),
     }
 }

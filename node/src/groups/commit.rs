@@ -1,16 +1,18 @@
 //! OffsetCommit: who may commit, what is refused partition by partition, and what becomes visible once it is durable.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::consumer::ConsumerGroup;
 use super::group::{Group, State};
 use super::outbox::{Ctx, Pending, TopicPartition};
 use super::record::{Committed, offset_record};
 use super::transactional::{self, OpenCommit};
 use super::types::{
-    CommitPartition, GroupError, OffsetCommitRequest, OffsetCommitResponse, PersistId, RequestRef, Response,
-    TopicErrors,
+    CommitPartition, CommitTopic, GroupError, OffsetCommitRequest, OffsetCommitResponse, PersistId, RequestRef,
+    Response, TopicErrors,
 };
 
 /// What is to be written of a request.
@@ -42,7 +44,7 @@ pub(super) fn commit(group: &mut Group, ctx: &mut Ctx<'_>, request: RequestRef, 
 /// The same error for every partition.
 pub(super) fn refused(commit: &OffsetCommitRequest, error: GroupError) -> Response {
     let verdict = |p: &CommitPartition| (p.partition, p.refused.unwrap_or(error));
-    let topic = |t: &super::types::CommitTopic| TopicErrors {
+    let topic = |t: &CommitTopic| TopicErrors {
         name: Arc::clone(&t.name),
         topic_id: t.topic_id,
         partitions: t.partitions.iter().map(verdict).collect(),
@@ -58,14 +60,18 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
     if ctx.outbox.is_full(ctx.config) {
         return Err(GroupError::CoordinatorNotAvailable);
     }
+    let has_members = group.consumer.as_ref().is_some_and(|consumer| !consumer.members.is_empty());
     // Tools, and consumers that assign themselves, commit to groups that nobody manages.
-    if commit.generation < 0 && group.state == State::Empty {
+    if commit.generation < 0 && group.state == State::Empty && !has_members {
         return Ok(());
     }
     // Before TxnOffsetCommit 3 producers did not say for which member they commit.
     let is_nobodys = commit.generation < 0 && commit.member_id.is_empty() && commit.instance_id.is_none();
     if commit.transaction.is_some() && is_nobodys {
         return Ok(());
+    }
+    if let Some(consumer) = &group.consumer {
+        return check_consumer(consumer, commit);
     }
     group.check_member(&commit.member_id, commit.instance_id.as_deref())?;
     group.check_generation(commit.generation)?;
@@ -76,6 +82,27 @@ fn check(group: &mut Group, ctx: &Ctx<'_>, commit: &OffsetCommitRequest) -> Resu
         State::CompletingRebalance(_) if commit.transaction.is_none() => Err(GroupError::RebalanceInProgress),
         // In a rebalance members commit what they have done before they rejoin.
         State::CompletingRebalance(_) | State::PreparingRebalance(_) | State::Stable { .. } => Ok(()),
+    }
+}
+
+/// A member commits with its epoch. One that has a new epoch already may still commit what it did in an earlier one, of
+/// partitions that it had then and has kept (KIP-1251).
+fn check_consumer(consumer: &ConsumerGroup, commit: &OffsetCommitRequest) -> Result<(), GroupError> {
+    let member = consumer.members.get(&commit.member_id).ok_or(GroupError::UnknownMemberId)?;
+    if !commit.knows_consumer_groups && commit.transaction.is_none() {
+        return Err(GroupError::UnsupportedVersion);
+    }
+    let had = |topic: &CommitTopic, partition: &CommitPartition| {
+        let given_in = member.current.given_in(topic.topic_id, partition.partition);
+        given_in.is_some_and(|epoch| epoch <= commit.generation)
+    };
+    let had_all = || commit.topics.iter().all(|topic| topic.partitions.iter().all(|p| had(topic, p)));
+    match commit.generation.cmp(&member.current.epoch) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less if had_all() => Ok(()),
+        // TxnOffsetCommit has no other word for it.
+        Ordering::Less | Ordering::Greater if commit.transaction.is_some() => Err(GroupError::IllegalGeneration),
+        Ordering::Less | Ordering::Greater => Err(GroupError::StaleMemberEpoch),
     }
 }
 

@@ -39,6 +39,18 @@ pub struct GroupsConfig {
     pub expiry_groups_per_step: usize,
     /// Tombstones in one persist of expired offsets or of a deleted topic.
     pub max_tombstones_per_persist: usize,
+    /// `group.consumer.session.timeout.ms`.
+    pub consumer_session_timeout_ms: u32,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_interval_ms: u32,
+    /// `group.consumer.max.size`: members of one consumer group.
+    pub max_consumer_group_size: usize,
+    /// Topics that a member of a consumer group names.
+    pub max_subscribed_topics: usize,
+    /// Different patterns of the members of a consumer group.
+    pub max_patterns_per_group: usize,
+    /// Patterns are looked up again no sooner than this after topics have come.
+    pub pattern_refresh_interval_ms: u64,
 }
 
 impl Default for GroupsConfig {
@@ -61,6 +73,12 @@ impl Default for GroupsConfig {
             max_pending_persists: 65_536,
             expiry_groups_per_step: 64,
             max_tombstones_per_persist: 1_024,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            max_consumer_group_size: 10_000,
+            max_subscribed_topics: 10_000,
+            max_patterns_per_group: 100,
+            pattern_refresh_interval_ms: 10_000,
         }
     }
 }
@@ -75,6 +93,16 @@ pub enum ConfigError {
         min: u32,
         /// The largest.
         max: u32,
+    },
+    /// Members would be out before they could be heard of.
+    #[error(
+        "groups: consumer_heartbeat_interval_ms {interval} must be above 0 and below consumer_session_timeout_ms {session}"
+    )]
+    HeartbeatInterval {
+        /// The interval.
+        interval: u32,
+        /// The session timeout.
+        session: u32,
     },
     /// A string would not fit its two-byte length in a record.
     #[error("groups: {name} is {value}, at most {limit} fit in a record")]
@@ -94,6 +122,10 @@ impl GroupsConfig {
         let (min, max) = (self.min_session_timeout_ms, self.max_session_timeout_ms);
         if min > max {
             return Err(ConfigError::SessionTimeouts { min, max });
+        }
+        let (interval, session) = (self.consumer_heartbeat_interval_ms, self.consumer_session_timeout_ms);
+        if interval == 0 || interval >= session {
+            return Err(ConfigError::HeartbeatInterval { interval, session });
         }
         let limit = super::record::MAX_STRING_BYTES;
         for (name, value) in [

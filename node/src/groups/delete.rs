@@ -10,6 +10,9 @@ use super::types::{GroupError, PersistId, Record};
 /// Whether the group can be deleted; if so, its tombstones are added and it is dead until they are durable, or failed.
 pub(super) fn begin(group: &mut Group, records: &mut Vec<Record>, by: PersistId) -> Result<(), GroupError> {
     match group.state {
+        State::Empty if group.consumer.as_ref().is_some_and(|consumer| !consumer.members.is_empty()) => {
+            return Err(GroupError::NonEmptyGroup);
+        }
         State::Empty => {}
         State::Dead { .. } => return Err(GroupError::CoordinatorNotAvailable),
         State::PreparingRebalance(_) | State::CompletingRebalance(_) | State::Stable { .. } => {
@@ -28,6 +31,7 @@ pub(super) fn begin(group: &mut Group, records: &mut Vec<Record>, by: PersistId)
 /// offsets with no group.
 fn tombstones(group: &Group, records: &mut Vec<Record>) {
     records.extend(group.offsets.keys().map(|(topic, partition)| offset_record(&group.id, topic, partition, None)));
+    records.extend(group.consumer_tombstones());
     if group.recorded {
         records.push(group_record(&group.id, None));
     }

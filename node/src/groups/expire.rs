@@ -31,10 +31,12 @@ pub(super) fn expired(group: &Group, config: &GroupsConfig, now_ms: i64) -> Expi
         is_old(topic, committed) && group.offsets.is_settled(topic, *partition)
     });
     let offsets: Vec<_> = old.map(|(topic, partition, _)| (Arc::clone(topic), partition)).collect();
-    let nothing_left = group.state == State::Empty
-        && group.recorded
-        && group.pending_members.is_empty()
-        && offsets.len() == group.offsets.len();
+    let ends = match &group.consumer {
+        Some(consumer) => consumer.members.is_empty(),
+        None => group.recorded,
+    };
+    let nothing_left =
+        group.state == State::Empty && ends && group.pending_members.is_empty() && offsets.len() == group.offsets.len();
     Expired { offsets, group: nothing_left }
 }
 
@@ -59,6 +61,10 @@ impl Since {
 }
 
 fn clock(group: &Group) -> Option<Since> {
+    if let Some(consumer) = &group.consumer {
+        let topics = consumer.topics().into_iter().map(ToString::to_string).collect();
+        return (group.state == State::Empty).then_some(Since::CommitUnless(topics));
+    }
     match group.state {
         State::Empty if group.protocol_type.is_none() => Some(Since::Commit),
         State::Empty => Some(Since::Empty(group.since_ms)),

@@ -9,6 +9,9 @@ use super::types::{FetchGroup, FetchedGroup, FetchedOffset, FetchedTopic, GroupE
 
 /// `stable`: offsets that an open transaction may change are not told.
 pub(super) fn fetch(group: Option<&Group>, fetch: &FetchGroup, stable: bool) -> FetchedGroup {
+    if let Err(error) = check_member(group, fetch) {
+        return refused(fetch, error);
+    }
     let topics = match (&fetch.topics, group) {
         (Some(topics), group) => {
             topics.iter().map(|(name, partitions)| some_of(group, name, partitions, stable)).collect()
@@ -16,11 +19,24 @@ pub(super) fn fetch(group: Option<&Group>, fetch: &FetchGroup, stable: bool) -> 
         (None, Some(group)) => all_of(group, stable),
         (None, None) => Vec::new(),
     };
-    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics }
+    let everything = fetch.topics.is_none();
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error: GroupError::None, topics, everything }
+}
+
+/// A member of a consumer group that says that it is one must be it, in its present epoch.
+fn check_member(group: Option<&Group>, fetch: &FetchGroup) -> Result<(), GroupError> {
+    let Some(consumer) = group.and_then(|group| group.consumer.as_ref()) else { return Ok(()) };
+    let Some((member_id, epoch)) = &fetch.member else { return Ok(()) };
+    match consumer.members.get(member_id) {
+        None => Err(GroupError::UnknownMemberId),
+        Some(member) if member.current.epoch != *epoch => Err(GroupError::StaleMemberEpoch),
+        Some(_) => Ok(()),
+    }
 }
 
 pub(super) fn refused(fetch: &FetchGroup, error: GroupError) -> FetchedGroup {
-    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics: Vec::new() }
+    let (topics, everything) = (Vec::new(), fetch.topics.is_none());
+    FetchedGroup { group_id: Arc::clone(&fetch.group_id), error, topics, everything }
 }
 
 fn some_of(group: Option<&Group>, name: &Arc<str>, partitions: &[i32], stable: bool) -> FetchedTopic {

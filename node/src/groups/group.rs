@@ -17,10 +17,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::consumer::{self, ConsumerGroup};
 use super::offsets::Offsets;
 use super::record::{GroupRecord, MemberRecord};
 use super::subscription;
-use super::types::{GroupError, JoinMember, PersistId, Protocol, RequestRef, StateName};
+use super::types::{GroupError, JoinMember, PersistId, Protocol, Record, RequestRef, StateName};
 
 /// Where a group is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +152,8 @@ pub(super) struct Group {
     /// Member ids given out (KIP-394) that have not joined yet, with the time when they are forgotten.
     pub(super) pending_members: BTreeMap<Arc<str>, u64>,
     pub(super) offsets: Offsets,
+    /// A group of the new protocol (KIP-848). The classic one has no members then: its state is `Empty`, or `Dead`.
+    pub(super) consumer: Option<Box<ConsumerGroup>>,
     /// The log holds, or may hold, a record of this group: it takes a tombstone to end it.
     pub(super) recorded: bool,
     /// No deadline of this group is earlier; `u64::MAX` for none.
@@ -174,6 +177,7 @@ impl Group {
             returning: None,
             pending_members: BTreeMap::new(),
             offsets: Offsets::default(),
+            consumer: None,
             recorded: false,
             wake_ns: u64::MAX,
             alarm_ns: u64::MAX,
@@ -181,6 +185,9 @@ impl Group {
     }
 
     pub(super) fn state_name(&self) -> StateName {
+        if let (State::Empty, Some(consumer)) = (&self.state, &self.consumer) {
+            return consumer.state_name();
+        }
         match self.state {
             State::Empty => StateName::Empty,
             State::PreparingRebalance(_) => StateName::PreparingRebalance,
@@ -192,7 +199,8 @@ impl Group {
 
     /// Nothing is lost when this group is dropped from memory.
     pub(super) fn is_vacant(&self) -> bool {
-        self.state == State::Empty && !self.recorded && self.pending_members.is_empty() && self.offsets.is_empty()
+        let nothing = self.consumer.is_none() && self.pending_members.is_empty() && self.offsets.is_empty();
+        self.state == State::Empty && !self.recorded && nothing
     }
 
     pub(super) fn is_leader(&self, member_id: &str) -> bool {
@@ -304,6 +312,12 @@ impl Group {
         }
     }
 
+    /// What ends the records of a consumer group; nothing, if it is none.
+    pub(super) fn consumer_tombstones(&self) -> Vec<Record> {
+        let facts = self.consumer.as_ref().map(|consumer| consumer.tombstones()).unwrap_or_default();
+        facts.iter().map(|fact| consumer::record::encode(&self.id, fact)).collect()
+    }
+
     /// Makes sure that the group is looked at by then.
     pub(super) fn wake_by(&mut self, deadline_ns: u64) {
         self.wake_ns = self.wake_ns.min(deadline_ns);
@@ -320,6 +334,7 @@ impl Group {
             State::CompletingRebalance(completing) => Some(completing.sync_deadline_ns),
             State::Stable { sync_deadline_ns } => *sync_deadline_ns,
         };
-        members.into_iter().chain(pending).chain(state).min().unwrap_or(u64::MAX)
+        let consumer = self.consumer.as_ref().map(|consumer| consumer.earliest_deadline());
+        members.into_iter().chain(pending).chain(state).chain(consumer).min().unwrap_or(u64::MAX)
     }
 }

@@ -34,8 +34,8 @@ pub(super) fn check(config: &GroupsConfig, join: &JoinRequest) -> Result<(), Gro
 }
 
 /// Cuts what goes into the member id and the record to a bounded length.
-pub(super) fn bound_client(config: &GroupsConfig, join: &mut JoinRequest) {
-    for text in [&mut join.client_id, &mut join.client_host] {
+pub(super) fn bound_texts(config: &GroupsConfig, texts: [&mut Arc<str>; 2]) {
+    for text in texts {
         if text.len() > config.max_id_bytes {
             *text = text[..text.floor_char_boundary(config.max_id_bytes)].into();
         }

@@ -6,22 +6,36 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::group::{Group, Member, State};
+use super::subscription::PROTOCOL_TYPE;
 use super::types::{
-    DescribedGroup, DescribedMember, GROUP_TYPE_CLASSIC, GroupError, ListRequest, ListResponse, ListedGroup, StateName,
+    DescribedGroup, DescribedMember, GROUP_TYPE_CLASSIC, GROUP_TYPE_CONSUMER, GroupError, ListRequest, ListResponse,
+    ListedGroup, StateName,
 };
 
 pub(super) fn list(groups: &BTreeMap<Arc<str>, Group>, list: &ListRequest) -> ListResponse {
     let is_wanted = |wanted: &[Arc<str>], name: &str| {
         wanted.is_empty() || wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
     };
-    let by_type = is_wanted(&list.types, GROUP_TYPE_CLASSIC);
-    let wanted = |group: &&Group| by_type && is_wanted(&list.states, group.state_name().as_str());
+    let wanted = |group: &&Group| {
+        is_wanted(&list.types, group_type(group)) && is_wanted(&list.states, group.state_name().as_str())
+    };
     let groups = groups.values().filter(wanted).map(|group| ListedGroup {
         group_id: Arc::clone(&group.id),
-        protocol_type: group.protocol_type.clone().unwrap_or_default(),
+        protocol_type: match &group.consumer {
+            Some(_) => PROTOCOL_TYPE.into(),
+            None => group.protocol_type.clone().unwrap_or_default(),
+        },
         state: group.state_name(),
+        group_type: group_type(group),
     });
     ListResponse { error: GroupError::None, groups: groups.collect() }
+}
+
+fn group_type(group: &Group) -> &'static str {
+    match group.consumer {
+        Some(_) => GROUP_TYPE_CONSUMER,
+        None => GROUP_TYPE_CLASSIC,
+    }
 }
 
 pub(super) fn absent(group_id: &Arc<str>, error: GroupError) -> DescribedGroup {

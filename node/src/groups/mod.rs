@@ -1,5 +1,6 @@
-//! The classic consumer group coordinator: who is in which group, who reads what, how far each group has come. There is
-//! one for each partition of the topic that keeps its records; [`partition_of`] says which has a group.
+//! The group coordinator: who is in which group, who reads what, how far each group has come. There is one for each
+//! partition of the topic that keeps its records; [`partition_of`] says which has a group. Here: classic groups, whose
+//! members assign, and the offsets of all groups; groups of the new protocol are in [`consumer`].
 //!
 //! A pure state machine: [`Input`] in, [`Effect`]s out, time handed in. It must not know of connections, wire formats,
 //! logs or clocks. What it knows is what its records say ([`Groups::replay`]); what must outlive the process is given
@@ -15,12 +16,14 @@
 //! ```
 //!
 //! Sources: KIP-134 (initial delay), 211 (expiry), 345 (static members), 389 (group size), 394 (member ids),
-//! 496 (OffsetDelete), 518 (list by state), 814 (static leader), 848 (types in lists; the new protocol itself is not
-//! here).
+//! 496 (OffsetDelete), 518 (list by state), 814 (static leader), 848 (consumer groups).
 
 mod check;
+mod cluster;
 mod commit;
 mod config;
+mod consumer;
+mod consumers;
 mod delete;
 mod expire;
 mod fetch;
@@ -55,6 +58,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub(crate) use check::malformed;
+pub use cluster::{Cluster, GroupOverrides, TopicView};
 pub use config::{ConfigError, GroupsConfig};
 pub use partition::partition_of;
 pub use record::ReplayError;
@@ -96,6 +100,8 @@ pub struct Groups {
     /// Where producers have offsets that wait for the end of their transaction.
     open: BTreeMap<i64, BTreeSet<transactional::Place>>,
     ids: MemberIds,
+    /// Grows when topics come, go or grow: consumer groups look at theirs again.
+    topics_version: u64,
     /// When offsets are next looked through for expired ones, and after which group.
     expiry_ns: u64,
     expiry_after: Option<Arc<str>>,
@@ -106,14 +112,28 @@ pub struct Groups {
 pub struct GroupsStats {
     /// Groups in the state `Empty`.
     pub empty: usize,
-    /// Groups in a rebalance.
+    /// Groups in a rebalance; consumer groups in which not all have yet what they are to have.
     pub rebalancing: usize,
     /// Groups in the state `Stable`.
     pub stable: usize,
+    /// Consumer groups (KIP-848) among all these.
+    pub consumer: usize,
     /// Members of all groups.
     pub members: usize,
     /// Partitions with a committed offset, or one on its way.
     pub offsets: usize,
+}
+
+impl std::ops::AddAssign for GroupsStats {
+    fn add_assign(&mut self, more: Self) {
+        let Self { empty, rebalancing, stable, consumer, members, offsets } = more;
+        self.empty += empty;
+        self.rebalancing += rebalancing;
+        self.stable += stable;
+        self.consumer += consumer;
+        self.members += members;
+        self.offsets += offsets;
+    }
 }
 
 impl Groups {
@@ -129,6 +149,7 @@ impl Groups {
             outbox: Outbox::default(),
             open: BTreeMap::new(),
             ids: MemberIds::new(seed),
+            topics_version: 0,
             expiry_ns: u64::MAX,
             expiry_after: None,
         })
@@ -139,6 +160,12 @@ impl Groups {
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), ReplayError> {
         if self.phase != Phase::Loading {
             return Err(ReplayError::NotLoading);
+        }
+        if key.first() == Some(&consumer::record::FIRST_BYTE) {
+            let (group_id, fact) = consumer::record::decode(key, value)?;
+            replay::change(self.group_or_new(&group_id, 0), fact);
+            self.settle(&group_id);
+            return Ok(());
         }
         match record::decode_key(key)? {
             record::Key::Offset { group, topic, partition } => {
@@ -152,7 +179,7 @@ impl Groups {
                 let state = self.group_or_new(&group, 0);
                 match value {
                     Some(record) => replay::restore(state, record),
-                    None => replay::forget(state),
+                    None => replay::ended(state),
                 }
                 self.settle(&group);
             }
@@ -180,10 +207,12 @@ impl Groups {
         self.outbox.take_effects()
     }
 
-    /// Something happened.
-    pub fn step(&mut self, now: Now, input: Input) -> Effects {
+    /// Something happened, in the cluster as it is now.
+    pub fn step(&mut self, now: Now, cluster: &dyn Cluster, input: Input) -> Effects {
         match input {
-            Input::Request { request, body } => self.request(now, request, body),
+            Input::Request { request, body } => self.request(now, cluster, request, body),
+            Input::Refused { id, error } => self.refused(now, id, error),
+            Input::TopicsChanged => self.topics_version += 1,
             Input::Abandoned { request } => {
                 if let Some(group_id) = self.outbox.unpark(request) {
                     self.with_group(now, &group_id, |group, ctx| group.abandoned(ctx, request));
@@ -195,7 +224,10 @@ impl Groups {
                 }
             }
             Input::TransactionEnded { producer_id, commit } => self.end_transaction(producer_id, commit),
-            Input::TopicDeleted { topic } => self.topic_deleted(&topic),
+            Input::TopicDeleted { topic } => {
+                self.topics_version += 1;
+                self.topic_deleted(&topic);
+            }
             Input::Tick => self.tick(now),
         }
         self.outbox.take_effects()
@@ -218,16 +250,23 @@ impl Groups {
         for group in self.groups.values() {
             match group.state_name() {
                 StateName::Empty | StateName::Dead => stats.empty += 1,
-                StateName::PreparingRebalance | StateName::CompletingRebalance => stats.rebalancing += 1,
+                StateName::PreparingRebalance
+                | StateName::CompletingRebalance
+                | StateName::Assigning
+                | StateName::Reconciling => stats.rebalancing += 1,
                 StateName::Stable => stats.stable += 1,
             }
             stats.members += group.members.len();
+            if let Some(consumer) = &group.consumer {
+                stats.consumer += 1;
+                stats.members += consumer.members.len();
+            }
             stats.offsets += group.offsets.len();
         }
         stats
     }
 
-    fn request(&mut self, now: Now, request: RequestRef, body: Request) {
+    fn request(&mut self, now: Now, cluster: &dyn Cluster, request: RequestRef, body: Request) {
         if self.phase == Phase::Loading {
             return self.outbox.reply(request, refuse::while_loading(&body));
         }
@@ -263,6 +302,8 @@ impl Groups {
             }
             Request::Describe(body) => self.describe(request, &body),
             Request::Delete(body) => self.delete(request, &body),
+            Request::ConsumerHeartbeat(body) => self.consumer_heartbeat(now, cluster, request, body),
+            Request::ConsumerDescribe(body) => self.consumer_describe(cluster, request, &body),
         }
     }
 
@@ -275,7 +316,10 @@ impl Groups {
         if let Err(error) = admitted {
             return self.outbox.reply(request, JoinResponse::refused(Arc::clone(&body.member_id), error));
         }
-        join::bound_client(&self.config, &mut body);
+        join::bound_texts(&self.config, [&mut body.client_id, &mut body.client_host]);
+        if let Err(error) = self.leave_consumer_group(&body.group_id) {
+            return self.outbox.reply(request, JoinResponse::refused(Arc::clone(&body.member_id), error));
+        }
         self.group_or_new(&body.group_id, now.wall_ms);
         let mut ids = std::mem::replace(&mut self.ids, MemberIds::new(0));
         self.with_group(now, &body.group_id, |group, ctx| join::join(group, ctx, &mut ids, request, &body));
@@ -296,6 +340,10 @@ impl Groups {
     }
 
     fn leave(&mut self, now: Now, request: RequestRef, body: &types::LeaveRequest) {
+        if self.groups.get(&body.group_id).is_some_and(|group| group.consumer.is_some()) {
+            self.with_group(now, &body.group_id, |group, ctx| consumer::leave::by_admin(group, ctx, request, body));
+            return;
+        }
         let mut members = None;
         self.with_group(now, &body.group_id, |group, ctx| members = Some(leave::leave(group, ctx, &body.members)));
         let response = match members {
@@ -307,7 +355,9 @@ impl Groups {
 
     fn commit(&mut self, now: Now, request: RequestRef, body: types::OffsetCommitRequest) {
         if !self.groups.contains_key(&body.group_id) {
-            let refusal = if body.generation >= 0 {
+            let refusal = if body.generation >= 0 && body.knows_consumer_groups {
+                Some(GroupError::GroupIdNotFound)
+            } else if body.generation >= 0 {
                 Some(GroupError::IllegalGeneration)
             } else if self.groups.len() >= self.config.max_groups {
                 Some(GroupError::InvalidCommitOffsetSize)
@@ -335,7 +385,10 @@ impl Groups {
 
     fn describe(&mut self, request: RequestRef, body: &DescribeRequest) {
         let describe = |group_id: &Arc<str>| match self.groups.get(group_id) {
-            Some(group) if !matches!(group.state, State::Dead { .. }) => list::describe(group),
+            Some(group) if group.consumer.is_none() && !matches!(group.state, State::Dead { .. }) => {
+                list::describe(group)
+            }
+            // Consumer groups have a request of their own.
             Some(_) | None => list::absent(group_id, GroupError::GroupIdNotFound),
         };
         let response = DescribeResponse { groups: body.groups.iter().map(describe).collect() };
@@ -370,6 +423,16 @@ impl Groups {
     fn persisted(&mut self, now: Now, by: PersistId, pending: Pending, result: Result<(), PersistError>) {
         let durable = result.is_ok();
         match pending {
+            Pending::Consumer { group, undo, answer } => match result {
+                Ok(()) => {
+                    if let Some((request, response)) = answer {
+                        self.outbox.reply(request, response);
+                    }
+                    self.outbox.release(by);
+                    self.settle(&group);
+                }
+                Err(error) => self.undo_consumer(now, &group, undo, answer, error),
+            },
             Pending::Assignment { group, assignments } => {
                 self.with_group(now, &group, |group, ctx| match result {
                     Ok(()) => group.assigned(ctx, by, assignments),
@@ -498,7 +561,12 @@ impl Groups {
                 group.offsets.begin(topic, *partition);
             }
         }
-        records.extend(groups.iter().map(|group_id| record::group_record(group_id, None)));
+        for group_id in &groups {
+            match self.groups.get(group_id).filter(|group| group.consumer.is_some()) {
+                Some(group) => records.extend(group.consumer_tombstones()),
+                None => records.push(record::group_record(group_id, None)),
+            }
+        }
         self.outbox.persist(records, Pending::Forget { offsets, groups })
     }
 
@@ -593,6 +661,13 @@ impl Groups {
 /// The members of a replayed group have a session from now on; one that has become too large rebalances, so that those
 /// above the limit are told.
 fn begin_sessions(group: &mut Group, ctx: &mut Ctx<'_>) {
+    if let Some(consumer) = &mut group.consumer {
+        consumer.prune();
+    }
+    if group.consumer.as_ref().is_some_and(|consumer| consumer.is_blank()) {
+        group.consumer = None;
+    }
+    consumer::timeout::arm(group, ctx);
     let member_ids: Vec<_> = group.members.keys().cloned().collect();
     for member_id in &member_ids {
         group.touch(ctx, member_id);

@@ -54,6 +54,9 @@ fn check(group: &Group, ctx: &Ctx<'_>) -> Result<Read, GroupError> {
     if ctx.outbox.is_full(ctx.config) {
         return Err(GroupError::CoordinatorNotAvailable);
     }
+    if let Some(consumer) = group.consumer.as_ref().filter(|_| group.state == State::Empty) {
+        return Ok(Read::These(consumer.topics().into_iter().map(ToString::to_string).collect()));
+    }
     match group.state {
         State::Dead { .. } => Err(GroupError::CoordinatorNotAvailable),
         State::Empty => Ok(Read::These(BTreeSet::new())),

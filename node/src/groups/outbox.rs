@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::config::GroupsConfig;
+use super::consumer::Undo;
 use super::group::Member;
 use super::record::Committed;
 use super::transactional::OpenCommit;
@@ -41,6 +42,8 @@ pub(super) enum Pending {
     OffsetDelete { group: Arc<str>, request: RequestRef, removed: Vec<TopicPartition>, response: OffsetDeleteResponse },
     /// Groups are removed, or stay.
     DeleteGroups { groups: Vec<Arc<str>>, request: RequestRef, response: DeleteResponse },
+    /// A change of a consumer group, made already: it is answered, or undone.
+    Consumer { group: Arc<str>, undo: Undo, answer: Option<(RequestRef, Response)> },
     /// Nobody asked: expired offsets and groups, offsets of a deleted topic.
     Forget { offsets: Vec<(Arc<str>, TopicPartition)>, groups: Vec<Arc<str>> },
 }
@@ -53,12 +56,39 @@ pub(super) struct Outbox {
     last_persist: u64,
     /// Requests that wait inside a group (not in a write), with that group.
     parked: BTreeMap<RequestRef, Arc<str>>,
+    /// Answers that wait for a write of others: they speak of it. Bounded by the requests in flight.
+    held: BTreeMap<PersistId, Vec<(RequestRef, Response)>>,
 }
 
 impl Outbox {
     pub(super) fn reply(&mut self, request: RequestRef, response: Response) {
         self.parked.remove(&request);
         self.effects.push(Effect::Reply { request, response });
+    }
+
+    /// Replies when this write is durable, at once if it is already.
+    pub(super) fn reply_after(&mut self, write: Option<PersistId>, request: RequestRef, response: Response) {
+        match write.filter(|id| self.pending.contains_key(id)) {
+            Some(id) => self.held.entry(id).or_default().push((request, response)),
+            None => self.reply(request, response),
+        }
+    }
+
+    /// A write is durable, or undone: whoever waited for it is answered.
+    pub(super) fn release(&mut self, write: PersistId) {
+        for (request, response) in self.held.remove(&write).into_iter().flatten() {
+            self.reply(request, response);
+        }
+    }
+
+    /// Everything that waits for writes of others.
+    pub(super) fn drain_held(&mut self) -> impl Iterator<Item = (RequestRef, Response)> + use<> {
+        std::mem::take(&mut self.held).into_values().flatten()
+    }
+
+    /// What follows a write.
+    pub(super) fn pending(&self, id: PersistId) -> Option<&Pending> {
+        self.pending.get(&id)
     }
 
     /// The request waits in this group.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::consumer::timeout;
 use super::group::{Completing, Group, InitialDelay, Joining, Member, Progress, State, Waiting};
 use super::outbox::{Ctx, Pending};
 use super::record::group_record;
@@ -392,6 +393,7 @@ impl Group {
     pub(super) fn on_time(&mut self, ctx: &mut Ctx<'_>) {
         self.expire_members(ctx);
         self.end_late_state(ctx);
+        timeout::on_time(self, ctx);
         self.wake_ns = self.earliest_deadline();
     }
 

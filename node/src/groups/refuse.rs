@@ -1,10 +1,10 @@
 //! The answer to any request when the coordinator, and not one group, says no.
 
 use super::types::{
-    DeleteResponse, DescribeResponse, FetchedGroup, GroupError, HeartbeatResponse, JoinResponse, LeaveResponse,
-    ListResponse, OffsetFetchResponse, Request, Response, SyncResponse,
+    ConsumerHeartbeatResponse, DeleteResponse, DescribeResponse, FetchedGroup, GroupError, HeartbeatResponse,
+    JoinResponse, LeaveResponse, ListResponse, OffsetFetchResponse, Request, Response, SyncResponse,
 };
-use super::{commit, fetch, list, offset_delete};
+use super::{commit, consumer, fetch, list, offset_delete};
 
 /// Every part of the answer carries this error.
 pub(crate) fn with(error: GroupError, request: &Request) -> Response {
@@ -28,6 +28,40 @@ pub(crate) fn with(error: GroupError, request: &Request) -> Response {
             let results = request.groups.iter().map(|group| (group.clone(), error)).collect();
             Response::Delete(DeleteResponse { results })
         }
+        Request::ConsumerHeartbeat(_) => ConsumerHeartbeatResponse::refused(error, ""),
+        Request::ConsumerDescribe(request) => {
+            Response::ConsumerDescribe(consumer::describe::refused(&request.groups, error))
+        }
+    }
+}
+
+/// The same for an answer that was made, but must not be given: what it speaks of is not durable.
+pub(super) fn instead(response: Response, error: GroupError, text: &str) -> Response {
+    match response {
+        Response::Join(join) => JoinResponse::refused(join.member_id, error),
+        Response::Sync(_) => SyncResponse::refused(error),
+        Response::Heartbeat(_) => Response::Heartbeat(HeartbeatResponse { error }),
+        Response::Leave(_) => Response::Leave(LeaveResponse { error, members: Vec::new() }),
+        Response::OffsetCommit(response) => Response::OffsetCommit(commit::failed(response, error)),
+        Response::OffsetFetch(response) => {
+            let of = |group: FetchedGroup| FetchedGroup { error, topics: Vec::new(), ..group };
+            Response::OffsetFetch(OffsetFetchResponse { groups: response.groups.into_iter().map(of).collect() })
+        }
+        Response::OffsetDelete(_) => offset_delete::refused(error),
+        Response::List(_) => Response::List(ListResponse { error, groups: Vec::new() }),
+        Response::Describe(response) => {
+            let groups = response.groups.iter().map(|group| list::absent(&group.group_id, error)).collect();
+            Response::Describe(DescribeResponse { groups })
+        }
+        Response::Delete(response) => {
+            let results = response.results.into_iter().map(|(group, _)| (group, error)).collect();
+            Response::Delete(DeleteResponse { results })
+        }
+        Response::ConsumerHeartbeat(_) => ConsumerHeartbeatResponse::refused(error, text),
+        Response::ConsumerDescribe(response) => {
+            let groups: Vec<_> = response.groups.into_iter().map(|group| group.group_id).collect();
+            Response::ConsumerDescribe(consumer::describe::refused(&groups, error))
+        }
     }
 }
 
@@ -44,7 +78,9 @@ pub(super) fn while_loading(request: &Request) -> Response {
         | Request::OffsetDelete(_)
         | Request::List(_)
         | Request::Describe(_)
-        | Request::Delete(_) => GroupError::CoordinatorLoadInProgress,
+        | Request::Delete(_)
+        | Request::ConsumerHeartbeat(_)
+        | Request::ConsumerDescribe(_) => GroupError::CoordinatorLoadInProgress,
     };
     with(error, request)
 }

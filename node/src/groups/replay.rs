@@ -2,12 +2,28 @@
 
 use std::sync::Arc;
 
+use super::consumer::fact::Fact;
 use super::group::{Group, Member, Progress, State, Waiting};
 use super::record::{GroupRecord, MemberRecord};
 use super::types::Protocol;
 
+/// A record of a consumer group. It takes the place of a classic group: the later record wins.
+pub(super) fn change(group: &mut Group, fact: Fact) {
+    if group.consumer.is_none() && !fact.is_tombstone() {
+        forget(group);
+        group.consumer = Some(Box::default());
+    }
+    if let Some(consumer) = &mut group.consumer {
+        consumer.apply(fact);
+        if consumer.is_blank() {
+            group.consumer = None;
+        }
+    }
+}
+
 /// Puts the record's state in place of the group's; offsets stay.
 pub(super) fn restore(group: &mut Group, record: GroupRecord) {
+    group.consumer = None;
     let protocol_name = record.protocol_name.clone().unwrap_or_default();
     group.recorded = true;
     group.since_ms = record.since_ms;
@@ -27,7 +43,14 @@ pub(super) fn restore(group: &mut Group, record: GroupRecord) {
     group.state = if group.members.is_empty() { State::Empty } else { State::Stable { sync_deadline_ns: None } };
 }
 
-/// A tombstone: only offsets may be left.
+/// A tombstone of a classic group: only offsets may be left, or a consumer group in its place.
+pub(super) fn ended(group: &mut Group) {
+    if group.consumer.is_none() {
+        forget(group);
+    }
+}
+
+/// Only offsets are left.
 pub(super) fn forget(group: &mut Group) {
     let (offsets, alarm_ns) = (std::mem::take(&mut group.offsets), group.alarm_ns);
     *group = Group { offsets, alarm_ns, ..Group::new(Arc::clone(&group.id), 0) };

@@ -9,7 +9,7 @@ use super::group::{Member, Waiting};
 use super::outbox::Pending;
 use super::transactional::OpenCommit;
 use super::types::{Effects, GroupError, JoinResponse, RequestRef, Response, SyncResponse};
-use super::{Groups, commit, offset_delete};
+use super::{Groups, commit, offset_delete, refuse};
 
 const ERROR: GroupError = GroupError::NotCoordinator;
 
@@ -20,6 +20,9 @@ impl Groups {
             if let Some((request, response)) = of_write(pending) {
                 self.outbox.reply(request, response);
             }
+        }
+        for (request, response) in self.outbox.drain_held() {
+            self.outbox.reply(request, refuse::instead(response, ERROR, ""));
         }
         for (request, response) in self.groups.values().flat_map(|group| group.members.values()).filter_map(of_member) {
             self.outbox.reply(request, response);
@@ -36,6 +39,9 @@ fn of_write(pending: Pending) -> Option<(RequestRef, Response)> {
         Pending::StaticMember { request, .. } => Some((request, JoinResponse::refused("".into(), ERROR))),
         Pending::Commit { request, response, .. } => {
             Some((request, Response::OffsetCommit(commit::failed(response, ERROR))))
+        }
+        Pending::Consumer { answer, .. } => {
+            answer.map(|(request, response)| (request, refuse::instead(response, ERROR, "")))
         }
         Pending::OpenCommit(OpenCommit { request, response, .. }) => {
             Some((request, Response::OffsetCommit(commit::failed(response, ERROR))))

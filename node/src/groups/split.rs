@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::partition::partition_of;
 use super::refuse;
-use super::types::{DeleteRequest, DescribeRequest, GroupError, ListRequest, OffsetFetchRequest, Request, Response};
+use super::types::{
+    ConsumerDescribeRequest, DeleteRequest, DescribeRequest, GroupError, ListRequest, OffsetFetchRequest, Request,
+    Response,
+};
 
 /// Whom to ask.
 #[derive(Debug)]
@@ -45,6 +48,9 @@ pub(crate) fn split(body: Request, partitions: i32) -> Split {
         Request::Delete(DeleteRequest { groups }) => {
             cut(groups, |group| of(group), |groups| Request::Delete(DeleteRequest { groups }))
         }
+        Request::ConsumerDescribe(ConsumerDescribeRequest { groups }) => {
+            cut(groups, |group| of(group), |groups| Request::ConsumerDescribe(ConsumerDescribeRequest { groups }))
+        }
         Request::List(body) => return Split::Everyone(body),
         // They have their one group: none comes here.
         Request::Join(_)
@@ -52,7 +58,8 @@ pub(crate) fn split(body: Request, partitions: i32) -> Split {
         | Request::Heartbeat(_)
         | Request::Leave(_)
         | Request::OffsetCommit(_)
-        | Request::OffsetDelete(_) => Vec::new(),
+        | Request::OffsetDelete(_)
+        | Request::ConsumerHeartbeat(_) => Vec::new(),
     };
     Split::Many { whole, parts }
 }
@@ -66,7 +73,12 @@ fn only_group(body: &Request) -> Option<&str> {
         Request::Leave(body) => Some(&body.group_id),
         Request::OffsetCommit(body) => Some(&body.group_id),
         Request::OffsetDelete(body) => Some(&body.group_id),
-        Request::OffsetFetch(_) | Request::List(_) | Request::Describe(_) | Request::Delete(_) => None,
+        Request::ConsumerHeartbeat(body) => Some(&body.group_id),
+        Request::OffsetFetch(_)
+        | Request::List(_)
+        | Request::Describe(_)
+        | Request::Delete(_)
+        | Request::ConsumerDescribe(_) => None,
     }
 }
 
@@ -100,6 +112,11 @@ impl Response {
                     put(&mut whole.results, places, part.results);
                 }
             }
+            Self::ConsumerDescribe(part) => {
+                if let Self::ConsumerDescribe(whole) = self {
+                    put(&mut whole.groups, places, part.groups);
+                }
+            }
             // Their requests are not cut.
             Self::Join(_)
             | Self::Sync(_)
@@ -107,6 +124,7 @@ impl Response {
             | Self::Leave(_)
             | Self::OffsetCommit(_)
             | Self::OffsetDelete(_)
+            | Self::ConsumerHeartbeat(_)
             | Self::List(_) => {}
         }
     }

@@ -10,6 +10,11 @@ use bytes::Bytes;
 use uuid::Uuid;
 pub use wherry_log::Now;
 
+pub use super::consumer::types::{
+    AssignedTopic, ConsumerDescribeRequest, ConsumerDescribeResponse, ConsumerHeartbeatRequest,
+    ConsumerHeartbeatResponse, DescribedConsumer, DescribedConsumerGroup, TopicPartitions,
+};
+
 /// The caller's name for a request: comes back in its one reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestRef(pub u64);
@@ -103,6 +108,16 @@ pub enum Input {
         /// Its name.
         topic: Arc<str>,
     },
+    /// The log takes the records of an [`Effect::Persist`] not at all. MUST come before any other input; that the write
+    /// failed is said once more, in its turn, by [`Input::Persisted`].
+    Refused {
+        /// Which.
+        id: PersistId,
+        /// Why.
+        error: PersistError,
+    },
+    /// Topics have come, or gone, or have more partitions.
+    TopicsChanged,
     /// Time has passed: [`super::Groups::next_deadline`] was reached.
     Tick,
 }
@@ -144,6 +159,10 @@ pub enum Request {
     Describe(DescribeRequest),
     /// DeleteGroups.
     Delete(DeleteRequest),
+    /// ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(ConsumerHeartbeatRequest),
+    /// ConsumerGroupDescribe.
+    ConsumerDescribe(ConsumerDescribeRequest),
 }
 
 /// The answer to a [`Request`] of the same name.
@@ -169,6 +188,10 @@ pub enum Response {
     Describe(DescribeResponse),
     /// DeleteGroups.
     Delete(DeleteResponse),
+    /// ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(ConsumerHeartbeatResponse),
+    /// ConsumerGroupDescribe.
+    ConsumerDescribe(ConsumerDescribeResponse),
 }
 
 /// An assignment strategy that a member can use, with what it tells the leader.
@@ -334,12 +357,14 @@ pub struct LeftMember {
 pub struct OffsetCommitRequest {
     /// The group.
     pub group_id: Arc<str>,
-    /// -1 for commits of no member.
+    /// -1 for commits of no member; the epoch of a member of a consumer group.
     pub generation: i32,
     /// Empty for commits of no member.
     pub member_id: Arc<str>,
     /// If it is static.
     pub instance_id: Option<Arc<str>>,
+    /// v9+: the client knows consumer groups, and their errors.
+    pub knows_consumer_groups: bool,
     /// v2-4: how long to keep the offsets, in place of the configured retention.
     pub retention_ms: Option<i64>,
     /// What to commit.
@@ -408,6 +433,8 @@ pub struct OffsetFetchRequest {
 pub struct FetchGroup {
     /// The group.
     pub group_id: Arc<str>,
+    /// v9+: the member of a consumer group that asks, with its epoch.
+    pub member: Option<(Arc<str>, i32)>,
     /// Topics with their partitions; `None` for all that the group has.
     pub topics: Option<Vec<(Arc<str>, Vec<i32>)>>,
 }
@@ -428,6 +455,8 @@ pub struct FetchedGroup {
     pub error: GroupError,
     /// Per topic.
     pub topics: Vec<FetchedTopic>,
+    /// No topics were named: these are all that there are.
+    pub everything: bool,
 }
 
 /// One topic's offsets.
@@ -508,6 +537,8 @@ pub struct ListedGroup {
     pub protocol_type: Arc<str>,
     /// Its state.
     pub state: StateName,
+    /// [`GROUP_TYPE_CLASSIC`] or [`GROUP_TYPE_CONSUMER`].
+    pub group_type: &'static str,
 }
 
 /// DescribeGroups v0-6.
@@ -585,6 +616,10 @@ pub enum StateName {
     Stable,
     /// Gone, or going.
     Dead,
+    /// A consumer group whose target is still to be made.
+    Assigning,
+    /// A consumer group in which not all have yet what they are to have.
+    Reconciling,
 }
 
 impl StateName {
@@ -596,6 +631,8 @@ impl StateName {
             Self::CompletingRebalance => "CompletingRebalance",
             Self::Stable => "Stable",
             Self::Dead => "Dead",
+            Self::Assigning => "Assigning",
+            Self::Reconciling => "Reconciling",
         }
     }
 }
@@ -606,8 +643,10 @@ impl fmt::Display for StateName {
     }
 }
 
-/// The type of every group here, as ListGroups v5 names it.
+/// The type of groups whose members assign, as ListGroups v5 names it.
 pub const GROUP_TYPE_CLASSIC: &str = "classic";
+/// The type of groups whose coordinator assigns (KIP-848).
+pub const GROUP_TYPE_CONSUMER: &str = "consumer";
 
 /// Verdicts, as the protocol numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -668,6 +707,18 @@ pub enum GroupError {
     GroupSubscribedToTopic,
     /// The topic id is not known.
     UnknownTopicId,
+    /// The member's epoch is not the current one: it gives up all partitions and joins anew.
+    FencedMemberEpoch,
+    /// Another member uses the instance id, and has not left.
+    UnreleasedInstanceId,
+    /// There is no such assignor.
+    UnsupportedAssignor,
+    /// The member's epoch is not the current one: it asks again with that of its next heartbeat.
+    StaleMemberEpoch,
+    /// The pattern is malformed, or too large.
+    InvalidRegularExpression,
+    /// Not in this version of the request.
+    UnsupportedVersion,
 }
 
 impl GroupError {
@@ -701,6 +752,12 @@ impl GroupError {
             Self::FencedInstanceId => 82,
             Self::GroupSubscribedToTopic => 86,
             Self::UnknownTopicId => 100,
+            Self::FencedMemberEpoch => 110,
+            Self::UnreleasedInstanceId => 111,
+            Self::UnsupportedAssignor => 112,
+            Self::StaleMemberEpoch => 113,
+            Self::InvalidRegularExpression => 128,
+            Self::UnsupportedVersion => 35,
             Self::TransactionAbortable => 120,
         }
     }

@@ -174,6 +174,21 @@ impl Assembler {
         })
     }
 
+    /// As [`Assembler::next_read`], for bytes that pass a stage between the socket and here: they come from memory of their
+    /// own, by [`Assembler::feed`].
+    pub fn next_fed(&mut self, budget: &mut Budget) -> NextRead {
+        let may = match &mut self.partial {
+            None => !budget.is_full() || self.prefix_len > 0,
+            Some(partial) => partial.received < partial.counted || partial.grow(self.conn, self.last_frame, budget),
+        };
+        if may { NextRead::Scratch(SCRATCH_BYTES) } else { NextRead::Wait }
+    }
+
+    /// Frames that begin from now on may be as long as this.
+    pub fn set_max_frame(&mut self, max_frame: usize) {
+        self.max_frame = max_frame;
+    }
+
     /// Bytes to read for the beginning of the next frame.
     #[must_use]
     pub fn scratch_limit(&self) -> usize {

@@ -3,9 +3,11 @@
 
 mod assembler;
 mod output;
+pub mod tls;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use assembler::{Assembler, Budget, FrameError, NextRead, Place};
@@ -29,14 +31,37 @@ pub struct NetConfig {
     pub max_link_frame_bytes: usize,
     /// Memory in bytes for frames between nodes that are not complete, of all links.
     pub partial_link_frames_bytes: usize,
+    /// Largest frame in bytes of a client that has not said who it is, where it has to.
+    pub max_stranger_frame_bytes: usize,
     /// From the first byte of a frame to its last.
     pub frame_timeout: Duration,
+    /// From the connection to the end of its TLS handshake, and of its authentication where there is one.
+    pub greeting_timeout: Duration,
     /// Without a byte in either direction.
     pub idle_timeout: Duration,
     /// Without the peer taking a byte of what waits for it.
     pub send_timeout: Duration,
     /// How long a node that stops goes on answering requests that it has.
     pub drain_timeout: Duration,
+    /// What connections to other nodes are secured with; none: they are not.
+    pub dial_tls: Option<Arc<tls::ClientTls>>,
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// What they are secured with; none: they are not.
+    pub tls: Option<Arc<tls::ServerTls>>,
+    /// Whether clients have to say who they are before they may do more: until then they get little memory and time.
+    pub guarded: bool,
+}
+
+impl From<TcpListener> for Door {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None, guarded: false }
+    }
 }
 
 impl Default for NetConfig {
@@ -46,10 +71,13 @@ impl Default for NetConfig {
             partial_frames_bytes: 256 << 20,
             max_link_frame_bytes: crate::limits::MAX_LINK_FRAME_BYTES,
             partial_link_frames_bytes: 256 << 20,
+            max_stranger_frame_bytes: crate::limits::MAX_STRANGER_FRAME_BYTES,
             frame_timeout: Duration::from_secs(60),
+            greeting_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
             send_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
+            dial_tls: None,
         }
     }
 }

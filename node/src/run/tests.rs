@@ -16,6 +16,8 @@ use wherry_wire::records::{BatchBuilder, Stamp};
 
 use super::*;
 use crate::config::{ClusterConfig, Voter};
+use crate::security::config::{ClientAuth, LinkAuth, ListenerConfig, Protocol};
+use crate::security::test_certificates::Authority;
 
 struct Client {
     socket: TcpStream,
@@ -99,7 +101,7 @@ fn drivers() -> Vec<IoDriver> {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
@@ -107,6 +109,53 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     while !condition() {
         assert!(began.elapsed() < Duration::from_secs(30), "never happened: {what}");
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Two nodes whose certificates have these names; whether they link.
+fn link_over_tls(io: IoDriver, uris: [&str; 2]) -> [NodeHandle; 2] {
+    let authority = Authority::new();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let ports = [free_port(), free_port(), free_port()];
+    let voter = |node_id: usize| Voter {
+        node_id: i32::try_from(node_id).unwrap(),
+        host: "localhost".into(),
+        port: ports[node_id],
+    };
+    [0, 1].map(|node: usize| {
+        let name = format!("node-{node}");
+        authority.issue(&name, Some(uris[node]));
+        let mut config = config(dirs[node].path(), io);
+        config.node_id = i32::try_from(node).unwrap();
+        config.cluster_id = Some("boats".into());
+        config.tls = Some(authority.tls(&name, ClientAuth::Required));
+        config.listeners = vec![ListenerConfig {
+            name: "inside".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], ports[node])),
+            advertised: None,
+            protocol: Protocol::Tls,
+            tls: None,
+        }];
+        let authentication = Some(LinkAuth::Certificates { principals: Vec::new() });
+        // The third one never comes.
+        config.cluster = Some(ClusterConfig { voters: (0..3).map(voter).collect(), authentication, seeds: Vec::new() });
+        spawn(config).unwrap()
+    })
+}
+
+#[test]
+fn nodes_link_over_tls_by_their_certificates() {
+    for io in drivers() {
+        let nodes = link_over_tls(io, ["wherry://boats/node/0", "wherry://boats/node/1"]);
+        until("both directions are linked", || nodes.iter().all(|n| n.stats().links.get() == 2));
+        let strangers = link_over_tls(io, ["wherry://boats/node/0", "wherry://ships/node/1"]);
+        let refused = |node: &NodeHandle| node.stats().connections_closed.get() >= 3;
+        until("the stranger is refused again and again", || refused(&strangers[0]));
+        assert_eq!(strangers.each_ref().map(|node| node.stats().may_acknowledge.get()), [0, 0]);
+        for node in nodes.into_iter().chain(strangers) {
+            node.stop();
+            node.join().unwrap();
+        }
     }
 }
 
@@ -126,7 +175,7 @@ fn nodes_link_with_each_other_and_again_after_one_was_away() {
             config.cluster_id = Some("boats".into());
             config.listen.set_port(ports[node]);
             // The third one never comes.
-            config.cluster = Some(ClusterConfig { voters: (0..3).map(voter).collect(), seeds: Vec::new() });
+            config.cluster = Some(ClusterConfig { voters: (0..3).map(voter).collect(), ..ClusterConfig::default() });
             spawn(config).unwrap()
         };
         let [first, mut second] = [start(0), start(1)];

@@ -156,7 +156,6 @@ impl Admin {
         }
         match verdict {
             Ok(()) => {
-                tell_replicas(io, response);
                 self.looked.insert(node);
             }
             Err(what) => self.missing = format!("node {node}: {what}"),
@@ -182,16 +181,6 @@ impl Admin {
 
 fn is_ours(topic: &MetadataResponseTopic) -> bool {
     topic.name.as_ref().is_some_and(|name| TOPICS.iter().any(|(ours, _)| *ours == name.as_str()))
-}
-
-fn tell_replicas(io: &mut Io<'_>, response: &MetadataResponse) {
-    for topic in response.topics.iter().filter(|topic| is_ours(topic)) {
-        let Some(name) = &topic.name else { continue };
-        for part in &topic.partitions {
-            let nodes = part.replica_nodes.iter().map(|node| node.0).collect();
-            io.oracle.topics.lies_on(name, topic.topic_id, part.partition_index, nodes);
-        }
-    }
 }
 
 impl Client for Admin {

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
-use wherry_wire::types::LogId;
-
 use super::Verdict;
-use super::logs::Place;
 
 /// What the node has said of a topic last, or what it was last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +17,6 @@ enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct TopicOracle {
     fates: BTreeMap<String, Fate>,
-    /// By name and partition: its log, and the nodes that hold it.
-    replicas: BTreeMap<(String, i32), (LogId, Vec<i32>)>,
 }
 
 /// What must be there and what must not, for whoever asks now.
@@ -47,16 +41,6 @@ impl TopicOracle {
     /// Whether clients may count on it: it was made, and nobody wants it gone.
     pub(crate) fn is_there(&self, topic: &str) -> bool {
         self.fates.get(topic) == Some(&Fate::There)
-    }
-
-    /// A client was told where a partition is.
-    pub(crate) fn lies_on(&mut self, topic: &str, id: Uuid, partition: i32, nodes: Vec<i32>) {
-        self.replicas.insert((topic.to_owned(), partition), (LogId { topic: id, partition }, nodes));
-    }
-
-    /// See [`TopicOracle::lies_on`].
-    pub(crate) fn replicas(&self, (topic, partition): Place) -> Option<(LogId, Vec<i32>)> {
-        self.replicas.get(&(topic.to_owned(), partition)).cloned()
     }
 
     pub(crate) fn expected(&self) -> Expected {

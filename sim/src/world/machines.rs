@@ -128,7 +128,7 @@ impl World {
                 }
             }
             Effect::Connect { conn, host, port } => self.node_dials(node, conn, &host, port),
-            Effect::Promote { .. } => {}
+            Effect::Promote { .. } | Effect::Authenticated { .. } => {}
             Effect::Stop { reason } => return self.node_stops(node, &reason),
         }
         Ok(())

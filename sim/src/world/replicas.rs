@@ -1,5 +1,8 @@
 //! When everything is done: every replica of a partition holds the same bytes up to where readers have read.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use wherry_log::{Event, Now, Read, ReadUpTo};
 use wherry_node::core::store::LogStore;
@@ -14,9 +17,13 @@ const READ_BYTES: usize = 64 << 10;
 /// A read that takes more steps of the disk than this will never come.
 const READ_STEPS: usize = 100_000;
 
+/// By topic and partition: its log, and the nodes that have all that is committed.
+type InSync = BTreeMap<(String, i32), (LogId, Vec<i32>)>;
+
 impl World {
     /// Ends all nodes at once and compares what they hold; they start again soon.
     pub(super) fn judge_replicas(&mut self, how: End) -> Result<(), String> {
+        let Some(in_sync) = self.in_sync() else { return Err("no node runs though all trouble is over".into()) };
         let mut stores = Vec::new();
         for node in 0..self.machines.len() {
             let now = self.now_of(node);
@@ -25,7 +32,7 @@ impl World {
             };
             stores.push((core.into_store(), now));
         }
-        let verdict = self.judge_stores(&mut stores);
+        let verdict = self.judge_stores(&mut stores, &in_sync);
         for (node, (store, _)) in stores.into_iter().enumerate() {
             drop(store);
             self.machines[node].host.end(how);
@@ -35,9 +42,23 @@ impl World {
         verdict
     }
 
-    fn judge_stores(&self, stores: &mut [(Store, Now)]) -> Result<(), String> {
+    /// The in-sync replicas of every partition, as the node says that knows most: replicas move, to the end.
+    fn in_sync(&self) -> Option<InSync> {
+        let cores = self.machines.iter().filter_map(|machine| machine.core.as_ref());
+        let (_, metadata) = cores.map(|core| core.metadata()).max_by_key(|(applied, _)| *applied)?;
+        let of = |topic: &Arc<wherry_metadata::Topic>| {
+            let name = topic.name.to_string();
+            let partitions = topic.numbered().map(|(id, p)| {
+                ((name.clone(), id.partition), (LogId { topic: id.topic, partition: id.partition }, p.isr.to_vec()))
+            });
+            partitions.collect::<Vec<_>>()
+        };
+        Some(metadata.topics_from("").flat_map(of).collect())
+    }
+
+    fn judge_stores(&self, stores: &mut [(Store, Now)], in_sync: &InSync) -> Result<(), String> {
         for (place, end) in self.oracle.logs.ends() {
-            let Some((log, replicas)) = self.oracle.topics.replicas(place) else {
+            let Some((log, replicas)) = in_sync.get(&(place.0.to_owned(), place.1)).cloned() else {
                 return Err(format!("{place:?}: nobody knows its replicas"));
             };
             let mut first: Option<(i32, Vec<Bytes>)> = None;

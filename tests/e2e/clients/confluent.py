@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """The verbs of README.md on confluent-kafka (librdkafka)."""
 import faulthandler
+import os
+import threading
 import time
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition,
+)
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
 )
@@ -35,9 +39,11 @@ def produce(brokers, topic, codec):
 
 
 def member(brokers, topic, group, **callbacks):
+    modern = os.environ.get("GROUP_PROTOCOL") == "consumer"  # there, the session is the broker's to set
+    protocol = {"group.protocol": "consumer"} if modern else {"session.timeout.ms": 10000}
     consumer = Consumer({
         "bootstrap.servers": brokers, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
-        "session.timeout.ms": 10000,
+        "topic.metadata.refresh.interval.ms": 1000, **protocol,
     })
     consumer.subscribe([topic], **callbacks)
     return consumer
@@ -75,6 +81,95 @@ def group(brokers, topic, group, count):
     for m in members:
         m.commit(asynchronous=False)
         m.close()
+
+
+class Owners:
+    """Who has which partition, by what the callbacks say: never two at once."""
+
+    def __init__(self):
+        self.lock, self.owners, self.seen, self.failure = threading.Lock(), {}, 0, None
+
+    def take(self, partitions, who):
+        with self.lock:
+            for p in partitions:
+                check(p.partition not in self.owners, f"{who} got {p.partition}, which is with", self.owners)
+                self.owners[p.partition] = who
+
+    def give(self, partitions, who):
+        with self.lock:
+            for p in partitions:
+                check(self.owners.pop(p.partition, None) == who, f"{who} gave up {p.partition} of", self.owners)
+
+    def counts(self, members):
+        with self.lock:
+            return [sum(1 for owner in self.owners.values() if owner == m) for m in members]
+
+
+class Member(threading.Thread):
+    """A member with a thread of its own; it commits what it has read before it gives a partition up."""
+
+    def __init__(self, owners, number, *where):
+        super().__init__(daemon=True)
+        self.owners, self.number, self.where, self.leaving = owners, number, where, False
+        self.start()
+
+    def run(self):
+        try:
+            self.read()
+        except BaseException as e:
+            self.owners.failure = self.owners.failure or e
+
+    def read(self):
+        consumer = member(
+            *self.where, on_assign=lambda _, partitions: self.owners.take(partitions, self.number),
+            on_revoke=self.revoked, on_lost=lambda _, partitions: check(False, "lost", partitions),
+        )
+        while not self.leaving:
+            count = poll(consumer, 50, member=self.number)
+            with self.owners.lock:
+                self.owners.seen += count
+        consumer.close()
+
+    def revoked(self, consumer, partitions):
+        try:
+            consumer.commit(asynchronous=False)
+        except KafkaException as e:
+            check(e.args[0].code() == KafkaError._NO_OFFSET, "commit", e)
+        self.owners.give(partitions, self.number)
+
+
+def rebalance(brokers, topic, group, count):
+    total = len(AdminClient({"bootstrap.servers": brokers}).list_topics(topic, timeout=20).topics[topic].partitions)
+    owners, members = Owners(), []
+
+    def until(condition, what):
+        def holds():
+            if owners.failure:
+                raise owners.failure
+            return condition()
+        verbs.until(holds, what)
+
+    # Who comes (+) and who goes (-).
+    stages = [[+1], [+2], [+3], [-1], [+4], [-2, -3]]
+    for done, stage in enumerate(stages, 1):
+        for change in stage:
+            if change > 0:
+                members.append(Member(owners, change, brokers, topic, group))
+            else:
+                gone = next(m for m in members if m.number == -change)
+                members.remove(gone)
+                gone.leaving = True
+                gone.join()
+        def even():
+            counts = owners.counts([m.number for m in members])
+            return sum(counts) == total and max(counts) - min(counts) <= 1
+        until(even, f"even share among {[m.number for m in members]}")
+        emit(ready=owners.counts([m.number for m in members]))
+        until(lambda: owners.seen >= count * done // len(stages), "records")
+    for m in members:
+        m.leaving = True
+        m.join()
+    until(lambda: not owners.owners, "end of all ownership")
 
 
 def one(futures):
@@ -137,4 +232,4 @@ def admin(brokers, topic):
 
 
 faulthandler.enable()  # the library is native code: if it crashes, say where
-verbs.main(produce, consume, group, admin)
+verbs.main(produce, consume, group, admin, rebalance)

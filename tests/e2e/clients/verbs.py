@@ -1,13 +1,18 @@
 """What the Python clients share: arguments, printing and checks (see README.md for the verbs)."""
 import json
 import sys
+import threading
 import time
 
 DEADLINE_S = 90
 
 
+PRINTING = threading.Lock()
+
+
 def emit(**fields):
-    print(json.dumps(fields), flush=True)
+    with PRINTING:
+        print(json.dumps(fields), flush=True)
 
 
 def emit_record(partition, offset, key, value, **more):
@@ -34,7 +39,7 @@ def until(condition, what):
         time.sleep(0.02)
 
 
-def main(produce, consume, group, admin):
+def main(produce, consume, group, admin, rebalance=None):
     verb, brokers, topic, *rest = sys.argv[1:]
     if verb == "produce":
         produce(brokers, topic, rest[0])
@@ -42,4 +47,4 @@ def main(produce, consume, group, admin):
         admin(brokers, topic)
         emit(ok=True)
     else:
-        {"consume": consume, "group": group}[verb](brokers, topic, rest[0], int(rest[1]))
+        {"consume": consume, "group": group, "rebalance": rebalance}[verb](brokers, topic, rest[0], int(rest[1]))

@@ -285,6 +285,7 @@ impl Server {
     fn wherry_command(&self, io: Io) -> Result<Command> {
         let mut command = bound_command(&wherry()?);
         command.args(["node", "--auto-create-topics", "--group-initial-rebalance-delay", "0s"]);
+        command.args(["--group-consumer-heartbeat-interval", "1s"]);
         command.args(["--listen", &self.addr(), "--data"]).arg(&self.data);
         command.args([
             "--io",
@@ -317,6 +318,7 @@ impl Server {
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\nlog.dirs={data}\nnum.partitions=1\nauto.create.topics.enable=true\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\ngroup.initial.rebalance.delay.ms=0\n\
+             group.consumer.min.heartbeat.interval.ms=1000\ngroup.consumer.heartbeat.interval.ms=1000\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
              log.segment.delete.delay.ms=100\n"

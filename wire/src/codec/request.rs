@@ -98,8 +98,12 @@ bodies! {
     ListPartitionReassignments => ListPartitionReassignmentsRequest,
     OffsetDelete => OffsetDeleteRequest,
     DescribeQuorum => DescribeQuorumRequest,
+    UpdateFeatures => UpdateFeaturesRequest,
     DescribeCluster => DescribeClusterRequest,
     UnregisterBroker => UnregisterBrokerRequest,
+    ConsumerGroupHeartbeat => ConsumerGroupHeartbeatRequest,
+    ConsumerGroupDescribe => ConsumerGroupDescribeRequest,
+    ListConfigResources => ListConfigResourcesRequest,
     DescribeTransactions => DescribeTransactionsRequest,
     ListTransactions => ListTransactionsRequest,
     DescribeTopicPartitions => DescribeTopicPartitionsRequest,
@@ -107,6 +111,15 @@ bodies! {
     RemoveRaftVoter => RemoveRaftVoterRequest,
     WriteTxnMarkers => WriteTxnMarkersRequest,
     DescribeProducers => DescribeProducersRequest,
+    SaslHandshake => SaslHandshakeRequest,
+    SaslAuthenticate => SaslAuthenticateRequest,
+    DescribeAcls => DescribeAclsRequest,
+    CreateAcls => CreateAclsRequest,
+    DeleteAcls => DeleteAclsRequest,
+    DescribeClientQuotas => DescribeClientQuotasRequest,
+    AlterClientQuotas => AlterClientQuotasRequest,
+    DescribeUserScramCredentials => DescribeUserScramCredentialsRequest,
+    AlterUserScramCredentials => AlterUserScramCredentialsRequest,
 }
 
 /// Takes a request header off the start of `frame`.

@@ -147,7 +147,7 @@ fn configs(args: &UpArgs, cluster: &Cluster, ports: &[u16]) -> Result<Vec<NodeCo
             data_dir: directory_of(&args.data, id),
             node_id: i32::try_from(id)?,
             cluster_id: Some(cluster.metadata.name.clone()),
-            cluster: Some(ClusterConfig { voters: voters.clone(), seeds: Vec::new() }),
+            cluster: Some(ClusterConfig { voters: voters.clone(), ..ClusterConfig::default() }),
             engine: share(&usual.engine, ports.len()),
             ..usual.clone()
         })

@@ -32,6 +32,7 @@ fn registrations_that_cannot_be() {
         host: "h".into(),
         port: 1,
         rack: None,
+        endpoints: BTreeMap::new(),
     };
     assert!(matches!(state.refused(negative), MetadataError::InvalidRequest(_)));
 }

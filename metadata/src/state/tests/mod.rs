@@ -3,8 +3,10 @@
 mod balance;
 mod brokers;
 mod elections;
+mod groups;
 mod isr;
 mod reassign;
+mod security;
 mod snapshots;
 mod topics;
 mod walk;
@@ -37,6 +39,7 @@ fn register_as(node_id: i32, start: u128, disk: u128, rack: Option<&str>) -> Com
         host: format!("node-{node_id}"),
         port: 9092,
         rack: rack.map(str::to_owned),
+        endpoints: BTreeMap::new(),
     }
 }
 

@@ -12,6 +12,9 @@ fn rich() -> Metadata {
     state.ask_isr(&[0]).unwrap();
     state.move_to(Some(&[2, 1])).unwrap();
     state.lose(1, pid(1, 0)).unwrap();
+    state.done(Command::CreateAcls { acls: vec![security::acl("t"), security::acl("u")] });
+    state.done(security::set_scram("alice"));
+    state.done(security::quota(Some(1.0 / 3.0)));
     state.done(fence(3));
     state.done(stop(2));
     for start in 1..4 {
@@ -46,6 +49,10 @@ fn wrong_snapshots_are_refused() {
         (r#""name":"other""#, r#""name":"topic-1""#),
         (r#""name":"other""#, r#""name":"/""#),
         (r#""min.insync.replicas":"2""#, r#""min.insync.replicas":"x""#),
+        (r#""principal":"User:a""#, r#""principal":"a""#),
+        (r#""iterations":4096"#, r#""iterations":0"#),
+        (r#""salt":"0102""#, r#""salt":"010""#),
+        (r#""consumer_byte_rate":"0.333"#, r#""consumer_byte_rate":"-0.333"#),
         (r#"}}"#, r#""#),
     ] {
         assert!(good.contains(from), "{from} in {good}");

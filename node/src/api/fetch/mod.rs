@@ -12,6 +12,7 @@ mod response;
 
 use smallvec::SmallVec;
 use wherry_metadata::Topic;
+use wherry_metadata::acl::Operation;
 use wherry_wire::types::{LogId, Offset};
 
 use super::errors::ApiError;
@@ -91,7 +92,7 @@ fn gather<S: LogStore>(core: &mut Core<S>, op: &mut FetchOp) -> Vec<Owed> {
         part.dirty = false;
         part.known_bytes = 0;
         let room = op.max_bytes.saturating_sub(taken);
-        match read_part(core, part, &reader, room, taken == 0) {
+        match read_part(core, &op.ctx, part, &reader, room, taken == 0) {
             Ok(Found::Data) => taken = taken.saturating_add(part.data_bytes()),
             // There is data; that the budget has no room for it is no reason to wait.
             Ok(Found::NoRoom) => part.known_bytes = usize::MAX,
@@ -127,12 +128,13 @@ enum Found {
 
 fn read_part<S: LogStore>(
     core: &mut Core<S>,
+    ctx: &Ctx,
     part: &mut Part,
     reader: &Reader<'_>,
     room: usize,
     first: bool,
 ) -> Result<Found, ResponseError> {
-    locate(core, part, reader.may_follow)?;
+    locate(core, ctx, part, reader.may_follow)?;
     let Some(log) = part.log else { return Err(ResponseError::UnknownTopicOrPartition) };
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let committed = core.committed_end(log).map_or(info.log_start, |end| end.max(info.log_start));
@@ -186,12 +188,13 @@ fn error_of<S: LogStore>(core: &Core<S>, log: Option<LogId>, error: &LogError) -
 }
 
 /// Finds the part's log anew each time: the topic may be gone since, or another under the same name.
-fn locate<S: LogStore>(core: &Core<S>, part: &mut Part, may_follow: bool) -> Result<(), ResponseError> {
+fn locate<S: LogStore>(core: &Core<S>, ctx: &Ctx, part: &mut Part, may_follow: bool) -> Result<(), ResponseError> {
     part.log = None;
     let topic = match &part.wanted.topic {
-        TopicRef::Name(name) => topics::by_name(&core.meta, name)?,
-        TopicRef::Id(id) => topics::by_id(&core.meta, *id)?,
+        TopicRef::Name(name) => core.topic_for(ctx, Operation::Read, name),
+        TopicRef::Id(id) => core.topic_for_id(ctx, Operation::Read, *id),
     };
+    let topic = topic.map_err(|error| error.error)?;
     let log = topics::log(topic, part.wanted.partition)?;
     topics::check_epoch(part.wanted.leader_epoch, core.known_epoch(topic, part.wanted.partition))?;
     may_read(core, log, topic, may_follow)?;
@@ -333,7 +336,7 @@ impl<S: LogStore> Core<S> {
         let reader = Reader { may_follow, read_committed, rack: op.rack.as_deref(), overdue: false };
         for part in op.parts.iter_mut().filter(|part| part.dirty) {
             part.dirty = false;
-            match read_part(self, part, &reader, room, true) {
+            match read_part(self, &op.ctx, part, &reader, room, true) {
                 Ok(Found::Data) => {}
                 // Surely there: `conclude` reads it. A token finds nobody.
                 Ok(Found::NoRoom | Found::Owed(..)) => part.known_bytes = usize::MAX,

@@ -1,6 +1,8 @@
 //! From a fetch request to a plan: session, budget, deadline, partitions.
 
 use super::op::{FetchOp, InSession, Part};
+use wherry_metadata::quota::QuotaKey;
+
 use crate::api::Ctx;
 use crate::core::Core;
 use crate::core::sessions::{SessionError, SessionRequest, TopicRef, Wanted};
@@ -25,7 +27,7 @@ pub(super) fn plan<S: LogStore>(
 ) -> Result<FetchOp, ResponseError> {
     let began_ns = core.now.monotonic_ns;
     let wait_ms = u64::try_from(request.max_wait_ms.clamp(0, MAX_FETCH_WAIT_MS)).unwrap_or(0);
-    let (max_bytes, min_bytes) = budget(core, &request);
+    let (max_bytes, min_bytes) = budget(core, ctx, &request);
     let read_committed = request.isolation_level == 1;
     let rack = rack(&request);
     let (session, parts) = members(core, ctx, request)?;
@@ -51,8 +53,9 @@ fn rack(request: &FetchRequest) -> Option<String> {
     (1..=wherry_metadata::limits::MAX_HOST).contains(&rack.len()).then(|| rack.to_owned())
 }
 
-fn budget<S: LogStore>(core: &Core<S>, request: &FetchRequest) -> (usize, usize) {
+fn budget<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &FetchRequest) -> (usize, usize) {
     let max = usize::try_from(request.max_bytes).unwrap_or(0).min(core.config.limits.fetch_bytes);
+    let max = max.min(core.burst(ctx, QuotaKey::ConsumerByteRate));
     let min = usize::try_from(request.min_bytes).unwrap_or(0);
     // A minimum above the maximum could never be met.
     (max, min.min(max.max(1)))

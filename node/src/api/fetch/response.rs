@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use uuid::Uuid;
+use wherry_metadata::quota::QuotaKey;
 use wherry_metadata::{Broker, PartitionId};
 use wherry_wire::codec::messages::FetchResponse;
 use wherry_wire::codec::{
@@ -35,7 +36,9 @@ pub(super) fn answer<S: LogStore>(core: &mut Core<S>, op: FetchOp) -> Outcome {
         core.stats.bytes_fetched.add(part.data_bytes() as u64);
         core.stats.errors.add(u64::from(part.error.is_some()));
     }
-    match write(core, &op.ctx, op.session.id(), op.read_committed, parts) {
+    let bytes: usize = parts.iter().map(Part::data_bytes).sum();
+    let throttle_ms = core.charge(&op.ctx, QuotaKey::ConsumerByteRate, bytes);
+    match write(core, &op.ctx, (op.session.id(), throttle_ms), op.read_committed, parts) {
         Ok(chunks) => Outcome::Reply(chunks),
         Err(error) => Outcome::Close(format!("can't answer a fetch in version {}: {error}", op.ctx.version)),
     }
@@ -44,7 +47,7 @@ pub(super) fn answer<S: LogStore>(core: &mut Core<S>, op: FetchOp) -> Outcome {
 fn write<S: LogStore>(
     core: &Core<S>,
     ctx: &Ctx,
-    session_id: i32,
+    (session_id, throttle_time_ms): (i32, i32),
     read_committed: bool,
     parts: Vec<Part>,
 ) -> Result<Vec<Bytes>, EncodeError> {
@@ -53,7 +56,7 @@ fn write<S: LogStore>(
     let head = FetchResponseHead {
         version: ctx.version,
         correlation_id: ctx.correlation_id,
-        throttle_time_ms: 0,
+        throttle_time_ms,
         error_code: 0,
         session_id,
         topics: runs.len(),
@@ -73,7 +76,9 @@ fn write<S: LogStore>(
         let mut described = described(&part, read_committed.then_some(&aborted));
         if let Some((broker, hint)) = hint(core, ctx.version, &part) {
             described.leader = Some(hint);
-            named.insert(broker.node_id, leaders::endpoint(broker));
+            if let Some(endpoint) = leaders::endpoint(broker, core.listener_name(ctx.caller.listener)) {
+                named.insert(broker.node_id, endpoint);
+            }
         }
         writer.partition(&described, part.data)?;
     }

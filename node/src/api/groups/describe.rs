@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::groups::types::{DescribeRequest, DescribeResponse, DescribedGroup, DescribedMember};
 use crate::groups::{GroupError, Request};
+use wherry_metadata::acl::ResourceType;
 use wherry_wire::codec::StrBytes;
 use wherry_wire::codec::messages::{self, GroupId, describe_groups_response};
 
@@ -15,11 +16,14 @@ use wherry_wire::codec::messages::{self, GroupId, describe_groups_response};
 const INSTANCE_FROM: i16 = 4;
 /// Not asked for, or not known.
 const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+/// First version that may ask what the caller may do (KIP-430).
+const OPERATIONS_FROM: i16 = 3;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::DescribeGroupsRequest) -> Outcome {
     let request = request(body);
-    ask(core, ctx, Request::Describe(request))
+    let ctx = Ctx { wants_operations: body.include_authorized_operations, ..ctx.clone() };
+    ask(core, &ctx, Request::Describe(request))
 }
 
 fn request(body: &messages::DescribeGroupsRequest) -> DescribeRequest {
@@ -29,12 +33,12 @@ fn request(body: &messages::DescribeGroupsRequest) -> DescribeRequest {
     DescribeRequest { groups: groups.map(|g| shared(g)).collect() }
 }
 
-pub(super) fn answer(ctx: &Ctx, response: DescribeResponse) -> Outcome {
-    let groups = response.groups.into_iter().map(|g| group(ctx, g)).collect();
+pub(super) fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, response: DescribeResponse) -> Outcome {
+    let groups = response.groups.into_iter().map(|g| group(core, ctx, g)).collect();
     ctx.reply(&messages::DescribeGroupsResponse::default().with_groups(groups))
 }
 
-fn group(ctx: &Ctx, group: DescribedGroup) -> describe_groups_response::DescribedGroup {
+fn group<S: LogStore>(core: &Core<S>, ctx: &Ctx, group: DescribedGroup) -> describe_groups_response::DescribedGroup {
     let mut described = describe_groups_response::DescribedGroup::default();
     // A group that does not exist is described as dead, without an error, in every version served.
     described.error_code = match group.error {
@@ -47,6 +51,9 @@ fn group(ctx: &Ctx, group: DescribedGroup) -> describe_groups_response::Describe
     described.protocol_data = wire(&group.protocol);
     described.members = group.members.into_iter().map(|m| member(ctx, m)).collect();
     described.authorized_operations = OPERATIONS_UNKNOWN;
+    if ctx.version >= OPERATIONS_FROM && ctx.wants_operations && group.error == GroupError::None {
+        described.authorized_operations = core.operations(ctx, ResourceType::Group, &group.group_id);
+    }
     described
 }
 

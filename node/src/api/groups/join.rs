@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ask, shared, shared_option, wire, wire_option};
+use super::{ask, client_host, shared, shared_option, wire, wire_option};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
@@ -20,10 +20,7 @@ const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &JoinGroupRequest) -> Outcome {
-    let request = {
-        let host = core.connection(ctx.id.conn).map(|c| format!("/{}", c.peer.ip().to_canonical()));
-        request(ctx, body, host.unwrap_or_default().into())
-    };
+    let request = request(ctx, body, client_host(ctx));
     ask(core, ctx, Request::Join(request))
 }
 

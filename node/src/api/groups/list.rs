@@ -5,7 +5,7 @@ use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::groups::Request;
-use crate::groups::types::{GROUP_TYPE_CLASSIC, ListRequest, ListResponse};
+use crate::groups::types::{ListRequest, ListResponse};
 use wherry_wire::codec::StrBytes;
 use wherry_wire::codec::messages::{self, GroupId};
 
@@ -36,7 +36,7 @@ pub(super) fn answer(ctx: &Ctx, response: ListResponse) -> Outcome {
             listed.group_state = StrBytes::from_static_str(group.state.as_str());
         }
         if ctx.version >= TYPE_FROM {
-            listed.group_type = StrBytes::from_static_str(GROUP_TYPE_CLASSIC);
+            listed.group_type = StrBytes::from_static_str(group.group_type);
         }
         listed
     });

@@ -5,6 +5,8 @@
 //!                                                  └─> Persist ─> log ─ committed ─> Persisted ─> step ─> Reply
 //! ```
 
+pub(super) mod consumer_describe;
+pub(super) mod consumer_heartbeat;
 pub(super) mod delete;
 pub(super) mod describe;
 pub(super) mod heartbeat;
@@ -23,6 +25,7 @@ use super::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::groups::{GroupError, Request, Response};
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::StrBytes;
 
 /// Hands a request to its coordinators; they answer through [`answer`].
@@ -31,19 +34,26 @@ fn ask<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: Request) -> Outcome {
 }
 
 /// A coordinator's answer as a response.
-pub(crate) fn answer(ctx: &Ctx, response: Response) -> Outcome {
+pub(crate) fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, response: Response) -> Outcome {
     match response {
         Response::Join(response) => join::answer(ctx, response),
         Response::Sync(response) => sync::answer(ctx, response),
         Response::Heartbeat(response) => heartbeat::answer(ctx, response),
         Response::Leave(response) => leave::answer(ctx, &response),
         Response::OffsetCommit(response) => offset_commit::answer(ctx, &response),
-        Response::OffsetFetch(response) => offset_fetch::answer(ctx, response),
+        Response::OffsetFetch(response) => offset_fetch::answer(core, ctx, response),
         Response::OffsetDelete(response) => offset_delete::answer(ctx, &response),
         Response::List(response) => list::answer(ctx, response),
-        Response::Describe(response) => describe::answer(ctx, response),
+        Response::Describe(response) => describe::answer(core, ctx, response),
         Response::Delete(response) => delete::answer(ctx, &response),
+        Response::ConsumerHeartbeat(response) => consumer_heartbeat::answer(ctx, response),
+        Response::ConsumerDescribe(response) => consumer_describe::answer(core, ctx, response),
     }
+}
+
+/// Where a client connects from, as members are listed.
+fn client_host(ctx: &Ctx) -> Arc<str> {
+    format!("/{}", ctx.caller.host).into()
 }
 
 /// Text that outlives its request frame.
@@ -64,7 +74,10 @@ fn wire_option(text: Option<&Arc<str>>) -> Option<StrBytes> {
 }
 
 /// Why an offset of this partition can't be touched, if it can't.
-fn refusal<S: LogStore>(core: &Core<S>, topic: &str, partition: i32) -> Option<GroupError> {
+fn refusal<S: LogStore>(core: &Core<S>, ctx: &Ctx, topic: &str, partition: i32) -> Option<GroupError> {
+    if !core.allows_topic(ctx, Operation::Read, topic) {
+        return Some(GroupError::TopicAuthorizationFailed);
+    }
     let known = core.meta.topic(topic).is_some_and(|topic| topic.partition(partition).is_some());
     (!known).then_some(GroupError::UnknownTopicOrPartition)
 }

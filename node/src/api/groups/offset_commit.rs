@@ -13,13 +13,16 @@ use crate::groups::types::{CommitPartition, CommitTopic, OffsetCommitRequest, Of
 use wherry_wire::codec::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use wherry_wire::codec::messages::{self, TopicName};
 
+/// First version of clients that know consumer groups (KIP-848).
+const CONSUMER_GROUPS_FROM: i16 = 9;
+
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::OffsetCommitRequest) -> Outcome {
-    let request = request(core, body);
+    let request = request(core, ctx, body);
     ask(core, ctx, Request::OffsetCommit(request))
 }
 
-fn request<S: LogStore>(core: &Core<S>, body: &messages::OffsetCommitRequest) -> OffsetCommitRequest {
+fn request<S: LogStore>(core: &Core<S>, ctx: &Ctx, body: &messages::OffsetCommitRequest) -> OffsetCommitRequest {
     let topics = body.topics.iter().map(|topic| CommitTopic {
         name: shared(&topic.name),
         topic_id: core.meta.topic(&topic.name).map_or(Uuid::nil(), |t| t.id),
@@ -31,7 +34,7 @@ fn request<S: LogStore>(core: &Core<S>, body: &messages::OffsetCommitRequest) ->
                 offset: p.committed_offset,
                 leader_epoch: p.committed_leader_epoch,
                 metadata: p.committed_metadata.as_ref().map_or_else(|| Arc::from(""), shared),
-                refused: refusal(core, &topic.name, p.partition_index),
+                refused: refusal(core, ctx, &topic.name, p.partition_index),
             })
             .collect(),
     });
@@ -40,6 +43,7 @@ fn request<S: LogStore>(core: &Core<S>, body: &messages::OffsetCommitRequest) ->
         generation: body.generation_id_or_member_epoch,
         member_id: shared(&body.member_id),
         instance_id: shared_option(body.group_instance_id.as_ref()),
+        knows_consumer_groups: ctx.version >= CONSUMER_GROUPS_FROM,
         retention_ms: (body.retention_time_ms >= 0).then_some(body.retention_time_ms),
         topics: topics.collect(),
         transaction: None,

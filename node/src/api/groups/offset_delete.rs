@@ -11,17 +11,17 @@ use wherry_wire::codec::messages::{self, TopicName};
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::OffsetDeleteRequest) -> Outcome {
-    let request = request(core, body);
+    let request = request(core, ctx, body);
     ask(core, ctx, Request::OffsetDelete(request))
 }
 
-fn request<S: LogStore>(core: &Core<S>, body: &messages::OffsetDeleteRequest) -> OffsetDeleteRequest {
+fn request<S: LogStore>(core: &Core<S>, ctx: &Ctx, body: &messages::OffsetDeleteRequest) -> OffsetDeleteRequest {
     let topics = body.topics.iter().map(|topic| DeleteTopicOffsets {
         name: shared(&topic.name),
         partitions: topic
             .partitions
             .iter()
-            .map(|p| (p.partition_index, refusal(core, &topic.name, p.partition_index)))
+            .map(|p| (p.partition_index, refusal(core, ctx, &topic.name, p.partition_index)))
             .collect(),
     });
     OffsetDeleteRequest { group_id: shared(&body.group_id), topics: topics.collect() }

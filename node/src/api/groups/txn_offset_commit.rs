@@ -12,6 +12,9 @@ use crate::core::{Core, TransactionalCommit};
 use crate::groups::types::{
     CommitPartition, CommitTopic, GroupError, OffsetCommitRequest, OffsetCommitResponse, Transaction,
 };
+use wherry_metadata::acl::Operation;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::messages::txn_offset_commit_request::TxnOffsetCommitRequestPartition;
 use wherry_wire::codec::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
@@ -24,7 +27,13 @@ const ABORTABLE_FROM: i16 = 4;
 
 /// Asks the coordinator of the transaction first.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages::TxnOffsetCommitRequest) -> Outcome {
-    let request = request(core, body);
+    let request = request(core, ctx, body);
+    if !core.allows_transactional_id(ctx, Operation::Write, &body.transactional_id) {
+        return refuse(ctx, body, ResponseError::TransactionalIdAuthorizationFailed);
+    }
+    if !core.allows_group(ctx, Operation::Read, &body.group_id) {
+        return refuse(ctx, body, ResponseError::GroupAuthorizationFailed);
+    }
     let commit = TransactionalCommit {
         transactional_id: body.transactional_id.to_string(),
         add: ctx.version >= ADDS_FROM,
@@ -34,7 +43,22 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: &messages
     core.commit_in_transaction(ctx, commit)
 }
 
-fn request<S: LogStore>(core: &Core<S>, body: &messages::TxnOffsetCommitRequest) -> OffsetCommitRequest {
+/// The same error for every partition.
+fn refuse(ctx: &Ctx, body: &messages::TxnOffsetCommitRequest, error: ResponseError) -> Outcome {
+    let topics = body.topics.iter().map(|topic| {
+        let one = |p: &TxnOffsetCommitRequestPartition| {
+            TxnOffsetCommitResponsePartition::default()
+                .with_partition_index(p.partition_index)
+                .with_error_code(error.code())
+        };
+        TxnOffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(topic.partitions.iter().map(one).collect())
+    });
+    ctx.reply(&messages::TxnOffsetCommitResponse::default().with_topics(topics.collect()))
+}
+
+fn request<S: LogStore>(core: &Core<S>, ctx: &Ctx, body: &messages::TxnOffsetCommitRequest) -> OffsetCommitRequest {
     let topics = body.topics.iter().map(|topic| CommitTopic {
         name: shared(&topic.name),
         topic_id: core.meta.topic(&topic.name).map_or(Uuid::nil(), |t| t.id),
@@ -46,7 +70,7 @@ fn request<S: LogStore>(core: &Core<S>, body: &messages::TxnOffsetCommitRequest)
                 offset: p.committed_offset,
                 leader_epoch: p.committed_leader_epoch,
                 metadata: p.committed_metadata.as_ref().map_or_else(|| Arc::from(""), shared),
-                refused: refusal(core, &topic.name, p.partition_index),
+                refused: refusal(core, ctx, &topic.name, p.partition_index),
             })
             .collect(),
     });
@@ -55,6 +79,7 @@ fn request<S: LogStore>(core: &Core<S>, body: &messages::TxnOffsetCommitRequest)
         generation: body.generation_id,
         member_id: shared(&body.member_id),
         instance_id: shared_option(body.group_instance_id.as_ref()),
+        knows_consumer_groups: false,
         retention_ms: None,
         topics: topics.collect(),
         transaction: Some(Transaction { producer_id: body.producer_id.0, producer_epoch: body.producer_epoch }),

@@ -1,5 +1,6 @@
 //! Produce in a transaction: what has to be verified before a request is carried out, and what the answer allows.
 
+use wherry_metadata::acl::Operation;
 use wherry_wire::batch::{BatchHeader, CheckedBatch};
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::ProduceRequest;
@@ -26,9 +27,9 @@ pub(super) fn claims<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &ProduceRe
     }
     for topic in &request.topic_data {
         let found = if ctx.version >= TOPIC_IDS_FROM {
-            topics::by_id(&core.meta, topic.topic_id)
+            core.topic_for_id(ctx, Operation::Write, topic.topic_id)
         } else {
-            topics::by_name(&core.meta, &topic.name)
+            core.topic_for(ctx, Operation::Write, &topic.name)
         };
         let Ok(found) = found else { continue };
         for data in &topic.partition_data {

@@ -10,6 +10,7 @@ use crate::core::transactions::Waiter;
 use crate::groups::partition_of;
 use crate::transactions::types::AddRequest;
 use crate::transactions::{Producer, Request, Response, TransactionVersion};
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 
@@ -18,6 +19,12 @@ const FENCED_FROM: i16 = 2;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &AddOffsetsToTxnRequest) -> Outcome {
+    if !core.allows_transactional_id(ctx, Operation::Write, &request.transactional_id) {
+        return answer(ctx, Some(ResponseError::TransactionalIdAuthorizationFailed));
+    }
+    if !core.allows_group(ctx, Operation::Read, &request.group_id) {
+        return answer(ctx, Some(ResponseError::GroupAuthorizationFailed));
+    }
     let Some(partitions) = core.offsets_partitions() else {
         core.make_topic(CoordinatorTopic::Offsets);
         return answer(ctx, Some(ResponseError::CoordinatorNotAvailable));

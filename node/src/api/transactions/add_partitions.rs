@@ -9,6 +9,7 @@ use crate::core::transactions::Waiter;
 use crate::limits::{MAX_PARTITIONS_PER_REQUEST, MAX_TRANSACTIONS_PER_REQUEST};
 use crate::transactions::types::{AddRequest, VerifyRequest};
 use crate::transactions::{Producer, Request, Response, TopicPartition, TransactionVersion};
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use wherry_wire::codec::messages::add_partitions_to_txn_response::{
@@ -50,10 +51,15 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &AddPa
     if asked.len() > MAX_TRANSACTIONS_PER_REQUEST || partitions > MAX_PARTITIONS_PER_REQUEST {
         return Outcome::Close(format!("{} transactions with {partitions} partitions at once", asked.len()));
     }
+    // Only nodes ask for many.
+    if ctx.version >= MANY_FROM && !core.allows_cluster(ctx, Operation::ClusterAction) {
+        let error = ResponseError::ClusterAuthorizationFailed;
+        return ctx.reply(&AddPartitionsToTxnResponse::default().with_error_code(error.code()));
+    }
     let mut parts = Vec::with_capacity(asked.len());
     let mut op = AddOp { ctx: ctx.clone(), transactions: Vec::with_capacity(asked.len()), left: 0 };
     for (at, (body, partitions)) in asked.into_iter().enumerate() {
-        let (results, is_refused) = judge(core, partitions);
+        let (results, is_refused) = judge(core, ctx, body.transactional_id(), partitions);
         op.transactions.push(One { transactional_id: body.transactional_id().to_string(), results });
         if !is_refused {
             parts.push((at, body));
@@ -109,25 +115,32 @@ fn named(topics: &[AddPartitionsToTxnTopic]) -> Vec<TopicPartition> {
     topics.iter().flat_map(of_topic).collect()
 }
 
-/// If one partition does not exist, nothing is done for the others of its transaction.
+/// If one partition does not exist, or may not be written to, nothing is done for the others of its transaction.
 fn judge<S: LogStore>(
     core: &Core<S>,
+    ctx: &Ctx,
+    transactional_id: &str,
     partitions: Vec<TopicPartition>,
 ) -> (Vec<(TopicPartition, Option<ResponseError>)>, bool) {
-    let exists = |(topic, partition): &TopicPartition| {
-        core.meta.topic(topic).is_some_and(|topic| topic.partition(*partition).is_some())
+    // Whom a node speaks for was asked by that node.
+    let by_client = ctx.version < MANY_FROM;
+    if by_client && !core.allows_transactional_id(ctx, Operation::Write, transactional_id) {
+        let error = Some(ResponseError::TransactionalIdAuthorizationFailed);
+        return (partitions.into_iter().map(|partition| (partition, error)).collect(), true);
+    }
+    let wrong = |(topic, partition): &TopicPartition| {
+        if by_client && !core.allows_topic(ctx, Operation::Write, topic) {
+            return Some(ResponseError::TopicAuthorizationFailed);
+        }
+        let exists = core.meta.topic(topic).is_some_and(|topic| topic.partition(*partition).is_some());
+        (!exists).then_some(ResponseError::UnknownTopicOrPartition)
     };
-    if partitions.iter().all(exists) {
+    let verdicts: Vec<Option<ResponseError>> = partitions.iter().map(wrong).collect();
+    if verdicts.iter().all(Option::is_none) {
         return (partitions.into_iter().map(|partition| (partition, None)).collect(), false);
     }
-    let verdict = |known| {
-        if known { ResponseError::OperationNotAttempted } else { ResponseError::UnknownTopicOrPartition }
-    };
-    let results = partitions.into_iter().map(|partition| {
-        let known = exists(&partition);
-        (partition, Some(verdict(known)))
-    });
-    (results.collect(), true)
+    let verdict = |error: Option<ResponseError>| Some(error.unwrap_or(ResponseError::OperationNotAttempted));
+    (partitions.into_iter().zip(verdicts.into_iter().map(verdict)).collect(), true)
 }
 
 /// A coordinator's answer.

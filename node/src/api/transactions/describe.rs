@@ -6,6 +6,8 @@ use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::limits::MAX_DESCRIBED_TRANSACTIONS;
 use crate::transactions::{Description, TransactionError};
+use wherry_metadata::acl::Operation;
+use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::StrBytes;
 use wherry_wire::codec::messages::describe_transactions_response::{TopicData, TransactionState};
 use wherry_wire::codec::messages::{
@@ -18,7 +20,17 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Descr
     if ids.len() > MAX_DESCRIBED_TRANSACTIONS {
         return Outcome::Close(format!("{} transactional ids asked for at once", ids.len()));
     }
-    let states = ids.iter().map(|id| state(id, core.describe_transaction(id)));
+    let states = ids.iter().map(|id| {
+        if !core.allows_transactional_id(ctx, Operation::Describe, id) {
+            let refused = TransactionState::default().with_transactional_id(id.clone());
+            return refused.with_error_code(ResponseError::TransactionalIdAuthorizationFailed.code());
+        }
+        let mut found = core.describe_transaction(id);
+        if let Ok(found) = &mut found {
+            found.partitions.retain(|(topic, _)| core.allows_topic(ctx, Operation::Describe, topic));
+        }
+        state(id, found)
+    });
     ctx.reply(&DescribeTransactionsResponse::default().with_transaction_states(states.collect()))
 }
 

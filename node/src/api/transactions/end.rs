@@ -7,6 +7,8 @@ use crate::core::store::LogStore;
 use crate::core::transactions::Waiter;
 use crate::transactions::types::EndRequest;
 use crate::transactions::{Producer, Request, Response, TransactionVersion};
+use wherry_metadata::acl::Operation;
+use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::{EndTxnRequest, EndTxnResponse, ProducerId};
 
 /// From this version on clients know PRODUCER_FENCED.
@@ -16,6 +18,10 @@ const BUMPS_FROM: i16 = 5;
 
 /// Hands the request to the coordinator.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &EndTxnRequest) -> Outcome {
+    if !core.allows_transactional_id(ctx, Operation::Write, &request.transactional_id) {
+        let error = ResponseError::TransactionalIdAuthorizationFailed;
+        return ctx.reply(&EndTxnResponse::default().with_error_code(error.code()));
+    }
     let producer = Producer {
         transactional_id: shared(&request.transactional_id),
         producer_id: request.producer_id.0,

@@ -5,6 +5,7 @@ use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::transactions::{Filter, Listed, StateName, TransactionError};
+use wherry_metadata::acl::Operation;
 use wherry_wire::codec::StrBytes;
 use wherry_wire::codec::messages::list_transactions_response::TransactionState;
 use wherry_wire::codec::messages::{ListTransactionsRequest, ListTransactionsResponse, ProducerId, TransactionalId};
@@ -20,7 +21,8 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ListT
     };
     let only_unknown = filter.states.is_empty() && !unknown.is_empty();
     let (listed, error) = core.list_transactions(&filter);
-    let states = listed.iter().filter(|_| !only_unknown).map(one);
+    let may_see = |listed: &&Listed| core.allows_transactional_id(ctx, Operation::Describe, &listed.transactional_id);
+    let states = listed.iter().filter(|_| !only_unknown).filter(may_see).map(one);
     let response = ListTransactionsResponse::default()
         .with_error_code(error.map_or(0, TransactionError::code))
         .with_unknown_state_filters(unknown.into_iter().map(|name| wire(name)).collect())

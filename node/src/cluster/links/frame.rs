@@ -3,9 +3,10 @@
 //!
 //! ```text
 //!  1 Hello, 2 Welcome: version u16, sender i32, cluster id (u8 length, 0 = none), incarnation 16, directory 16,
-//!                      initialised u8; a Hello goes on with to i32 (-1 = whoever answers), class u8
+//!                      initialised u8; a Hello goes on with to i32 (-1 = whoever answers), class u8, nonce 32
 //!  3 Reject:           reason u8, text (u16 length)
 //!  4 Ping, 5 Pong:     nothing
+//!  8 Challenge:        as a Welcome, then nonce 32, proof 32;   9 Proof: proof 32
 //!  6 Message:          the last part of a message, or all of it;   7 Part: a part with more to come
 //! ```
 //! All numbers are big-endian. Nothing is allocated beyond the frame that is there, and handshakes are short.
@@ -18,7 +19,7 @@ use super::{Class, Identity};
 /// No request of Kafka's has this key.
 pub const API_KEY: i16 = 30_000;
 /// Of the handshake; a node speaks with its own version only.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// Longest handshake in bytes.
 const MAX_HANDSHAKE_BYTES: usize = 1024;
 /// Length prefix, key, kind.
@@ -33,6 +34,22 @@ pub(super) struct Hello {
     /// Whom it wants; none takes whoever answers.
     pub(super) to: Option<i32>,
     pub(super) class: Class,
+    /// Random: what is proven is proven for this link.
+    pub(super) nonce: Nonce,
+}
+
+/// Random bytes.
+pub(super) type Nonce = [u8; 32];
+/// HMAC-SHA-256 under the cluster's secret.
+pub(super) type Mac = [u8; 32];
+
+/// What an acceptor says before it takes a dialler's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Challenge {
+    pub(super) sender: Identity,
+    pub(super) nonce: Nonce,
+    /// That the acceptor knows the secret.
+    pub(super) proof: Mac,
 }
 
 /// Why a node refuses a link.
@@ -54,9 +71,11 @@ pub(super) enum Reason {
     Duplicate,
     /// The bound on links is reached.
     Full,
+    /// It can't prove that it is of this cluster.
+    Unproven,
 }
 
-const REASONS: [Reason; 8] = [
+const REASONS: [Reason; 9] = [
     Reason::Malformed,
     Reason::Version,
     Reason::Cluster,
@@ -65,6 +84,7 @@ const REASONS: [Reason; 8] = [
     Reason::Superseded,
     Reason::Duplicate,
     Reason::Full,
+    Reason::Unproven,
 ];
 
 /// A frame.
@@ -77,12 +97,14 @@ pub(super) enum Frame {
     Pong,
     Message(Bytes),
     Part(Bytes),
+    Challenge(Challenge),
+    Proof(Mac),
 }
 
 /// Bytes that are no frame between nodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FrameError {
-    #[error("a frame between nodes of kind {0}; kinds are 1 to 7")]
+    #[error("a frame between nodes of kind {0}; kinds are 1 to 9")]
     Kind(u8),
     #[error("a frame between nodes that is cut short or goes on too long ({0} bytes)")]
     Length(usize),
@@ -116,6 +138,7 @@ pub(super) fn encode(frame: &Frame) -> Vec<Bytes> {
             put_identity(&mut body, &hello.sender);
             body.put_i32(hello.to.unwrap_or(ANYONE));
             body.put_u8(hello.class.code());
+            body.put_slice(&hello.nonce);
             1
         }
         Frame::Welcome(identity) => {
@@ -129,6 +152,16 @@ pub(super) fn encode(frame: &Frame) -> Vec<Bytes> {
             body.put_u16(u16::try_from(text.len()).unwrap_or(0));
             body.put_slice(text);
             3
+        }
+        Frame::Challenge(challenge) => {
+            put_identity(&mut body, &challenge.sender);
+            body.put_slice(&challenge.nonce);
+            body.put_slice(&challenge.proof);
+            8
+        }
+        Frame::Proof(proof) => {
+            body.put_slice(proof);
+            9
         }
         Frame::Ping => 4,
         Frame::Pong => 5,
@@ -158,7 +191,7 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Frame, FrameError> {
     }
     frame.advance(2);
     let kind = frame.get_u8();
-    if (1..=5).contains(&kind) && length > MAX_HANDSHAKE_BYTES {
+    if !matches!(kind, 6 | 7) && length > MAX_HANDSHAKE_BYTES {
         return Err(FrameError::Length(length));
     }
     let mut body = Body { bytes: frame, length };
@@ -170,6 +203,8 @@ pub(super) fn decode(mut frame: Bytes) -> Result<Frame, FrameError> {
         5 => Frame::Pong,
         6 => return Ok(Frame::Message(body.bytes)),
         7 => return Ok(Frame::Part(body.bytes)),
+        8 => Frame::Challenge(Challenge { sender: body.identity()?, nonce: body.bytes32()?, proof: body.bytes32()? }),
+        9 => Frame::Proof(body.bytes32()?),
         kind => return Err(FrameError::Kind(kind)),
     };
     if body.bytes.is_empty() { Ok(frame) } else { Err(FrameError::Length(length)) }
@@ -188,7 +223,8 @@ impl Body {
         let to = self.i32()?;
         let code = self.u8()?;
         let class = Class::from_code(code).ok_or(FrameError::Class(code))?;
-        Ok(Hello { sender, to: (to != ANYONE).then_some(to), class })
+        let nonce = self.bytes32()?;
+        Ok(Hello { sender, to: (to != ANYONE).then_some(to), class, nonce })
     }
 
     fn identity(&mut self) -> Result<Identity, FrameError> {
@@ -230,6 +266,12 @@ impl Body {
         self.bytes.try_get_u128().map(Uuid::from_u128).map_err(|_| FrameError::Length(self.length))
     }
 
+    fn bytes32(&mut self) -> Result<[u8; 32], FrameError> {
+        let mut out = [0; 32];
+        self.bytes.try_copy_to_slice(&mut out).map_err(|_| FrameError::Length(self.length))?;
+        Ok(out)
+    }
+
     fn text(&mut self, length: usize) -> Result<String, FrameError> {
         if length > self.bytes.len() {
             return Err(FrameError::Length(self.length));
@@ -256,8 +298,10 @@ mod tests {
     fn every() -> Vec<Frame> {
         let nobody = Identity { cluster_id: None, initialised: false, ..identity() };
         let mut frames = vec![
-            Frame::Hello(Hello { sender: identity(), to: Some(3), class: Class::Data }),
-            Frame::Hello(Hello { sender: nobody.clone(), to: None, class: Class::Control }),
+            Frame::Hello(Hello { sender: identity(), to: Some(3), class: Class::Data, nonce: [1; 32] }),
+            Frame::Hello(Hello { sender: nobody.clone(), to: None, class: Class::Control, nonce: [2; 32] }),
+            Frame::Challenge(Challenge { sender: nobody.clone(), nonce: [3; 32], proof: [4; 32] }),
+            Frame::Proof([5; 32]),
             Frame::Welcome(nobody),
             Frame::Ping,
             Frame::Pong,
@@ -299,17 +343,19 @@ mod tests {
 
     #[test]
     fn kinds_classes_and_versions_that_nobody_knows_are_errors() {
-        for kind in [0, 8, 255] {
+        for kind in [0, 10, 255] {
             assert_eq!(decode(header(kind, 0).slice(4..)), Err(FrameError::Kind(kind)));
         }
-        let hello = bytes_of(&Frame::Hello(Hello { sender: identity(), to: None, class: Class::Data })).slice(4..);
+        let hello = Hello { sender: identity(), to: None, class: Class::Data, nonce: [0; 32] };
+        let hello = bytes_of(&Frame::Hello(hello)).slice(4..);
         let mut unknown = hello.to_vec();
-        *unknown.last_mut().unwrap() = 9;
+        let class = unknown.len() - 33;
+        unknown[class] = 9;
         assert_eq!(decode(unknown.into()), Err(FrameError::Class(9)));
         let mut newer = hello.to_vec();
-        newer[4] = 2;
+        newer[4] = 3;
         newer.truncate(6);
-        assert_eq!(decode(newer.into()), Err(FrameError::Version(2)));
+        assert_eq!(decode(newer.into()), Err(FrameError::Version(3)));
     }
 
     #[test]
@@ -320,7 +366,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..9_u8) {
+        fn any_bytes_are_a_frame_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..11_u8) {
             let _any = decode(bytes.clone().into());
             let mut framed = header(kind, 0).slice(4..).to_vec();
             framed.extend(bytes);

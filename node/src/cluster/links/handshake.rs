@@ -1,8 +1,8 @@
-//! Whether two nodes may have a link: everything that is checked before the first message, in one place. Encryption and
-//! proof of identity belong here when they come.
+//! Whether two nodes may have a link: everything that is checked before the first message, in one place but for proofs of
+//! identity, which are [`super::trust`]'s.
 //!
 //! ```text
-//!  dialler ── Hello ──► acceptor: welcome_or_not ── Welcome ──► dialler: may_use ──► both have a link
+//!  dialler ── Hello ──► acceptor: may_accept, proofs ── Welcome ──► dialler: may_use ──► both have a link
 //!                                                └─ Reject, close
 //! ```
 

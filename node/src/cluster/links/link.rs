@@ -5,9 +5,13 @@
 //!  accepted:                                             Hello ────► Up
 //! ```
 
+use std::rc::Rc;
+
 use super::dials::TargetKey;
+use super::frame::Hello;
 use super::parts::Joiner;
 use super::{Class, Identity};
+use crate::security::PeerCertificate;
 
 const MS: u64 = 1_000_000;
 /// A peer that was silent for this long is asked for a sign of life, in nanoseconds.
@@ -46,6 +50,12 @@ pub(super) struct Link {
     pub(super) origin: Origin,
     pub(super) phase: Phase,
     pub(super) joiner: Joiner,
+    /// What this node said, until a challenge is answered with it.
+    pub(super) hello: Option<Box<Hello>>,
+    /// Who proved to know the secret.
+    pub(super) proven: Option<Identity>,
+    /// What the peer has shown.
+    pub(super) certificate: Option<Rc<PeerCertificate>>,
     /// Framed bytes that the kernel has not taken.
     pub(super) unsent: usize,
     /// When this phase began.
@@ -58,7 +68,19 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(class: Class, origin: Origin, phase: Phase, now_ns: u64) -> Self {
         let (since_ns, alive_ns, pinged_ns) = (now_ns, now_ns, now_ns);
-        Self { class, origin, phase, joiner: Joiner::default(), unsent: 0, since_ns, alive_ns, pinged_ns }
+        Self {
+            class,
+            origin,
+            phase,
+            joiner: Joiner::default(),
+            hello: None,
+            proven: None,
+            certificate: None,
+            unsent: 0,
+            since_ns,
+            alive_ns,
+            pinged_ns,
+        }
     }
 
     pub(super) fn enter(&mut self, phase: Phase, now_ns: u64) {

@@ -1,17 +1,21 @@
 //! All links of a node. See the module above.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::dials::{Dials, TargetKey};
-use super::frame::{Frame, Hello, Reason, decode, encode};
+use super::frame::{Challenge, Frame, Hello, Nonce, Reason, decode, encode};
 use super::handshake::{self, Rejection};
 use super::link::{Due, Link, Origin, Phase};
 use super::processes::{Processes, Seen};
+use super::trust::{LinkSecret, Trust};
 use super::{Action, Class, Identity, LinkEvent, LinkId, LinksConfig, SendError, Target, parts};
+use crate::entropy::Entropy;
 use crate::error::ConnectError;
 use crate::limits::{MAX_LINK_TARGETS, MAX_LINKS};
+use crate::security::PeerCertificate;
 
 /// A connection that does not become a link: it is sent these bytes, then closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,22 @@ pub struct Refusal {
     pub chunks: Vec<Bytes>,
     /// For the log.
     pub reason: String,
+}
+
+/// What became of the first frame of a connection that somebody else opened.
+#[derive(Debug)]
+pub enum Greeted {
+    /// It is a link.
+    Linked(LinkId),
+    /// Its dialler is to prove something first: it is sent these bytes, and its next frame comes with this.
+    Challenged(Vec<Bytes>, Box<Challenged>),
+}
+
+/// A dialler that has to prove that it is of this cluster.
+#[derive(Debug)]
+pub struct Challenged {
+    hello: Hello,
+    challenge: Challenge,
 }
 
 /// See the module above.
@@ -37,12 +57,13 @@ pub struct Links {
     last_id: u64,
     /// When to look at the links again: never later than needed.
     look_ns: Option<u64>,
+    nonces: Entropy,
 }
 
 impl Links {
     /// No links yet.
     #[must_use]
-    pub fn new(config: LinksConfig) -> Self {
+    pub fn new(config: LinksConfig, nonces: Entropy) -> Self {
         Self {
             dials: Dials::new(config.seed),
             config,
@@ -54,6 +75,14 @@ impl Links {
             events: VecDeque::new(),
             last_id: 0,
             look_ns: None,
+            nonces,
+        }
+    }
+
+    /// The secret that peers have to know, where that is what they have to prove.
+    pub fn set_secret(&mut self, secret: LinkSecret) {
+        if let Trust::Secret(held) = &mut self.config.trust {
+            *held = Some(secret);
         }
     }
 
@@ -128,8 +157,9 @@ impl Links {
             Ok(()) => {
                 link.enter(Phase::Greeting, now_ns);
                 let to = key.node();
-                let hello = Frame::Hello(Hello { sender: self.config.me.clone(), to, class });
-                self.send_frame(id, &hello);
+                let hello = Hello { sender: self.config.me.clone(), to, class, nonce: nonce(&self.nonces) };
+                link.hello = Some(Box::new(hello.clone()));
+                self.send_frame(id, &Frame::Hello(hello));
                 self.look_at(id);
             }
             Err(error) => {
@@ -142,16 +172,46 @@ impl Links {
         }
     }
 
-    /// The first frame of a connection that somebody else opened. It is a link from now on, or never.
+    /// The first frame of a connection that somebody else opened, who has shown this certificate.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn accept(&mut self, now_ns: u64, frame: Bytes) -> Result<LinkId, Refusal> {
-        let refuse = |rejection: Rejection| {
-            let chunks = encode(&rejection.frame());
-            Refusal { chunks, reason: format!("refused a link: {}", rejection.text) }
-        };
+    pub fn accept(
+        &mut self,
+        now_ns: u64,
+        frame: Bytes,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<Greeted, Refusal> {
         let hello = handshake::first_frame(frame).map_err(refuse)?;
+        let (me, trust) = (&self.config.me, &self.config.trust);
+        handshake::may_accept(me, &hello).map_err(refuse)?;
+        trust.check_certificate(me, &hello.sender, certificate).map_err(refuse)?;
+        match trust.challenge(me, &hello, nonce(&self.nonces)).map_err(refuse)? {
+            None => self.link(now_ns, hello).map(Greeted::Linked),
+            Some(challenge) => {
+                let chunks = encode(&Frame::Challenge(challenge.clone()));
+                Ok(Greeted::Challenged(chunks, Box::new(Challenged { hello, challenge })))
+            }
+        }
+    }
+
+    /// The answer to a challenge. It is a link from now on, or never.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn proven(&mut self, now_ns: u64, challenged: Challenged, frame: Bytes) -> Result<LinkId, Refusal> {
+        let Challenged { hello, challenge } = challenged;
+        let proof = match decode(frame) {
+            Ok(Frame::Proof(proof)) => Ok(proof),
+            Ok(_) => Err(Rejection::new(Reason::Malformed, "the answer to a challenge must be a proof")),
+            Err(error) => Err(Rejection::new(Reason::Malformed, error.to_string())),
+        };
+        let checked = proof.and_then(|proof| self.config.trust.check_proof(&hello, &challenge, &proof));
+        checked.map_err(refuse)?;
+        self.link(now_ns, hello)
+    }
+
+    fn link(&mut self, now_ns: u64, hello: Hello) -> Result<LinkId, Refusal> {
         self.admit(now_ns, &hello).map_err(refuse)?;
         let id = self.next_id();
         let peer = hello.sender;
@@ -169,7 +229,6 @@ impl Links {
     }
 
     fn admit(&mut self, now_ns: u64, hello: &Hello) -> Result<(), Rejection> {
-        handshake::may_accept(&self.config.me, hello)?;
         let place = (hello.sender.node, hello.class);
         let known = self.accepted.get(&place).and_then(|link| self.links.get(link)).and_then(Link::peer);
         let is_same = known.is_some_and(|peer| peer.incarnation == hello.sender.incarnation);
@@ -227,6 +286,7 @@ impl Links {
         let too_long = || format!("a message of more than {limit} bytes");
         match (&link.phase, frame) {
             (Phase::Greeting, Frame::Welcome(peer)) => self.welcomed(now_ns, id, peer),
+            (Phase::Greeting, Frame::Challenge(challenge)) => self.challenged(id, &challenge),
             (Phase::Greeting, Frame::Reject { reason, text }) => {
                 if let (Origin::Dialled(key), false) = (link.origin.clone(), reason == Reason::Duplicate) {
                     self.complain(&key, &text);
@@ -255,7 +315,9 @@ impl Links {
 
     fn welcomed(&mut self, now_ns: u64, id: LinkId, peer: Identity) -> Result<(), String> {
         let Some(Origin::Dialled(key)) = self.links.get(&id).map(|link| link.origin.clone()) else { return Ok(()) };
-        let checked = handshake::may_use(&self.config.me, key.node(), &peer).and_then(|()| self.see(now_ns, &peer));
+        let checked = self.is_trusted(id, &peer).and_then(|()| {
+            handshake::may_use(&self.config.me, key.node(), &peer).and_then(|()| self.see(now_ns, &peer))
+        });
         if let Err(rejection) = checked {
             self.complain(&key, &rejection.text);
             return Err(rejection.text);
@@ -272,6 +334,40 @@ impl Links {
         }
         self.look_at(id);
         Ok(())
+    }
+
+    /// Whether a peer that was dialled has proven that it is of this cluster.
+    fn is_trusted(&self, id: LinkId, peer: &Identity) -> Result<(), Rejection> {
+        let Some(link) = self.links.get(&id) else { return Ok(()) };
+        let trust = &self.config.trust;
+        trust.check_certificate(&self.config.me, peer, link.certificate.as_deref())?;
+        trust.check_welcome(peer, link.proven.as_ref())
+    }
+
+    /// The acceptor wants a proof before it welcomes this node.
+    fn challenged(&mut self, id: LinkId, challenge: &Challenge) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let Some(hello) = link.hello.take() else { return Err("a challenge that was not due".into()) };
+        match self.config.trust.answer(&hello, challenge) {
+            Ok(proof) => {
+                link.proven = Some(challenge.sender.clone());
+                self.send_frame(id, &Frame::Proof(proof));
+                Ok(())
+            }
+            Err(rejection) => {
+                if let Origin::Dialled(key) = link.origin.clone() {
+                    self.complain(&key, &rejection.text);
+                }
+                Err(rejection.text)
+            }
+        }
+    }
+
+    /// The peer of a link that was dialled has shown a certificate.
+    pub fn secured(&mut self, id: LinkId, certificate: Rc<PeerCertificate>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.certificate = Some(certificate);
+        }
     }
 
     /// The kernel took bytes of a link.
@@ -451,4 +547,16 @@ impl Links {
 /// Both places of a node.
 fn places(node: i32) -> std::ops::RangeInclusive<(i32, Class)> {
     (node, Class::Control)..=(node, Class::Data)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
+fn refuse(rejection: Rejection) -> Refusal {
+    Refusal { chunks: encode(&rejection.frame()), reason: format!("refused a link: {}", rejection.text) }
+}
+
+fn nonce(from: &Entropy) -> Nonce {
+    let mut nonce = [0; 32];
+    nonce[..16].copy_from_slice(from.uuid().as_bytes());
+    nonce[16..].copy_from_slice(from.uuid().as_bytes());
+    nonce
 }

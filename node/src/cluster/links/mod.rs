@@ -21,13 +21,15 @@ mod link;
 mod manager;
 mod parts;
 mod processes;
+mod trust;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 pub use frame::API_KEY;
 pub(crate) use frame::is_node_frame;
-pub use manager::{Links, Refusal};
+pub use manager::{Challenged, Greeted, Links, Refusal};
+pub use trust::{LinkSecret, Trust};
 
 /// A link; never reused for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +87,8 @@ pub struct LinksConfig {
     pub max_message_bytes: usize,
     /// Bytes that may wait on one link; one message goes out whatever its length when nothing waits.
     pub queue_bytes: usize,
+    /// What peers have to prove.
+    pub trust: Trust,
 }
 
 /// A peer to keep dialled.

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::frame::{Frame, Hello, encode};
 use super::link::{DEAD_AFTER_NS, PING_AFTER_NS};
 use super::*;
-use net::{Door, MS, Net, QUEUE, body, identity, seed, target};
+pub(super) use net::identity;
+use net::{Door, MS, Net, QUEUE, body, seed, target};
 
 /// Two nodes with a control link from the first to the second.
 fn pair() -> Net {
@@ -256,10 +257,12 @@ fn a_newer_process_supersedes_the_links_of_the_older() {
 #[test]
 fn a_superseded_process_has_no_way_back() {
     let mut net = Net::new(2);
-    let hello = |incarnation| hello_bytes(Hello { sender: identity(0, incarnation), to: Some(1), class: Class::Data });
+    let hello = |incarnation| {
+        hello_bytes(Hello { sender: identity(0, incarnation), to: Some(1), class: Class::Data, nonce: [0; 32] })
+    };
     let accept = |net: &mut Net, frame| {
         let now_ns = net.now_ns;
-        net.nodes[1].links.accept(now_ns, frame).map_err(|refusal| refusal.reason)
+        net.nodes[1].links.accept(now_ns, frame, None).map_err(|refusal| refusal.reason)
     };
     for incarnation in 1..=5 {
         accept(&mut net, hello(incarnation)).unwrap();
@@ -305,7 +308,7 @@ fn a_peer_that_asks_without_end_does_not_fill_the_queue() {
 #[test]
 fn frames_out_of_place_and_garbage_end_the_link() {
     let frames = [
-        Frame::Hello(Hello { sender: identity(1, 2), to: None, class: Class::Data }),
+        Frame::Hello(Hello { sender: identity(1, 2), to: None, class: Class::Data, nonce: [0; 32] }),
         Frame::Welcome(identity(1, 2)),
         Frame::Reject { reason: frame::Reason::Full, text: "late".into() },
         Frame::Message(Bytes::from_static(b"the wrong way")),
@@ -337,12 +340,13 @@ fn a_message_without_end_ends_the_link() {
 #[test]
 fn hostile_first_frames_get_a_reason_and_no_link() {
     let mut net = Net::new(2);
-    let good = hello_bytes(Hello { sender: identity(0, 1), to: Some(1), class: Class::Data });
+    let good = hello_bytes(Hello { sender: identity(0, 1), to: Some(1), class: Class::Data, nonce: [0; 32] });
     let mut class = good.to_vec();
-    *class.last_mut().unwrap() = 77;
+    let at = class.len() - 33;
+    class[at] = 77;
     let mut version = good.to_vec();
     version[4] = 9;
-    let negative = hello_bytes(Hello { sender: identity(-3, 1), to: Some(1), class: Class::Data });
+    let negative = hello_bytes(Hello { sender: identity(-3, 1), to: Some(1), class: Class::Data, nonce: [0; 32] });
     let cases: [(Bytes, &str); 6] = [
         (class.into(), "class 77"),
         (version.into(), "version 9"),
@@ -353,7 +357,7 @@ fn hostile_first_frames_get_a_reason_and_no_link() {
     ];
     let now_ns = net.now_ns;
     for (frame, word) in cases {
-        let refusal = net.nodes[1].links.accept(now_ns, frame).unwrap_err();
+        let refusal = net.nodes[1].links.accept(now_ns, frame, None).unwrap_err();
         assert!(refusal.reason.contains(word), "{} instead of {word}", refusal.reason);
         assert!(matches!(frame::decode(Bytes::from(refusal.chunks.concat()).slice(4..)), Ok(Frame::Reject { .. })));
     }
@@ -366,8 +370,8 @@ fn links_of_many_strangers_are_bounded() {
     let now_ns = net.now_ns;
     let mut refused = 0;
     for node in 10..10 + 2 * i32::try_from(crate::limits::MAX_LINKS).unwrap() {
-        let hello = hello_bytes(Hello { sender: identity(node, 1), to: None, class: Class::Data });
-        refused += usize::from(net.nodes[1].links.accept(now_ns, hello).is_err());
+        let hello = hello_bytes(Hello { sender: identity(node, 1), to: None, class: Class::Data, nonce: [0; 32] });
+        refused += usize::from(net.nodes[1].links.accept(now_ns, hello, None).is_err());
     }
     assert_eq!((net.nodes[1].links.count(), refused), (crate::limits::MAX_LINKS, crate::limits::MAX_LINKS));
 }
@@ -412,5 +416,45 @@ fn every_up_has_one_down_whatever_happens() {
     net.pass_ms(10_000);
     for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
         net.say(from, to, Class::Control, "at last").unwrap();
+    }
+}
+
+fn secret(text: &str) -> Trust {
+    Trust::Secret(Some(LinkSecret::new(text.as_bytes()).unwrap()))
+}
+
+/// Two nodes that dial each other, with what each of them wants proven.
+fn two(first: Trust, second: Trust) -> Net {
+    let mut net = Net::new(2);
+    for (n, trust) in [first, second].into_iter().enumerate() {
+        let me = net.nodes[n].links.me().clone();
+        net.nodes[n].links = net::trusting(me, trust);
+    }
+    net.targets(0, &[target(1, Class::Control)]);
+    net.targets(1, &[target(0, Class::Control)]);
+    net
+}
+
+#[test]
+fn nodes_that_know_the_secret_are_linked() {
+    let mut net = two(secret("the secret of the boats"), secret("the secret of the boats"));
+    assert_eq!(net.story(0), "+1c> +1c<");
+    assert_eq!(net.story(1), "+0c< +0c>");
+    assert_eq!(net.say(0, 1, Class::Control, "hello"), Ok(()));
+    assert_eq!(net.messages(1), [(0, Class::Control, "hello".to_owned())]);
+}
+
+#[test]
+fn nodes_that_do_not_know_the_secret_are_not_linked() {
+    for (first, second) in [
+        (secret("the secret of the boats"), secret("the secret of the ships")),
+        (secret("the secret of the boats"), Trust::Anybody),
+        (secret("the secret of the boats"), Trust::Secret(None)),
+        (Trust::Certificates { principals: Vec::new() }, Trust::Anybody),
+    ] {
+        let mut net = two(first, second);
+        net.pass_ms(3_000);
+        assert_eq!(net.story(0), "", "who wants a proof has no link without");
+        assert_eq!(net.say(0, 1, Class::Control, "hello"), Err(SendError::NotConnected));
     }
 }

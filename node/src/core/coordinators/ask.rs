@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::permit::{Permit, placed};
 use super::seats::Phase;
 use super::{CoordinatorTopic, GroupDesk};
 use crate::api::{Ctx, Outcome, groups};
@@ -114,29 +115,54 @@ impl<S: LogStore> Core<S> {
     /// Hands a request to the coordinators of its groups.
     pub(crate) fn ask_groups(&mut self, ctx: &Ctx, body: Request) -> Outcome {
         if let Some(response) = malformed(&self.desk.settings, &body) {
-            return groups::answer(ctx, response);
+            return groups::answer(self, ctx, response);
         }
+        match self.permit_groups(ctx, body) {
+            Permit::All(body) => self.ask_coordinators(ctx, body),
+            Permit::Nothing(response) => groups::answer(self, ctx, response),
+            Permit::Some { whole, places, body } => self.ask_about_some(ctx, whole, &places, body),
+        }
+    }
+
+    fn ask_coordinators(&mut self, ctx: &Ctx, body: Request) -> Outcome {
         let Some(partitions) = self.offsets_partitions() else { return self.ask_nobody(ctx, &body) };
         match split(body, partitions) {
             Split::One { partition, body } => self.ask_one(ctx, partition, body),
-            Split::Many { whole, parts } if parts.is_empty() => groups::answer(ctx, whole),
+            Split::Many { whole, parts } if parts.is_empty() => groups::answer(self, ctx, whole),
             Split::Many { whole, parts } => self.ask_many(ctx, whole, parts),
-            Split::Everyone(body) => groups::answer(ctx, Response::List(self.desk.list(&body))),
+            Split::Everyone(body) => self.list_groups(ctx, &body),
         }
+    }
+
+    /// The items of `body` have these places in the whole answer; the others are answered there already.
+    fn ask_about_some(&mut self, ctx: &Ctx, mut whole: Response, places: &[usize], body: Request) -> Outcome {
+        let Some(partitions) = self.offsets_partitions() else {
+            whole.place(places, refused(GroupError::CoordinatorNotAvailable, &body));
+            return groups::answer(self, ctx, whole);
+        };
+        match split(body, partitions) {
+            Split::Many { parts, .. } => self.ask_many(ctx, whole, placed(parts, places)),
+            Split::One { .. } | Split::Everyone(_) => groups::answer(self, ctx, whole),
+        }
+    }
+
+    fn list_groups(&self, ctx: &Ctx, body: &ListRequest) -> Outcome {
+        let response = self.permit_list(ctx, self.desk.list(body));
+        groups::answer(self, ctx, Response::List(response))
     }
 
     /// No group was ever heard of: there are none to be listed, and others have the topic made.
     fn ask_nobody(&mut self, ctx: &Ctx, body: &Request) -> Outcome {
         if let Request::List(body) = body {
-            return groups::answer(ctx, Response::List(self.desk.list(body)));
+            return self.list_groups(ctx, body);
         }
         self.make_topic(CoordinatorTopic::Offsets);
-        groups::answer(ctx, refused(GroupError::CoordinatorNotAvailable, body))
+        groups::answer(self, ctx, refused(GroupError::CoordinatorNotAvailable, body))
     }
 
     fn ask_one(&mut self, ctx: &Ctx, partition: i32, body: Request) -> Outcome {
         if let Some(error) = self.desk.refusal(partition) {
-            return groups::answer(ctx, refused(error, &body));
+            return groups::answer(self, ctx, refused(error, &body));
         }
         let request = self.desk.enter(Waiting::Whole { ctx: ctx.clone(), partition });
         self.remember(ctx, request);
@@ -170,7 +196,7 @@ impl<S: LogStore> Core<S> {
         if let Some(connection) = self.connection(ctx.id.conn) {
             connection.group_requests.retain(|waiting| *waiting != request);
         }
-        let outcome = groups::answer(&ctx, response);
+        let outcome = groups::answer(self, &ctx, response);
         self.finish(ctx.id, outcome);
     }
 }

@@ -7,7 +7,10 @@
 //! decided elsewhere.
 
 mod ask;
+mod census;
+mod cluster;
 mod load;
+mod permit;
 mod seats;
 mod topic;
 
@@ -44,6 +47,8 @@ pub(crate) struct GroupDesk {
     waiting: HashMap<u64, Waiting, RandomState>,
     requests: u64,
     topic: TopicWish,
+    /// When groups are counted next; none: nothing has happened since.
+    census_ns: Option<u64>,
 }
 
 impl GroupDesk {
@@ -55,12 +60,13 @@ impl GroupDesk {
             waiting: HashMap::default(),
             requests: 0,
             topic: TopicWish::default(),
+            census_ns: None,
         }
     }
 
     /// When [`Core::turn`] is due because of groups.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.seats.next_deadline()
+        self.seats.next_deadline().into_iter().chain(self.census_ns).min()
     }
 
     /// Why this partition's coordinator can't be asked. While it loads, it says so itself.
@@ -127,6 +133,7 @@ impl<S: LogStore> Office<S> for Groups {
         let meta = &core.meta;
         let effects = seat.machine.loaded(now, |name| meta.topic(name).map(|topic| topic.id));
         core.desk.seats.set_alarm(partition);
+        core.desk.ask_census(now.monotonic_ns);
         core.run_group_effects(partition, effects);
     }
 }
@@ -152,6 +159,7 @@ impl<S: LogStore> Core<S> {
     /// coordinator.
     pub(crate) fn resign_groups(&mut self, partition: i32) {
         let Some(seat) = self.desk.seats.remove(partition) else { return };
+        self.desk.ask_census(self.now.monotonic_ns);
         tracing::info!(partition, epoch = seat.epoch.0, "the groups of this partition are coordinated here no more");
         let effects = seat.machine.resign();
         self.run_group_effects(partition, effects);
@@ -173,8 +181,9 @@ impl<S: LogStore> Core<S> {
     fn step_groups(&mut self, partition: i32, input: Input) {
         let now = self.coordinator_time();
         let Some(seat) = self.desk.seats.get_mut(partition) else { return };
-        let effects = seat.machine.step(now, input);
+        let effects = seat.machine.step(now, &self.meta, input);
         self.desk.seats.set_alarm(partition);
+        self.desk.ask_census(now.monotonic_ns);
         self.run_group_effects(partition, effects);
     }
 
@@ -202,11 +211,15 @@ impl<S: LogStore> Core<S> {
 
     fn group_persist(&mut self, partition: i32, id: PersistId, records: Vec<Record>) {
         let pairs = as_pairs(records);
-        self.persist::<Groups>(
+        let refused = self.persist::<Groups>(
             partition,
             |core, log, epoch| core.append_pairs(log, epoch, &pairs),
             |term, result| Then::GroupPersisted { partition, term, id, result },
         );
+        // At once: nothing may build on what the log does not have.
+        if let Some(error) = refused {
+            self.step_groups(partition, Input::Refused { id, error });
+        }
     }
 
     fn group_persist_transactional(
@@ -253,6 +266,13 @@ impl<S: LogStore> Core<S> {
     pub(crate) fn group_topic_deleted(&mut self, topic: &Arc<str>) {
         for partition in self.desk.seats.serving() {
             self.step_groups(partition, Input::TopicDeleted { topic: Arc::clone(topic) });
+        }
+    }
+
+    /// Topics have come or have more partitions: groups that read them look again.
+    pub(crate) fn group_topics_changed(&mut self) {
+        for partition in self.desk.seats.serving() {
+            self.step_groups(partition, Input::TopicsChanged);
         }
     }
 

@@ -209,14 +209,14 @@ impl<S: LogStore> Core<S> {
     }
 
     /// Appends what a coordinator has to remember; `then` says what comes when it is committed, or at once after what
-    /// was appended before if it can't be appended.
+    /// was appended before if it can't be appended. Gives why it can't.
     pub(crate) fn persist<M: Office<S>>(
         &mut self,
         partition: i32,
         append: impl FnOnce(&mut Self, LogId, LeaderEpoch) -> Result<crate::core::store::Appended, LogError>,
         then: impl FnOnce(Term, Result<(), PersistError>) -> Then,
-    ) {
-        let Some(seat) = M::seats(self).get(partition) else { return };
+    ) -> Option<PersistError> {
+        let seat = M::seats(self).get(partition)?;
         let (log, epoch, term, newest) = (seat.log, seat.epoch, seat.term, seat.newest);
         let (newest, result) = match append(self, log, epoch) {
             Ok(appended) => ((appended.last_offset, appended.ticket), Ok(())),
@@ -237,6 +237,7 @@ impl<S: LogStore> Core<S> {
             seat.newest = newest;
         }
         self.when_committed(log, newest.0, newest.1, then(term, result));
+        result.err()
     }
 
     /// Goes on when everything up to `last_offset`, which the store calls `ticket`, is committed; never, if this node

@@ -10,7 +10,7 @@ use crate::api;
 use crate::api::errors::ApiError;
 use crate::core::consensus::Results;
 use crate::core::store::LogStore;
-use crate::core::{AfterCommit, Core};
+use crate::core::{AfterCommit, Core, ListenerId};
 use crate::groups::partition_of;
 
 /// Name of the groups' topic, which clients and tools know.
@@ -65,11 +65,16 @@ impl<S: LogStore> Core<S> {
         self.offsets_topic().map(|topic| topic.partition_count())
     }
 
-    /// The node that coordinates a group, or a transactional id: id, host, port.
+    /// The node that coordinates a group, or a transactional id, as clients of that listener find it: id, host, port.
     ///
     /// # Errors
     /// Nobody does, for now.
-    pub(crate) fn coordinator_of(&self, topic: CoordinatorTopic, key: &str) -> Result<(i32, String, u16), ApiError> {
+    pub(crate) fn coordinator_of(
+        &self,
+        topic: CoordinatorTopic,
+        key: &str,
+        listener: ListenerId,
+    ) -> Result<(i32, String, u16), ApiError> {
         let name = topic.name();
         let unavailable = |text| ApiError::new(ResponseError::CoordinatorNotAvailable, text);
         let Some(topic) = self.coordinator_topic(topic) else {
@@ -78,7 +83,10 @@ impl<S: LogStore> Core<S> {
         let partition = partition_of(key, topic.partition_count());
         let leader = topic.partition(partition).and_then(|partition| partition.leader);
         match leader.and_then(|leader| self.meta.broker(leader)) {
-            Some(broker) => Ok((broker.node_id, broker.host.clone(), broker.port)),
+            Some(broker) => match broker.address(self.listener_name(listener)) {
+                Some((host, port)) => Ok((broker.node_id, host.to_owned(), port)),
+                None => Err(unavailable(format!("node {} can't be reached by this listener", broker.node_id))),
+            },
             None => Err(unavailable(format!("partition {partition} of {name} has no leader now"))),
         }
     }

@@ -36,6 +36,7 @@ fn other(node: &mut Node, node_id: i32, rack: Option<&str>) {
         host: format!("node-{node_id}"),
         port: 9092,
         rack: rack.map(str::to_owned),
+        endpoints: std::collections::BTreeMap::new(),
     };
     decide(node, register);
     decide(node, Command::Unfence { node_id, incarnation: incarnation(node_id) });

@@ -9,7 +9,11 @@ use crate::error::ConnectError;
 
 fn clustered(node_id: i32) -> NodeConfig {
     let voter = |node_id: i32| Voter { node_id, host: format!("node-{node_id}"), port: 9092 };
-    let cluster = ClusterConfig { voters: vec![voter(0), voter(1), voter(2)], seeds: vec!["seed:7".into()] };
+    let cluster = ClusterConfig {
+        voters: vec![voter(0), voter(1), voter(2)],
+        seeds: vec!["seed:7".into()],
+        authentication: None,
+    };
     let mut config = NodeConfig { node_id, cluster: Some(cluster), cluster_id: Some("boats".into()), ..config() };
     config.limits.connections = 1;
     config

@@ -1,10 +1,13 @@
 //! The core driven as a driver would: encoded requests in, encoded responses out, a clock that the test moves.
 
+mod access;
 mod admin;
 mod configs;
+mod consumer_groups;
 mod coordinators;
 mod engine;
 mod fetch;
+mod gate;
 mod groups;
 mod hostile;
 mod links;
@@ -12,6 +15,7 @@ mod memory;
 mod ordering;
 mod partition_transactions;
 mod produce;
+mod quotas;
 mod restart;
 mod topics;
 mod transactions;
@@ -59,6 +63,7 @@ struct Node<S: LogStore = MemStore> {
     stopped: Option<String>,
     dialled: Vec<(ConnId, String, u16)>,
     promoted: Vec<ConnId>,
+    authenticated: Vec<ConnId>,
     next_correlation: i32,
     /// Sent bytes are acknowledged at once unless a test looks at backpressure.
     ack_sends: bool,
@@ -98,6 +103,7 @@ impl<S: LogStore> Node<S> {
             stopped: None,
             dialled: Vec::new(),
             promoted: Vec::new(),
+            authenticated: Vec::new(),
             next_correlation: 100,
             ack_sends: true,
         }
@@ -137,6 +143,7 @@ impl<S: LogStore> Node<S> {
                 Effect::ResumeReads { conn } => self.seen.get_mut(&conn).unwrap().paused = false,
                 Effect::Connect { conn, host, port } => self.dialled.push((conn, host, port)),
                 Effect::Promote { conn } => self.promoted.push(conn),
+                Effect::Authenticated { conn } => self.authenticated.push(conn),
                 Effect::Stop { reason } => self.stopped = Some(reason),
             }
         }

@@ -1,6 +1,8 @@
 //! A coordinator with a log that can fail and a clock that can be moved, and what clients say to it.
 
 mod admin;
+mod consumer;
+mod consumer_walk;
 mod join;
 mod offsets;
 mod rebalance;
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::types::*;
-use super::{Groups, GroupsConfig};
+use super::{Cluster, GroupOverrides, Groups, GroupsConfig, TopicView};
 
 const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 60_000;
@@ -32,11 +34,58 @@ struct World {
     replies: BTreeMap<RequestRef, Response>,
     /// Appends that are not answered yet.
     appends: Vec<(PersistId, Vec<Record>)>,
+    /// The log takes no records, and says so at once.
+    refusing: Option<PersistError>,
+    refused: Vec<PersistId>,
+    cluster: TestCluster,
     durable: Durable,
     /// Appends are durable at once.
     prompt: bool,
     last_request: u64,
     starts: u64,
+}
+
+/// Topics by name, with ids and partitions.
+#[derive(Default, Clone)]
+struct TestCluster {
+    topics: BTreeMap<Arc<str>, TopicView>,
+    overrides: GroupOverrides,
+    lives: u128,
+}
+
+impl TestCluster {
+    /// Makes a topic, or makes it larger.
+    fn set(&mut self, name: &str, partitions: i32) {
+        self.lives += 1;
+        let id = Uuid::from_u128(self.lives);
+        self.topics.entry(name.into()).or_insert(TopicView { id, partitions }).partitions = partitions;
+    }
+
+    fn id(&self, name: &str) -> Uuid {
+        self.topics[name].id
+    }
+}
+
+impl Cluster for TestCluster {
+    fn topic(&self, name: &str) -> Option<TopicView> {
+        self.topics.get(name).copied()
+    }
+
+    fn topic_name(&self, id: Uuid) -> Option<Arc<str>> {
+        self.topics.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| Arc::clone(name))
+    }
+
+    fn topic_names(&self) -> Box<dyn Iterator<Item = Arc<str>> + '_> {
+        Box::new(self.topics.keys().cloned())
+    }
+
+    fn overrides(&self, _: &str) -> GroupOverrides {
+        self.overrides
+    }
+
+    fn consumer_protocol(&self) -> bool {
+        true
+    }
 }
 
 fn config() -> GroupsConfig {
@@ -53,11 +102,26 @@ impl World {
         let mut groups = Groups::new(config.clone(), 1).unwrap();
         assert_eq!(groups.loaded(now, |_| None), vec![]);
         let (replies, appends, durable) = (BTreeMap::new(), Vec::new(), Durable::new());
-        Self { groups, config, now, replies, appends, durable, prompt: true, last_request: 0, starts: 1 }
+        let (refusing, refused, cluster) = (None, Vec::new(), TestCluster::default());
+        let (prompt, last_request, starts) = (true, 0, 1);
+        Self {
+            groups,
+            config,
+            now,
+            replies,
+            appends,
+            refusing,
+            refused,
+            cluster,
+            durable,
+            prompt,
+            last_request,
+            starts,
+        }
     }
 
     fn step(&mut self, input: Input) {
-        let effects = self.groups.step(self.now, input);
+        let effects = self.groups.step(self.now, &self.cluster, input);
         self.take(effects);
     }
 
@@ -71,6 +135,10 @@ impl World {
                 Effect::Persist { id, records } => {
                     assert!(!records.is_empty());
                     self.appends.push((id, records));
+                    if let Some(error) = self.refusing {
+                        self.refused.push(id);
+                        self.step(Input::Refused { id, error });
+                    }
                 }
                 Effect::PersistTransactional { .. } => panic!("tests of transactions have a log of their own"),
             }
@@ -83,6 +151,8 @@ impl World {
     /// The oldest append succeeds or fails.
     fn append_done(&mut self, result: Result<(), PersistError>) {
         let (id, records) = self.appends.remove(0);
+        let was_refused = self.refused.contains(&id);
+        let result = if was_refused { Err(PersistError::NotAvailable) } else { result };
         if result.is_ok() {
             for record in records {
                 match record.value {
@@ -132,6 +202,7 @@ impl World {
         self.starts += 1;
         self.groups = Groups::new(self.config.clone(), self.starts).unwrap();
         self.appends.clear();
+        self.refused.clear();
         for (key, value) in &self.durable {
             self.groups.replay(key, Some(value)).unwrap();
         }
@@ -201,7 +272,7 @@ impl World {
     /// The committed offset of partition 0.
     fn committed(&mut self, topic: &str) -> i64 {
         let topics = Some(vec![(Arc::from(topic), vec![0])]);
-        let groups = vec![FetchGroup { group_id: GROUP.into(), topics }];
+        let groups = vec![FetchGroup { group_id: GROUP.into(), member: None, topics }];
         match self.ask(Request::OffsetFetch(OffsetFetchRequest { groups, require_stable: true })) {
             Response::OffsetFetch(response) => response.groups[0].topics[0].partitions[0].offset,
             other => panic!("{other:?}"),
@@ -328,6 +399,7 @@ fn commit(member: Option<&JoinResponse>, topic: &str, offset: i64) -> Request {
         generation: member.map_or(-1, |m| m.generation),
         member_id: member.map_or("".into(), |m| m.member_id.clone()),
         instance_id: None,
+        knows_consumer_groups: false,
         retention_ms: None,
         topics: vec![CommitTopic { name: topic.into(), topic_id: Uuid::nil(), partitions: vec![partition] }],
         transaction: None,

@@ -23,7 +23,7 @@ fn errors(response: Response) -> Vec<GroupError> {
 }
 
 fn fetch_all(world: &mut World, group: &str) -> Vec<FetchedTopic> {
-    let groups = vec![FetchGroup { group_id: group.into(), topics: None }];
+    let groups = vec![FetchGroup { group_id: group.into(), member: None, topics: None }];
     match world.ask(Request::OffsetFetch(OffsetFetchRequest { groups, require_stable: false })) {
         Response::OffsetFetch(mut response) => response.groups.remove(0).topics,
         other => panic!("{other:?}"),

@@ -8,9 +8,10 @@ fn world_in(state: StateName) -> (World, Vec<JoinResponse>) {
     let members = match state {
         StateName::CompletingRebalance => world.joined(2),
         StateName::Stable | StateName::PreparingRebalance | StateName::Empty | StateName::Dead => world.stable(2),
+        StateName::Assigning | StateName::Reconciling => panic!("{state} is of consumer groups"),
     };
     match state {
-        StateName::CompletingRebalance | StateName::Stable => {}
+        StateName::CompletingRebalance | StateName::Stable | StateName::Assigning | StateName::Reconciling => {}
         StateName::PreparingRebalance => {
             world.send(Request::Join(newcomer()));
         }
@@ -52,6 +53,7 @@ fn every_state_answers_members_as_clients_expect() {
         StateName::Dead => {
             (CoordinatorNotAvailable, Some(CoordinatorNotAvailable), CoordinatorNotAvailable, CoordinatorNotAvailable)
         }
+        StateName::Assigning | StateName::Reconciling => panic!("{state} is of consumer groups"),
     };
     for state in STATES {
         let (heartbeat, sync, commit, leave) = table(state);

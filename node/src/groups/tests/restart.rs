@@ -44,7 +44,7 @@ fn while_loading_everyone_is_told_to_come_again() {
         ),
     ];
     for (at, (body, error, expected)) in cases.into_iter().enumerate() {
-        let effects = groups.step(now, Input::Request { request: RequestRef(7), body });
+        let effects = groups.step(now, &TestCluster::default(), Input::Request { request: RequestRef(7), body });
         let [Effect::Reply { response, .. }] = &effects[..] else { panic!("{effects:?}") };
         assert_eq!(error(response), expected, "case {at}");
     }

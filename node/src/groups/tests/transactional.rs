@@ -49,7 +49,7 @@ impl Log {
     }
 
     fn step(&mut self, input: Input) {
-        for effect in self.groups.step(self.now, input) {
+        for effect in self.groups.step(self.now, &TestCluster::default(), input) {
             match effect {
                 Effect::Reply { request, response } => drop(self.replies.insert(request, response)),
                 Effect::Persist { id, records } => self.appends.push((id, Logged::Records(records))),
@@ -99,7 +99,7 @@ impl Log {
     fn offset(&mut self) -> (i64, Result<i64, GroupError>) {
         let seen = |log: &mut Self, require_stable, all: bool| {
             let topics = (!all).then(|| vec![("t".into(), vec![0])]);
-            let groups = vec![FetchGroup { group_id: GROUP.into(), topics }];
+            let groups = vec![FetchGroup { group_id: GROUP.into(), member: None, topics }];
             let request = log.send(Request::OffsetFetch(OffsetFetchRequest { groups, require_stable }));
             match log.replies.remove(&request).unwrap() {
                 Response::OffsetFetch(found) => found.groups[0].topics.first().map(|topic| topic.partitions[0].clone()),
@@ -131,6 +131,7 @@ fn commit(producer: Option<i64>, offset: i64) -> Request {
         generation: -1,
         member_id: "".into(),
         instance_id: None,
+        knows_consumer_groups: false,
         retention_ms: None,
         topics: vec![CommitTopic { name: "t".into(), topic_id: Uuid::nil(), partitions: vec![partition] }],
         transaction: producer.map(|producer_id| Transaction { producer_id, producer_epoch: 0 }),

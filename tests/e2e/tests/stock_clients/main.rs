@@ -2,9 +2,11 @@
 //!
 //! Every test also runs against Apache Kafka (`WHERRY_E2E_TARGET=kafka`), which is how it was proven right.
 
+mod consumer_protocol;
 mod java;
 mod kcat;
 mod libraries;
+mod security;
 mod transactions;
 
 use anyhow::Result;

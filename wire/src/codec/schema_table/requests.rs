@@ -254,6 +254,16 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "SaslHandshakeRequest",
+        api_key: 17,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 32767,
+        fields: &[
+            field("mechanism", Kind::String, 0, 32767),
+        ],
+    },
+    Message {
         name: "ApiVersionsRequest",
         api_key: 18,
         min_version: 0,
@@ -425,6 +435,25 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "WriteTxnMarkersRequest",
+        api_key: 27,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("markers", Kind::Array(&Kind::Struct(&[
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("producer_epoch", Kind::Fixed(2), 0, 32767),
+                field("transaction_result", Kind::Fixed(1), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+                field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "TxnOffsetCommitRequest",
         api_key: 28,
         min_version: 0,
@@ -446,6 +475,58 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                     field("committed_leader_epoch", Kind::Fixed(4), 2, 32767),
                     field("committed_metadata", Kind::String, 0, 32767).nullable(0, 32767),
                 ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeAclsRequest",
+        api_key: 29,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("resource_type_filter", Kind::Fixed(1), 0, 32767),
+            field("resource_name_filter", Kind::String, 0, 32767).nullable(0, 32767),
+            field("pattern_type_filter", Kind::Fixed(1), 1, 32767),
+            field("principal_filter", Kind::String, 0, 32767).nullable(0, 32767),
+            field("host_filter", Kind::String, 0, 32767).nullable(0, 32767),
+            field("operation", Kind::Fixed(1), 0, 32767),
+            field("permission_type", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "CreateAclsRequest",
+        api_key: 30,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("creations", Kind::Array(&Kind::Struct(&[
+                field("resource_type", Kind::Fixed(1), 0, 32767),
+                field("resource_name", Kind::String, 0, 32767),
+                field("resource_pattern_type", Kind::Fixed(1), 1, 32767),
+                field("principal", Kind::String, 0, 32767),
+                field("host", Kind::String, 0, 32767),
+                field("operation", Kind::Fixed(1), 0, 32767),
+                field("permission_type", Kind::Fixed(1), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DeleteAclsRequest",
+        api_key: 31,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("filters", Kind::Array(&Kind::Struct(&[
+                field("resource_type_filter", Kind::Fixed(1), 0, 32767),
+                field("resource_name_filter", Kind::String, 0, 32767).nullable(0, 32767),
+                field("pattern_type_filter", Kind::Fixed(1), 1, 32767),
+                field("principal_filter", Kind::String, 0, 32767).nullable(0, 32767),
+                field("host_filter", Kind::String, 0, 32767).nullable(0, 32767),
+                field("operation", Kind::Fixed(1), 0, 32767),
+                field("permission_type", Kind::Fixed(1), 0, 32767),
             ])), 0, 32767),
         ],
     },
@@ -494,6 +575,16 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("topic", Kind::String, 0, 32767),
                 field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
             ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "SaslAuthenticateRequest",
+        api_key: 36,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 2,
+        fields: &[
+            field("auth_bytes", Kind::Bytes, 0, 32767),
         ],
     },
     Message {
@@ -607,6 +698,74 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "DescribeClientQuotasRequest",
+        api_key: 48,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("components", Kind::Array(&Kind::Struct(&[
+                field("entity_type", Kind::String, 0, 32767),
+                field("match_type", Kind::Fixed(1), 0, 32767),
+                field("match", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 32767),
+            field("strict", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterClientQuotasRequest",
+        api_key: 49,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("entries", Kind::Array(&Kind::Struct(&[
+                field("entity", Kind::Array(&Kind::Struct(&[
+                    field("entity_type", Kind::String, 0, 32767),
+                    field("entity_name", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+                field("ops", Kind::Array(&Kind::Struct(&[
+                    field("key", Kind::String, 0, 32767),
+                    field("value", Kind::Fixed(8), 0, 32767),
+                    field("remove", Kind::Fixed(1), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+            field("validate_only", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeUserScramCredentialsRequest",
+        api_key: 50,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("users", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterUserScramCredentialsRequest",
+        api_key: 51,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("deletions", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("mechanism", Kind::Fixed(1), 0, 32767),
+            ])), 0, 32767),
+            field("upsertions", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("mechanism", Kind::Fixed(1), 0, 32767),
+                field("iterations", Kind::Fixed(4), 0, 32767),
+                field("salt", Kind::Bytes, 0, 32767),
+                field("salted_password", Kind::Bytes, 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeQuorumRequest",
         api_key: 55,
         min_version: 0,
@@ -619,6 +778,23 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                     field("partition_index", Kind::Fixed(4), 0, 32767),
                 ])), 0, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "UpdateFeaturesRequest",
+        api_key: 57,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("feature_updates", Kind::Array(&Kind::Struct(&[
+                field("feature", Kind::String, 0, 32767),
+                field("max_version_level", Kind::Fixed(2), 0, 32767),
+                field("allow_downgrade", Kind::Fixed(1), 0, 0),
+                field("upgrade_type", Kind::Fixed(1), 1, 32767),
+            ])), 0, 32767),
+            field("validate_only", Kind::Fixed(1), 1, 32767),
         ],
     },
     Message {
@@ -644,6 +820,29 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("name", Kind::String, 0, 32767),
                 field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeProducersRequest",
+        api_key: 61,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "UnregisterBrokerRequest",
+        api_key: 64,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("broker_id", Kind::Fixed(4), 0, 32767),
         ],
     },
     Message {
@@ -680,6 +879,66 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "ConsumerGroupHeartbeatRequest",
+        api_key: 68,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767),
+            field("member_id", Kind::String, 0, 32767),
+            field("member_epoch", Kind::Fixed(4), 0, 32767),
+            field("instance_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("rack_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("rebalance_timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("subscribed_topic_names", Kind::Array(&Kind::String), 0, 32767).nullable(0, 32767),
+            field("subscribed_topic_regex", Kind::String, 1, 32767).nullable(1, 32767),
+            field("server_assignor", Kind::String, 0, 32767).nullable(0, 32767),
+            field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                field("topic_id", Kind::Fixed(16), 0, 32767),
+                field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "ConsumerGroupDescribeRequest",
+        api_key: 69,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_ids", Kind::Array(&Kind::String), 0, 32767),
+            field("include_authorized_operations", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListConfigResourcesRequest",
+        api_key: 74,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("resource_types", Kind::Array(&Kind::Fixed(1)), 1, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeTopicPartitionsRequest",
+        api_key: 75,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+            ])), 0, 32767),
+            field("response_partition_limit", Kind::Fixed(4), 0, 32767),
+            field("cursor", Kind::Struct(&[
+                field("topic_name", Kind::String, 0, 32767),
+                field("partition_index", Kind::Fixed(4), 0, 32767),
+            ]), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeTopicPartitionsRequest",
         api_key: 75,
         min_version: 0,
@@ -712,6 +971,36 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("host", Kind::String, 0, 32767),
                 field("port", Kind::Fixed(2), 0, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AddRaftVoterRequest",
+        api_key: 80,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("timeout_ms", Kind::Fixed(4), 0, 32767),
+            field("voter_id", Kind::Fixed(4), 0, 32767),
+            field("voter_directory_id", Kind::Fixed(16), 0, 32767),
+            field("listeners", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("host", Kind::String, 0, 32767),
+                field("port", Kind::Fixed(2), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "RemoveRaftVoterRequest",
+        api_key: 81,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("voter_id", Kind::Fixed(4), 0, 32767),
+            field("voter_directory_id", Kind::Fixed(16), 0, 32767),
         ],
     },
     Message {

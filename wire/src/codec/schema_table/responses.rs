@@ -329,6 +329,17 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "SaslHandshakeResponse",
+        api_key: 17,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 32767,
+        fields: &[
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("mechanisms", Kind::Array(&Kind::String), 0, 32767),
+        ],
+    },
+    Message {
         name: "ApiVersionsResponse",
         api_key: 18,
         min_version: 0,
@@ -522,6 +533,25 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "WriteTxnMarkersResponse",
+        api_key: 27,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("markers", Kind::Array(&Kind::Struct(&[
+                field("producer_id", Kind::Fixed(8), 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("name", Kind::String, 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Struct(&[
+                        field("partition_index", Kind::Fixed(4), 0, 32767),
+                        field("error_code", Kind::Fixed(2), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "TxnOffsetCommitResponse",
         api_key: 28,
         min_version: 0,
@@ -534,6 +564,68 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("partitions", Kind::Array(&Kind::Struct(&[
                     field("partition_index", Kind::Fixed(4), 0, 32767),
                     field("error_code", Kind::Fixed(2), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeAclsResponse",
+        api_key: 29,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("resources", Kind::Array(&Kind::Struct(&[
+                field("resource_type", Kind::Fixed(1), 0, 32767),
+                field("resource_name", Kind::String, 0, 32767),
+                field("pattern_type", Kind::Fixed(1), 1, 32767),
+                field("acls", Kind::Array(&Kind::Struct(&[
+                    field("principal", Kind::String, 0, 32767),
+                    field("host", Kind::String, 0, 32767),
+                    field("operation", Kind::Fixed(1), 0, 32767),
+                    field("permission_type", Kind::Fixed(1), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "CreateAclsResponse",
+        api_key: 30,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DeleteAclsResponse",
+        api_key: 31,
+        min_version: 1,
+        max_version: 3,
+        flexible_since: 2,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("filter_results", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("matching_acls", Kind::Array(&Kind::Struct(&[
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("resource_type", Kind::Fixed(1), 0, 32767),
+                    field("resource_name", Kind::String, 0, 32767),
+                    field("pattern_type", Kind::Fixed(1), 1, 32767),
+                    field("principal", Kind::String, 0, 32767),
+                    field("host", Kind::String, 0, 32767),
+                    field("operation", Kind::Fixed(1), 0, 32767),
+                    field("permission_type", Kind::Fixed(1), 0, 32767),
                 ])), 0, 32767),
             ])), 0, 32767),
         ],
@@ -608,6 +700,19 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                 field("total_bytes", Kind::Fixed(8), 4, 32767),
                 field("usable_bytes", Kind::Fixed(8), 4, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "SaslAuthenticateResponse",
+        api_key: 36,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 2,
+        fields: &[
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("auth_bytes", Kind::Bytes, 0, 32767),
+            field("session_lifetime_ms", Kind::Fixed(8), 1, 32767),
         ],
     },
     Message {
@@ -735,6 +840,82 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "DescribeClientQuotasResponse",
+        api_key: 48,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("entries", Kind::Array(&Kind::Struct(&[
+                field("entity", Kind::Array(&Kind::Struct(&[
+                    field("entity_type", Kind::String, 0, 32767),
+                    field("entity_name", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+                field("values", Kind::Array(&Kind::Struct(&[
+                    field("key", Kind::String, 0, 32767),
+                    field("value", Kind::Fixed(8), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterClientQuotasResponse",
+        api_key: 49,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 1,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("entries", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("entity", Kind::Array(&Kind::Struct(&[
+                    field("entity_type", Kind::String, 0, 32767),
+                    field("entity_name", Kind::String, 0, 32767).nullable(0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeUserScramCredentialsResponse",
+        api_key: 50,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("user", Kind::String, 0, 32767),
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("credential_infos", Kind::Array(&Kind::Struct(&[
+                    field("mechanism", Kind::Fixed(1), 0, 32767),
+                    field("iterations", Kind::Fixed(4), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterUserScramCredentialsResponse",
+        api_key: 51,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("user", Kind::String, 0, 32767),
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeQuorumResponse",
         api_key: 55,
         min_version: 0,
@@ -776,6 +957,23 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                     field("port", Kind::Fixed(2), 2, 32767),
                 ])), 2, 32767),
             ])), 2, 32767),
+        ],
+    },
+    Message {
+        name: "UpdateFeaturesResponse",
+        api_key: 57,
+        min_version: 0,
+        max_version: 2,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("results", Kind::Array(&Kind::Struct(&[
+                field("feature", Kind::String, 0, 32767),
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            ])), 0, 1),
         ],
     },
     Message {
@@ -825,6 +1023,44 @@ pub(in super::super) static RESPONSES: &[Message] = &[
                     ])), 0, 32767),
                 ])), 0, 32767),
             ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeProducersResponse",
+        api_key: 61,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("active_producers", Kind::Array(&Kind::Struct(&[
+                        field("producer_id", Kind::Fixed(8), 0, 32767),
+                        field("producer_epoch", Kind::Fixed(4), 0, 32767),
+                        field("last_sequence", Kind::Fixed(4), 0, 32767),
+                        field("last_timestamp", Kind::Fixed(8), 0, 32767),
+                        field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
+                        field("current_txn_start_offset", Kind::Fixed(8), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "UnregisterBrokerResponse",
+        api_key: 64,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
         ],
     },
     Message {
@@ -880,6 +1116,119 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
+        name: "ConsumerGroupHeartbeatResponse",
+        api_key: 68,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("member_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("member_epoch", Kind::Fixed(4), 0, 32767),
+            field("heartbeat_interval_ms", Kind::Fixed(4), 0, 32767),
+            field("assignment", Kind::Struct(&[
+                field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                    field("topic_id", Kind::Fixed(16), 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+            ]), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "ConsumerGroupDescribeResponse",
+        api_key: 69,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("groups", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+                field("group_id", Kind::String, 0, 32767),
+                field("group_state", Kind::String, 0, 32767),
+                field("group_epoch", Kind::Fixed(4), 0, 32767),
+                field("assignment_epoch", Kind::Fixed(4), 0, 32767),
+                field("assignor_name", Kind::String, 0, 32767),
+                field("members", Kind::Array(&Kind::Struct(&[
+                    field("member_id", Kind::String, 0, 32767),
+                    field("instance_id", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("rack_id", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("member_epoch", Kind::Fixed(4), 0, 32767),
+                    field("client_id", Kind::String, 0, 32767),
+                    field("client_host", Kind::String, 0, 32767),
+                    field("subscribed_topic_names", Kind::Array(&Kind::String), 0, 32767),
+                    field("subscribed_topic_regex", Kind::String, 0, 32767).nullable(0, 32767),
+                    field("assignment", Kind::Struct(&[
+                        field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                            field("topic_id", Kind::Fixed(16), 0, 32767),
+                            field("topic_name", Kind::String, 0, 32767),
+                            field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                        ])), 0, 32767),
+                    ]), 0, 32767),
+                    field("target_assignment", Kind::Struct(&[
+                        field("topic_partitions", Kind::Array(&Kind::Struct(&[
+                            field("topic_id", Kind::Fixed(16), 0, 32767),
+                            field("topic_name", Kind::String, 0, 32767),
+                            field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                        ])), 0, 32767),
+                    ]), 0, 32767),
+                    field("member_type", Kind::Fixed(1), 1, 32767),
+                ])), 0, 32767),
+                field("authorized_operations", Kind::Fixed(4), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ListConfigResourcesResponse",
+        api_key: 74,
+        min_version: 0,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("config_resources", Kind::Array(&Kind::Struct(&[
+                field("resource_name", Kind::String, 0, 32767),
+                field("resource_type", Kind::Fixed(1), 1, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeTopicPartitionsResponse",
+        api_key: 75,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("error_code", Kind::Fixed(2), 0, 32767),
+                field("name", Kind::String, 0, 32767).nullable(0, 32767),
+                field("topic_id", Kind::Fixed(16), 0, 32767),
+                field("is_internal", Kind::Fixed(1), 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("error_code", Kind::Fixed(2), 0, 32767),
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("leader_id", Kind::Fixed(4), 0, 32767),
+                    field("leader_epoch", Kind::Fixed(4), 0, 32767),
+                    field("replica_nodes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                    field("isr_nodes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                    field("eligible_leader_replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767).nullable(0, 32767),
+                    field("last_known_elr", Kind::Array(&Kind::Fixed(4)), 0, 32767).nullable(0, 32767),
+                    field("offline_replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767),
+                field("topic_authorized_operations", Kind::Fixed(4), 0, 32767),
+            ])), 0, 32767),
+            field("next_cursor", Kind::Struct(&[
+                field("topic_name", Kind::String, 0, 32767),
+                field("partition_index", Kind::Fixed(4), 0, 32767),
+            ]), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
         name: "DescribeTopicPartitionsResponse",
         api_key: 75,
         min_version: 0,
@@ -914,6 +1263,30 @@ pub(in super::super) static RESPONSES: &[Message] = &[
     Message {
         name: "AddRaftVoterResponse",
         api_key: 80,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "AddRaftVoterResponse",
+        api_key: 80,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
+            field("error_code", Kind::Fixed(2), 0, 32767),
+            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "RemoveRaftVoterResponse",
+        api_key: 81,
         min_version: 0,
         max_version: 0,
         flexible_since: 0,

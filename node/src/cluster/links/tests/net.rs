@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::super::*;
+use crate::entropy::Entropy;
 use crate::error::ConnectError;
 
 pub(super) const MS: u64 = 1_000_000;
@@ -31,6 +32,7 @@ pub(super) struct Conn {
     pub(super) ends: [(usize, Option<LinkId>); 2],
     pub(super) partial: [BytesMut; 2],
     pub(super) stalled: bool,
+    pub(super) challenged: Option<Box<Challenged>>,
 }
 
 pub(super) struct Net {
@@ -39,7 +41,7 @@ pub(super) struct Net {
     pub(super) conns: Vec<Conn>,
 }
 
-pub(super) fn identity(node: i32, incarnation: u128) -> Identity {
+pub(crate) fn identity(node: i32, incarnation: u128) -> Identity {
     Identity {
         node,
         incarnation: Uuid::from_u128(incarnation),
@@ -50,8 +52,13 @@ pub(super) fn identity(node: i32, incarnation: u128) -> Identity {
 }
 
 pub(super) fn links(me: Identity) -> Links {
+    trusting(me, Trust::Anybody)
+}
+
+pub(super) fn trusting(me: Identity, trust: Trust) -> Links {
     let seed = me.incarnation.as_u64_pair().1;
-    Links::new(LinksConfig { me, seed, max_message_bytes: 20 << 20, queue_bytes: QUEUE })
+    let config = LinksConfig { me, seed, max_message_bytes: 20 << 20, queue_bytes: QUEUE, trust };
+    Links::new(config, Entropy::seeded(seed))
 }
 
 pub(super) fn target(node: usize, class: Class) -> Target {
@@ -128,7 +135,7 @@ impl Net {
         };
         if result.is_ok() {
             let ends = [(node, Some(link)), (to, None)];
-            self.conns.push(Conn { ends, partial: Default::default(), stalled: false });
+            self.conns.push(Conn { ends, partial: Default::default(), stalled: false, challenged: None });
         }
         self.nodes[node].links.connect_done(self.now_ns, link, result);
     }
@@ -155,10 +162,21 @@ impl Net {
         match self.conns[at].ends[side] {
             (node, Some(link)) => self.nodes[node].links.received(self.now_ns, link, frame),
             (_, None) if side == 0 => {}
-            (node, None) => match self.nodes[node].links.accept(self.now_ns, frame) {
-                Ok(link) => self.conns[at].ends[side].1 = Some(link),
-                Err(refusal) => self.refuse(at, &refusal),
-            },
+            (node, None) => {
+                let (links, now_ns) = (&mut self.nodes[node].links, self.now_ns);
+                let greeted = match self.conns[at].challenged.take() {
+                    Some(challenged) => links.proven(now_ns, *challenged, frame).map(Greeted::Linked),
+                    None => links.accept(now_ns, frame, None),
+                };
+                match greeted {
+                    Ok(Greeted::Linked(link)) => self.conns[at].ends[side].1 = Some(link),
+                    Ok(Greeted::Challenged(chunks, challenged)) => {
+                        self.conns[at].challenged = Some(challenged);
+                        self.deliver(at, 1 - side, Bytes::from(chunks.concat()).slice(4..));
+                    }
+                    Err(refusal) => self.refuse(at, &refusal),
+                }
+            }
         }
     }
 
