@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Transactions on confluent-kafka (librdkafka): `transact.py copy|read ...` (see README.md)."""
+import json
+import os
 import random
 import sys
+import threading
 import time
 import zlib
 
@@ -12,6 +15,17 @@ from verbs import check, emit, emit_record
 
 TIMEOUT_S = 60
 ABORTED_PERCENT = 15
+# What a coordinator says while it moves, which calls on committed offsets hand through.
+PASSING = (
+    KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._WAIT_COORD,
+)
+
+
+# librdkafka may never come back from a call about a group whose coordinator has left the cluster (its issue 5511); after so
+# long the program begins anew, as whoever watched over it would have it do.
+HANGS_S = 20
+BEFORE = "COPIED_BEFORE"
 
 
 class Copier:
@@ -20,7 +34,7 @@ class Copier:
     def __init__(self, brokers, source, target, group, name):
         self.brokers, self.source, self.target, self.name = brokers, source, target, name
         self.random = random.Random(zlib.crc32(name.encode()))
-        self.committed, self.aborted, self.failed = 0, 0, 0
+        self.committed, self.aborted, self.failed = json.loads(os.environ.get(BEFORE, "[0, 0, 0]"))
         self.consumer = Consumer({
             "bootstrap.servers": brokers, "group.id": group, "auto.offset.reset": "earliest",
             "enable.auto.commit": False, "isolation.level": "read_committed", "session.timeout.ms": 10000,
@@ -49,8 +63,22 @@ class Copier:
             try:
                 return act(TIMEOUT_S)
             except KafkaException as e:
-                if not e.args[0].retriable() or time.monotonic() > deadline:
+                error = e.args[0]
+                if not (error.retriable() or error.code() in PASSING) or time.monotonic() > deadline:
                     raise
+            time.sleep(0.05)
+
+    def unless_it_hangs(self, act):
+        def begin_anew():
+            counts = json.dumps([self.committed, self.aborted, self.failed + 1])
+            os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, BEFORE: counts})
+
+        watch = threading.Timer(HANGS_S, begin_anew)
+        watch.start()
+        try:
+            return act()
+        finally:
+            watch.cancel()
 
     def transaction(self, messages):
         self.producer.begin_transaction()
@@ -62,14 +90,19 @@ class Copier:
             self.aborted += 1
             return False
         offsets = self.consumer.position(self.consumer.assignment())
-        self.producer.send_offsets_to_transaction(offsets, self.consumer.consumer_group_metadata(), TIMEOUT_S)
+        self.unless_it_hangs(
+            lambda: self.producer.send_offsets_to_transaction(
+                offsets, self.consumer.consumer_group_metadata(), HANGS_S / 2
+            )
+        )
         self.again(self.producer.commit_transaction)
         self.committed += len(messages)
         return True
 
     def rewind(self):
         """Back to what is committed."""
-        for at in self.consumer.committed(self.consumer.assignment(), timeout=TIMEOUT_S):
+        committed = self.again(lambda limit: self.consumer.committed(self.consumer.assignment(), timeout=limit))
+        for at in committed:
             at.offset = max(at.offset, 0)
             self.consumer.seek(at)
 
@@ -106,7 +139,8 @@ class Copier:
 
     def run(self, total):
         self.begin_anew()
-        emit(ready=True)
+        if BEFORE not in os.environ:
+            emit(ready=True)
         deadline = time.monotonic() + 3 * verbs.DEADLINE_S
         while True:
             check(time.monotonic() < deadline, "too slow", self.committed)
