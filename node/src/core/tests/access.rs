@@ -247,6 +247,27 @@ fn probe(api: ApiKey) -> Option<Probe> {
                 node.ask(conn, 1, &request).responses.iter().map(|r| r.error_code).collect()
             })
         }
+        ApiKey::ConsumerGroupHeartbeat => of(&["group g read", "topic t describe"], 0, |node, conn| {
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(group("g"))
+                .with_member_id(text("m"))
+                .with_rebalance_timeout_ms(10_000)
+                .with_subscribed_topic_names(Some(vec![name("t")]))
+                .with_topic_partitions(Some(Vec::new()));
+            vec![node.ask(conn, 1, &request).error_code]
+        }),
+        ApiKey::ConsumerGroupDescribe => of(&["group g describe"], GROUP, |node, conn| {
+            let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group("secret"), group("g")]);
+            let response = node.ask(conn, 1, &request);
+            assert_eq!(response.groups[0].error_code, GROUP, "that one nobody may see");
+            vec![response.groups[1].error_code]
+        }),
+        ApiKey::UpdateFeatures => of(alter_cluster, CLUSTER, |node, conn| {
+            vec![node.ask(conn, 1, &UpdateFeaturesRequest::default()).error_code]
+        }),
+        ApiKey::ListConfigResources => of(&["cluster kafka-cluster describe_configs"], CLUSTER, |node, conn| {
+            vec![node.ask(conn, 1, &ListConfigResourcesRequest::default()).error_code]
+        }),
         ApiKey::AddPartitionsToTxn => of(&["transactional_id x write", "topic t write"], 0, |node, conn| {
             let topic = AddPartitionsToTxnTopic::default().with_name(name("t")).with_partitions(vec![0]);
             let old = AddPartitionsToTxnRequest::default()
