@@ -7,6 +7,7 @@
 //! With several nodes the restart comes late: the others go on meanwhile. Producers are held back at the end of a stage only if
 //! they get there before the node is in sync again.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use super::books::Books;
 use super::cluster::View;
 use super::mesh::Mesh;
-use super::outage::Kill;
+use super::outage::{Kill, is_replaced};
 use super::progress::Progress;
 use crate::text::shown_count;
 
@@ -50,7 +51,8 @@ impl Conductor<'_> {
                 break;
             }
             let last = done.last().map(|kill| kill.node);
-            done.push(self.kill_and_restart(last, half + length / 4).await?);
+            let restart_after = half + length / 4..books.planned_until(stage);
+            done.push(self.kill_and_restart(last, restart_after).await?);
         }
         // What is left, or the rest of a run that is stuck.
         for _ in done.len()..=kills as usize {
@@ -61,7 +63,7 @@ impl Conductor<'_> {
         Ok(done)
     }
 
-    async fn kill_and_restart(&mut self, last: Option<usize>, restart_after: u64) -> Result<Kill> {
+    async fn kill_and_restart(&mut self, last: Option<usize>, restart_after: Range<u64>) -> Result<Kill> {
         let seen = self.view.look().await?;
         let node = seen.victim(last);
         self.mesh.kill_node(node).await?;
@@ -104,10 +106,15 @@ impl Conductor<'_> {
         Ok(Kill { listens, in_sync: Some(listens), ..kill })
     }
 
-    /// The others go on for a while before the node is started.
-    async fn bring_back(&mut self, kill: Kill, restart_after: u64) -> Result<Kill> {
+    /// The others go on for a while before the node is started, also with what it led. `restart_after`: so many
+    /// acknowledgements at least, and where the producers are held back.
+    async fn bring_back(&mut self, kill: Kill, restart_after: Range<u64>) -> Result<Kill> {
         let books = self.books;
-        self.wait(|_| acknowledged(books) >= restart_after).await?;
+        self.wait(|_| {
+            let all = acknowledged(books);
+            all >= restart_after.start && (all >= restart_after.end || is_replaced(&kill, &books.published()))
+        })
+        .await?;
         let without = acknowledged(books) - kill.acknowledged_before;
         // Its own view is old when it comes back: nobody is believed who has not seen that others lead what it led.
         let seen = self.view.look().await?;

@@ -85,6 +85,12 @@ fn outage(kill: &Kill, published: &Published, alone: bool) -> Outage {
     }
 }
 
+/// Whether partitions that the node led are acknowledged again, or it led none.
+pub(crate) fn is_replaced(kill: &Kill, published: &Published) -> bool {
+    let mut acks = published.all().filter_map(|(_, sent)| sent.ack);
+    kill.led.is_empty() || acks.any(|(place, at)| at > kill.at && kill.led.contains(&place.partition))
+}
+
 /// Answers that were on their way when a lone node was killed prove nothing: only those of the restarted one count.
 fn next_after(killed: Micros, listens: Micros, published: &Published) -> Option<Micros> {
     let acks = published.all().filter_map(|(_, sent)| sent.ack).map(|(_, at)| at);
