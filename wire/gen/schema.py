@@ -24,9 +24,7 @@ APIS = [
     "DescribeLogDirs", "CreatePartitions", "DeleteGroups", "ElectLeaders", "IncrementalAlterConfigs",
     "AlterPartitionReassignments", "ListPartitionReassignments", "OffsetDelete", "DescribeQuorum", "DescribeCluster",
     "UpdateFeatures", "UnregisterBroker", "ConsumerGroupHeartbeat", "ConsumerGroupDescribe", "ListConfigResources",
-    "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers", "DescribeProducers",
-    "UnregisterBroker", "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers",
-    "DescribeProducers", "SaslHandshake", "SaslAuthenticate", "DescribeAcls", "CreateAcls", "DeleteAcls",
+    "DescribeTopicPartitions", "AddRaftVoter", "RemoveRaftVoter", "WriteTxnMarkers", "DescribeProducers", "SaslHandshake", "SaslAuthenticate", "DescribeAcls", "CreateAcls", "DeleteAcls",
     "DescribeClientQuotas", "AlterClientQuotas", "DescribeUserScramCredentials", "AlterUserScramCredentials",
 ]
 

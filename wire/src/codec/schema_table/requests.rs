@@ -435,25 +435,6 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
-        name: "WriteTxnMarkersRequest",
-        api_key: 27,
-        min_version: 1,
-        max_version: 1,
-        flexible_since: 1,
-        fields: &[
-            field("markers", Kind::Array(&Kind::Struct(&[
-                field("producer_id", Kind::Fixed(8), 0, 32767),
-                field("producer_epoch", Kind::Fixed(2), 0, 32767),
-                field("transaction_result", Kind::Fixed(1), 0, 32767),
-                field("topics", Kind::Array(&Kind::Struct(&[
-                    field("name", Kind::String, 0, 32767),
-                    field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
-                ])), 0, 32767),
-                field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
-            ])), 0, 32767),
-        ],
-    },
-    Message {
         name: "TxnOffsetCommitRequest",
         api_key: 28,
         min_version: 0,
@@ -823,29 +804,6 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
-        name: "DescribeProducersRequest",
-        api_key: 61,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("topics", Kind::Array(&Kind::Struct(&[
-                field("name", Kind::String, 0, 32767),
-                field("partition_indexes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
-            ])), 0, 32767),
-        ],
-    },
-    Message {
-        name: "UnregisterBrokerRequest",
-        api_key: 64,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("broker_id", Kind::Fixed(4), 0, 32767),
-        ],
-    },
-    Message {
         name: "UnregisterBrokerRequest",
         api_key: 64,
         min_version: 0,
@@ -939,23 +897,6 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
-        name: "DescribeTopicPartitionsRequest",
-        api_key: 75,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("topics", Kind::Array(&Kind::Struct(&[
-                field("name", Kind::String, 0, 32767),
-            ])), 0, 32767),
-            field("response_partition_limit", Kind::Fixed(4), 0, 32767),
-            field("cursor", Kind::Struct(&[
-                field("topic_name", Kind::String, 0, 32767),
-                field("partition_index", Kind::Fixed(4), 0, 32767),
-            ]), 0, 32767).nullable(0, 32767),
-        ],
-    },
-    Message {
         name: "AddRaftVoterRequest",
         api_key: 80,
         min_version: 0,
@@ -971,36 +912,6 @@ pub(in super::super) static REQUESTS: &[Message] = &[
                 field("host", Kind::String, 0, 32767),
                 field("port", Kind::Fixed(2), 0, 32767),
             ])), 0, 32767),
-        ],
-    },
-    Message {
-        name: "AddRaftVoterRequest",
-        api_key: 80,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
-            field("timeout_ms", Kind::Fixed(4), 0, 32767),
-            field("voter_id", Kind::Fixed(4), 0, 32767),
-            field("voter_directory_id", Kind::Fixed(16), 0, 32767),
-            field("listeners", Kind::Array(&Kind::Struct(&[
-                field("name", Kind::String, 0, 32767),
-                field("host", Kind::String, 0, 32767),
-                field("port", Kind::Fixed(2), 0, 32767),
-            ])), 0, 32767),
-        ],
-    },
-    Message {
-        name: "RemoveRaftVoterRequest",
-        api_key: 81,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
-            field("voter_id", Kind::Fixed(4), 0, 32767),
-            field("voter_directory_id", Kind::Fixed(16), 0, 32767),
         ],
     },
     Message {

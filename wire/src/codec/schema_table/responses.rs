@@ -533,25 +533,6 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
-        name: "WriteTxnMarkersResponse",
-        api_key: 27,
-        min_version: 1,
-        max_version: 1,
-        flexible_since: 1,
-        fields: &[
-            field("markers", Kind::Array(&Kind::Struct(&[
-                field("producer_id", Kind::Fixed(8), 0, 32767),
-                field("topics", Kind::Array(&Kind::Struct(&[
-                    field("name", Kind::String, 0, 32767),
-                    field("partitions", Kind::Array(&Kind::Struct(&[
-                        field("partition_index", Kind::Fixed(4), 0, 32767),
-                        field("error_code", Kind::Fixed(2), 0, 32767),
-                    ])), 0, 32767),
-                ])), 0, 32767),
-            ])), 0, 32767),
-        ],
-    },
-    Message {
         name: "TxnOffsetCommitResponse",
         api_key: 28,
         min_version: 0,
@@ -1026,44 +1007,6 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
-        name: "DescribeProducersResponse",
-        api_key: 61,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
-            field("topics", Kind::Array(&Kind::Struct(&[
-                field("name", Kind::String, 0, 32767),
-                field("partitions", Kind::Array(&Kind::Struct(&[
-                    field("partition_index", Kind::Fixed(4), 0, 32767),
-                    field("error_code", Kind::Fixed(2), 0, 32767),
-                    field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
-                    field("active_producers", Kind::Array(&Kind::Struct(&[
-                        field("producer_id", Kind::Fixed(8), 0, 32767),
-                        field("producer_epoch", Kind::Fixed(4), 0, 32767),
-                        field("last_sequence", Kind::Fixed(4), 0, 32767),
-                        field("last_timestamp", Kind::Fixed(8), 0, 32767),
-                        field("coordinator_epoch", Kind::Fixed(4), 0, 32767),
-                        field("current_txn_start_offset", Kind::Fixed(8), 0, 32767),
-                    ])), 0, 32767),
-                ])), 0, 32767),
-            ])), 0, 32767),
-        ],
-    },
-    Message {
-        name: "UnregisterBrokerResponse",
-        api_key: 64,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
-            field("error_code", Kind::Fixed(2), 0, 32767),
-            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
-        ],
-    },
-    Message {
         name: "UnregisterBrokerResponse",
         api_key: 64,
         min_version: 0,
@@ -1229,64 +1172,8 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         ],
     },
     Message {
-        name: "DescribeTopicPartitionsResponse",
-        api_key: 75,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
-            field("topics", Kind::Array(&Kind::Struct(&[
-                field("error_code", Kind::Fixed(2), 0, 32767),
-                field("name", Kind::String, 0, 32767).nullable(0, 32767),
-                field("topic_id", Kind::Fixed(16), 0, 32767),
-                field("is_internal", Kind::Fixed(1), 0, 32767),
-                field("partitions", Kind::Array(&Kind::Struct(&[
-                    field("error_code", Kind::Fixed(2), 0, 32767),
-                    field("partition_index", Kind::Fixed(4), 0, 32767),
-                    field("leader_id", Kind::Fixed(4), 0, 32767),
-                    field("leader_epoch", Kind::Fixed(4), 0, 32767),
-                    field("replica_nodes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
-                    field("isr_nodes", Kind::Array(&Kind::Fixed(4)), 0, 32767),
-                    field("eligible_leader_replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767).nullable(0, 32767),
-                    field("last_known_elr", Kind::Array(&Kind::Fixed(4)), 0, 32767).nullable(0, 32767),
-                    field("offline_replicas", Kind::Array(&Kind::Fixed(4)), 0, 32767),
-                ])), 0, 32767),
-                field("topic_authorized_operations", Kind::Fixed(4), 0, 32767),
-            ])), 0, 32767),
-            field("next_cursor", Kind::Struct(&[
-                field("topic_name", Kind::String, 0, 32767),
-                field("partition_index", Kind::Fixed(4), 0, 32767),
-            ]), 0, 32767).nullable(0, 32767),
-        ],
-    },
-    Message {
         name: "AddRaftVoterResponse",
         api_key: 80,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
-            field("error_code", Kind::Fixed(2), 0, 32767),
-            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
-        ],
-    },
-    Message {
-        name: "AddRaftVoterResponse",
-        api_key: 80,
-        min_version: 0,
-        max_version: 0,
-        flexible_since: 0,
-        fields: &[
-            field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
-            field("error_code", Kind::Fixed(2), 0, 32767),
-            field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
-        ],
-    },
-    Message {
-        name: "RemoveRaftVoterResponse",
-        api_key: 81,
         min_version: 0,
         max_version: 0,
         flexible_since: 0,
