@@ -37,7 +37,7 @@ fn run() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["test"] => Ok(run_all(&test_steps())),
+        ["test"] => Ok(run_all(&test_steps()?)),
         ["test", "--quick"] => Ok(run_all(&quick_steps())),
         ["soak"] => Ok(run_all(&soak_steps(SOAK_ROUNDS))),
         ["soak", rounds] => {
@@ -63,6 +63,11 @@ fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
+/// Where cargo builds.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path))
+}
+
 fn cargo(title: &str, arguments: &[&str]) -> Step {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     Step::new(title, &cargo, arguments).within(&root())
@@ -83,18 +88,35 @@ fn house_steps() -> Vec<Step> {
 }
 
 /// The set-up comes first: what can't be had is said before an hour of tests.
-fn test_steps() -> Vec<Step> {
+fn test_steps() -> Result<Vec<Step>> {
     let script = root().join("tests/e2e/setup.sh");
     let set_up =
         Step::new("set-up: packages, stock clients, Kafka", &script.display().to_string(), &["all"]).within(&root());
     let mut steps = vec![set_up];
     steps.extend(house_steps());
+    // All of the workspace at once: cargo chooses features by what it is asked to build, and what was built with other
+    // features would be built again.
+    steps.push(cargo("build", &["test", "--workspace", "--no-run", "--quiet"]));
     steps.push(cargo("tests", &["test", "--workspace", "--exclude", "wherry-e2e", "--no-fail-fast", "--quiet"]));
-    steps.push(cargo(
+    let names = outside()?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let outside = cargo(
         "stock clients, crashes, power cuts, clusters",
-        &["test", "-p", "wherry-e2e", "--no-fail-fast", "--quiet"],
-    ));
-    steps
+        &[&["test", "--workspace", "--no-fail-fast", "--quiet"], &names[..]].concat(),
+    );
+    steps.push(outside.with("WHERRY_BIN", &target().join("debug/wherry").display().to_string()));
+    Ok(steps)
+}
+
+/// The tests of wherry-e2e, chosen by name out of the whole workspace.
+fn outside() -> Result<Vec<String>> {
+    let folder = root().join("tests/e2e/tests");
+    let entries = folder.read_dir().with_context(|| format!("can't read {}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .map(|entry| Ok(Path::new(&entry?.file_name()).with_extension("").display().to_string()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    Ok(names.into_iter().flat_map(|name| ["--test".to_owned(), name]).collect())
 }
 
 fn quick_steps() -> Vec<Step> {
@@ -114,7 +136,7 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
     let many = (u64::from(rounds) * 200).to_string();
     let rounds = rounds_text.as_str();
     let release = |title: &str, arguments: &[&str]| cargo(title, &[&["test", "--release"], arguments].concat());
-    let wherry = root().join("target/release/wherry").display().to_string();
+    let wherry = target().join("release/wherry").display().to_string();
     let demo = ["demo", "--messages", "2000000", "--kills", "20"];
     vec![
         release("log engine: crashes in simulation", &["-p", "wherry-log"]).with("WHERRY_SOAK", rounds),
@@ -152,7 +174,7 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
 const DEFINITIONS: &str = "4.1.0";
 
 fn gen_steps(check: bool) -> Result<Vec<Step>> {
-    let jars = root().join("target/gen");
+    let jars = target().join("gen");
     std::fs::create_dir_all(&jars).with_context(|| format!("can't make {}", jars.display()))?;
     let artifact = format!("-Dartifact=org.apache.kafka:kafka-clients:{DEFINITIONS}");
     let output = format!("-DoutputDirectory={}", jars.display());

@@ -93,8 +93,10 @@ pub(crate) fn say(text: &str) {
 /// Runs every step, even after one failed, and sums up.
 pub(crate) fn run_all(steps: &[Step]) -> ExitCode {
     let mut results = Vec::new();
+    let start = Instant::now();
     for step in steps {
-        say(&format!("\n=== {}\n    {}", step.title, step.typed()));
+        // The time, so that a run that is cut off tells as well what it was waiting for.
+        say(&format!("\n=== {} (after {} s)\n    {}", step.title, start.elapsed().as_secs(), step.typed()));
         let begun = Instant::now();
         let outcome = step.run();
         results.push((step.title.clone(), outcome, begun.elapsed()));
