@@ -349,12 +349,12 @@ impl Judge {
         let producer = usize::try_from(producer)?;
         ensure!(value == payload(producer, sequence), "offset {due}: nobody sent {value:.80}");
         let step = self.logs.len() as u64;
-        let seen = self.logs[partition].iter().rposition(|record| *record == (producer, sequence));
+        let log = &self.logs[partition];
         let next = self.next[partition].get_mut(producer).with_context(|| format!("no producer {producer}"))?;
         ensure!(
             sequence == *next,
             "offset {due}: message {sequence} of producer {producer} where {next} was due: {}",
-            match seen {
+            match log.iter().rposition(|record| *record == (producer, sequence)) {
                 Some(offset) => format!("doubled; it is at offset {offset}, too"),
                 None if sequence < *next => "reordered".into(),
                 None => "one was lost".into(),

@@ -22,7 +22,7 @@ const NODES: usize = 3;
 /// More than any internal topic would have by chance, and not as many as the offsets topic has.
 const PARTITIONS: usize = 5;
 const PRODUCERS: usize = 3;
-const RATE: u64 = 700;
+const RATE: u64 = 400;
 const TOPIC: &str = "cluster";
 
 /// What is done to a node.
