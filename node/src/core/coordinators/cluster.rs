@@ -36,9 +36,8 @@ impl Cluster for Seen<'_> {
     /// A filter, not an attempt: it is neither logged nor counted.
     fn may_describe(&self, name: &str) -> bool {
         self.authorization.is_none_or(|authorization| {
-            let may = |caller| {
-                authorization.allows(self.meta.acls(), caller, Operation::Describe, ResourceType::Topic, name)
-            };
+            let may =
+                |caller| authorization.allows(self.meta.acls(), caller, Operation::Describe, ResourceType::Topic, name);
             self.caller.is_some_and(may)
         })
     }

@@ -11,7 +11,8 @@ use wherry_wire::codec::messages::incremental_alter_configs_request::{AlterConfi
 use wherry_wire::codec::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use wherry_wire::codec::messages::{
     AddRaftVoterRequest, AlterPartitionReassignmentsRequest, BrokerId, DescribeQuorumRequest, ElectLeadersRequest,
-    ElectLeadersResponse, IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
+    ElectLeadersResponse, IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest,
+    UnregisterBrokerRequest,
 };
 
 use super::*;
@@ -119,10 +120,8 @@ fn replicas_that_are_away_are_missed() {
 
 fn alter_topic(node: &mut Node, conn: ConnId, (key, value): (&str, &str)) {
     let config = AlterableConfig::default().with_name(text(key)).with_value(Some(text(value)));
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(2)
-        .with_resource_name(text("t"))
-        .with_configs(vec![config]);
+    let resource =
+        AlterConfigsResource::default().with_resource_type(2).with_resource_name(text("t")).with_configs(vec![config]);
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     assert_eq!(node.ask(conn, 1, &request).responses[0].error_code, 0);
     node.settle();
