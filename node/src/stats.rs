@@ -241,6 +241,12 @@ pub struct LogStats {
     pub cold_reads: Gauge,
     /// Bytes read from segments.
     pub cold_bytes: Gauge,
+    /// See [`EngineStats`].
+    pub scrubbed_bytes: Gauge,
+    /// See [`EngineStats`].
+    pub scrub_passes: Gauge,
+    /// See [`EngineStats`].
+    pub scrub_damage: Gauge,
     /// Memory of recent batches in bytes, now.
     pub tail_bytes: Gauge,
     /// Journal files in use now.
@@ -273,6 +279,9 @@ impl LogStats {
         self.hot_reads.set(engine.hot_reads);
         self.cold_reads.set(engine.cold_reads);
         self.cold_bytes.set(engine.cold_bytes);
+        self.scrubbed_bytes.set(engine.scrubbed_bytes);
+        self.scrub_passes.set(engine.scrub_passes);
+        self.scrub_damage.set(engine.scrub_damage);
         self.tail_bytes.set(engine.tail_bytes);
         self.journal_files.set(engine.journal_files);
         self.open_files.set(engine.open_files);

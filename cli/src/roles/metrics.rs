@@ -102,6 +102,9 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("hot_reads", "Reads served from memory", &log.hot_reads),
         ("cold_reads", "Reads served from segments", &log.cold_reads),
         ("cold_read_bytes", "Bytes read from segments", &log.cold_bytes),
+        ("scrubbed_bytes", "Bytes of segments verified by the scrub", &log.scrubbed_bytes),
+        ("scrub_passes", "Times that the scrub has been through all segments", &log.scrub_passes),
+        ("scrub_damage", "Places where the scrub found damage, or what can't be read", &log.scrub_damage),
     ];
     text.counters(counters.map(|(name, help, counter)| (name, help, counter.get())));
     let gauges = [
