@@ -34,6 +34,10 @@ pub const MAX_ENDED_PER_LOG: usize = 1 << 16;
 /// A transaction is late when nothing was added to it for this long, in milliseconds: the longest that clients may ask for,
 /// and a little more.
 pub const LATE_TRANSACTION_MS: i64 = 20 * 60 * 1000;
+/// The first scrub begins so long after the start, or sooner where scrubs are due sooner, in milliseconds.
+pub const SCRUB_FIRST_MS: u64 = 10 * 60 * 1000;
+/// Least time between two reads of the scrub, in milliseconds: many small files must not cost more than a few large ones.
+pub const SCRUB_PAUSE_MS: u64 = 20;
 /// Batches per chunk of a segment, beside its size.
 pub const MAX_CHUNK_BATCHES: usize = 8192;
 
@@ -64,6 +68,10 @@ pub struct EngineConfig {
     pub housekeeping_ms: u64,
     /// An idempotent producer that appended nothing for this long is forgotten, in milliseconds.
     pub producer_expiry_ms: i64,
+    /// What rests in segments is read and verified again at this rate, in bytes per second; 0: never.
+    pub scrub_bytes_per_s: u64,
+    /// All of it no more often than this, in milliseconds.
+    pub scrub_every_ms: u64,
     /// When the journal has been idle for this long, a mark is written so that corruption of the last frames can be
     /// told from a torn write, in milliseconds.
     pub mark_after_ms: u64,
@@ -84,6 +92,8 @@ impl Default for EngineConfig {
             reserve_bytes: 256 << 20,
             housekeeping_ms: 5_000,
             producer_expiry_ms: 24 * 3600 * 1000,
+            scrub_bytes_per_s: 4 << 20,
+            scrub_every_ms: 24 * 3600 * 1000,
             mark_after_ms: 20,
         }
     }

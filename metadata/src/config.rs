@@ -249,7 +249,7 @@ static KEYS: &[ConfigKey] = &[
         "1",
         "min.insync.replicas",
         Range(1, MAX_INT),
-        "In-sync replicas that an acks=all append needs.",
+        "In-sync replicas that an acks=all append needs; all of them, where there are fewer replicas than that.",
     ),
     key(
         "preallocate",

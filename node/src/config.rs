@@ -48,6 +48,8 @@ pub struct EngineOptions {
     pub read_cache_bytes: usize,
     /// Free disk space kept for deletes and metadata in bytes; below it appends are refused.
     pub reserve_bytes: u64,
+    /// Rate at which what rests on disk is read again and its checksums verified, in bytes per second; 0: never.
+    pub scrub_bytes_per_s: u64,
     /// Segment files open at the most; fewer where the process may not open so many.
     pub open_files: usize,
 }
@@ -60,6 +62,7 @@ impl Default for EngineOptions {
             tail_bytes: engine.tail_bytes,
             read_cache_bytes: engine.read_cache_bytes,
             reserve_bytes: engine.reserve_bytes,
+            scrub_bytes_per_s: engine.scrub_bytes_per_s,
             open_files: engine.open_files,
         }
     }
@@ -81,6 +84,7 @@ impl EngineOptions {
             tail_bytes: self.tail_bytes,
             read_cache_bytes: self.read_cache_bytes,
             reserve_bytes: self.reserve_bytes,
+            scrub_bytes_per_s: self.scrub_bytes_per_s,
             open_files: self.open_files,
             ..EngineConfig::default()
         }

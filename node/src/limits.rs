@@ -141,8 +141,9 @@ pub const QUESTION_PATIENCE_MS: u64 = 500;
 pub const MAX_DESCRIBED_TRANSACTIONS: usize = 10_000;
 /// Transactions of one AddPartitionsToTxn request.
 pub const MAX_TRANSACTIONS_PER_REQUEST: usize = 10_000;
-/// Groups are counted for the metrics so long after something happened to one, in milliseconds: that looks at all of them.
-pub const GROUP_CENSUS_MS: u64 = 10_000;
+/// Groups, and transactions, are counted for the metrics so long after something happened to one, in milliseconds: that looks
+/// at all of them.
+pub const COORDINATOR_CENSUS_MS: u64 = 10_000;
 /// How long an idle fetch session is kept from eviction, in milliseconds.
 pub const FETCH_SESSION_MIN_IDLE_MS: u64 = 120_000;
 /// Nodes that may have opened a link of one class or another to this one, and nodes that are remembered.

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::store::EngineStats;
+use crate::transactions::StateName;
 
 /// Only grows.
 #[derive(Debug, Default)]
@@ -166,6 +167,8 @@ pub struct NodeStats {
     pub groups_rebalancing: Gauge,
     /// Members of all of them.
     pub group_members: Gauge,
+    /// What the transaction coordinators of this node count.
+    pub transactions: TransactionStats,
     /// Fetch sessions now.
     pub fetch_sessions: Gauge,
     /// Produce requests held back because the disk can't keep up.
@@ -184,6 +187,33 @@ pub struct NodeStats {
     pub ready: Gauge,
     /// What the log engine counts.
     pub log: LogStats,
+}
+
+/// Transactions that are coordinated here.
+#[derive(Debug, Default)]
+pub struct TransactionStats {
+    /// Transactional ids by the state of their newest transaction; see [`Self::by_state`].
+    pub(crate) states: [Gauge; StateName::ALL.len()],
+    /// Age of the oldest transaction that is open, or whose end is not known to all of its partitions, in milliseconds; 0:
+    /// there is none.
+    pub oldest_age_ms: Gauge,
+    /// Partitions that are being told how a transaction ends, and have not said yet that they know.
+    pub pending_markers: Gauge,
+    /// Transactions of which it was decided that they commit.
+    pub committed: Counter,
+    /// The same, that they abort, for whatever reason.
+    pub aborted: Counter,
+    /// Those of them that were open for too long.
+    pub timed_out: Counter,
+    /// Transactional ids that were forgotten because nobody used them.
+    pub expired_ids: Counter,
+}
+
+impl TransactionStats {
+    /// Transactional ids by the state of their newest transaction.
+    pub fn by_state(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        StateName::ALL.iter().zip(&self.states).map(|(state, gauge)| (state.as_str(), gauge.get()))
+    }
 }
 
 /// The log engine's counters, as of the last turn.
@@ -211,6 +241,12 @@ pub struct LogStats {
     pub cold_reads: Gauge,
     /// Bytes read from segments.
     pub cold_bytes: Gauge,
+    /// See [`EngineStats`].
+    pub scrubbed_bytes: Gauge,
+    /// See [`EngineStats`].
+    pub scrub_passes: Gauge,
+    /// See [`EngineStats`].
+    pub scrub_damage: Gauge,
     /// Memory of recent batches in bytes, now.
     pub tail_bytes: Gauge,
     /// Journal files in use now.
@@ -243,6 +279,9 @@ impl LogStats {
         self.hot_reads.set(engine.hot_reads);
         self.cold_reads.set(engine.cold_reads);
         self.cold_bytes.set(engine.cold_bytes);
+        self.scrubbed_bytes.set(engine.scrubbed_bytes);
+        self.scrub_passes.set(engine.scrub_passes);
+        self.scrub_damage.set(engine.scrub_damage);
         self.tail_bytes.set(engine.tail_bytes);
         self.journal_files.set(engine.journal_files);
         self.open_files.set(engine.open_files);
@@ -290,6 +329,7 @@ impl Default for NodeStats {
             consumer_groups: Gauge::default(),
             groups_rebalancing: Gauge::default(),
             group_members: Gauge::default(),
+            transactions: TransactionStats::default(),
             fetch_sessions: Gauge::default(),
             produce_stalls: Counter::default(),
             request_bytes_in_flight: Gauge::default(),

@@ -97,6 +97,9 @@ pub(crate) struct NodeArgs {
     /// Disk space kept free: below it appends are refused
     #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
     reserve: Option<u64>,
+    /// Rate, per second, at which messages that rest on disk are read again and verified; 0 for never
+    #[arg(long, value_parser = text::bytes, value_name = "SIZE")]
+    scrub_rate: Option<u64>,
     /// Serve /metrics, /livez and /readyz here
     #[arg(long, value_name = "ADDRESS")]
     probes: Option<SocketAddr>,
@@ -151,6 +154,7 @@ impl NodeArgs {
                 tail_bytes: memory(self.tail_size, engine.tail_bytes)?,
                 read_cache_bytes: memory(self.read_cache_size, engine.read_cache_bytes)?,
                 reserve_bytes: self.reserve.unwrap_or(engine.reserve_bytes),
+                scrub_bytes_per_s: self.scrub_rate.unwrap_or(engine.scrub_bytes_per_s),
                 open_files: engine.open_files,
             },
             ..NodeConfig::default()

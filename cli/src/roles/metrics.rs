@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use wherry_node::stats::{Histogram, LogStats, NodeStats};
+use wherry_node::stats::{Histogram, LogStats, NodeStats, TransactionStats};
 use wherry_wire::codec::messages::ApiKey;
 
 /// Everything that a node counts.
@@ -10,6 +10,7 @@ pub(crate) fn render(stats: &NodeStats) -> String {
     let mut text = Text::default();
     counters(&mut text, stats);
     gauges(&mut text, stats);
+    transactions(&mut text, &stats.transactions);
     engine(&mut text, &stats.log);
     text.seconds("append_latency_seconds", "From an append to its durability", &stats.append_latency_ns);
     text.seconds("fetch_latency_seconds", "From a fetch to its response", &stats.fetch_latency_ns);
@@ -67,6 +68,29 @@ fn gauges(text: &mut Text, stats: &NodeStats) {
     text.gauges(gauges.map(|(name, help, gauge)| (name, help, gauge.get())));
 }
 
+fn transactions(text: &mut Text, stats: &TransactionStats) {
+    let by_state = "Transactional ids coordinated here, by the state of their newest transaction";
+    text.head("transactional_ids", "gauge", by_state);
+    for (state, count) in stats.by_state() {
+        text.sample("transactional_ids", &format!("{{state=\"{state}\"}}"), count);
+    }
+    let oldest = "Age of the oldest transaction that has not ended in all of its partitions, 0 for none";
+    text.head("oldest_transaction_age_seconds", "gauge", oldest);
+    text.sample("oldest_transaction_age_seconds", "", stats.oldest_age_ms.get() as f64 / 1e3);
+    text.gauges([(
+        "pending_transaction_markers",
+        "Partitions that have yet to take the end of a transaction coordinated here",
+        stats.pending_markers.get(),
+    )]);
+    let counters = [
+        ("committed_transactions", "Transactions decided here to commit", &stats.committed),
+        ("aborted_transactions", "Transactions decided here to abort", &stats.aborted),
+        ("timed_out_transactions", "Those of them that were open for too long", &stats.timed_out),
+        ("expired_transactional_ids", "Transactional ids forgotten because nobody used them", &stats.expired_ids),
+    ];
+    text.counters(counters.map(|(name, help, counter)| (name, help, counter.get())));
+}
+
 fn engine(text: &mut Text, log: &LogStats) {
     let counters = [
         ("journal_frames", "Durable writes to the journal, one for each group of appends", &log.journal_frames),
@@ -78,6 +102,9 @@ fn engine(text: &mut Text, log: &LogStats) {
         ("hot_reads", "Reads served from memory", &log.hot_reads),
         ("cold_reads", "Reads served from segments", &log.cold_reads),
         ("cold_read_bytes", "Bytes read from segments", &log.cold_bytes),
+        ("scrubbed_bytes", "Bytes of segments verified by the scrub", &log.scrubbed_bytes),
+        ("scrub_passes", "Times that the scrub has been through all segments", &log.scrub_passes),
+        ("scrub_damage", "Places where the scrub found damage, or what can't be read", &log.scrub_damage),
     ];
     text.counters(counters.map(|(name, help, counter)| (name, help, counter.get())));
     let gauges = [
@@ -171,6 +198,8 @@ mod tests {
         stats.log.journal_frames.set(5);
         stats.log.tail_bytes.set(4096);
         stats.api(0).requests.add(2);
+        stats.transactions.committed.add(6);
+        stats.transactions.oldest_age_ms.set(1_500);
         stats.append_latency_ns.record(1000);
         stats.append_latency_ns.record(3000);
         let text = render(&stats);
@@ -179,6 +208,9 @@ mod tests {
             "wherry_node_connections 3",
             "wherry_node_journal_frames_total 5",
             "wherry_node_tail_bytes 4096",
+            "wherry_node_transactional_ids{state=\"Ongoing\"} 0",
+            "wherry_node_oldest_transaction_age_seconds 1.5",
+            "wherry_node_committed_transactions_total 6",
             "wherry_node_requests_total{api=\"Produce\"} 2",
             "wherry_node_append_latency_seconds_count 2",
             "wherry_node_append_latency_seconds_bucket{le=\"+Inf\"} 2",

@@ -15,6 +15,7 @@ mod recover;
 mod replica;
 mod retrace;
 mod rollback;
+mod scrub;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -114,6 +115,12 @@ pub struct EngineStats {
     pub cold_reads: u64,
     /// Bytes read from segments.
     pub cold_bytes: u64,
+    /// Bytes of segments verified by the scrub.
+    pub scrubbed_bytes: u64,
+    /// Times that it has been through all of them.
+    pub scrub_passes: u64,
+    /// Places where it found damage, or what can't be read.
+    pub scrub_damage: u64,
     /// Memory of recent batches, bytes.
     pub tail_bytes: u64,
     /// Journal files in use.
@@ -165,6 +172,7 @@ pub struct Engine<D: Disk> {
     compactions: compact::Compactions,
     rollbacks: rollback::Rollbacks,
     retraces: retrace::Retraces,
+    scrub: scrub::Scrub,
     /// Logs whose owner wants to know what is sealed.
     watched: usize,
     /// Files to remove once this frame is durable.
@@ -204,6 +212,7 @@ impl<D: Disk> Engine<D> {
         self.retrace();
         self.housekeeping();
         self.compact();
+        self.scrub();
         self.tell_room();
     }
 
@@ -218,7 +227,7 @@ impl<D: Disk> Engine<D> {
     pub fn next_deadline(&self) -> Option<u64> {
         let mark = self.journal.mark_deadline(self.config.mark_after_ms * 1_000_000);
         let append = self.journal.is_due().then_some(0);
-        append.into_iter().chain(mark).chain([self.house.next_ns]).min()
+        append.into_iter().chain(mark).chain([self.house.next_ns]).chain(self.scrub.next_deadline()).min()
     }
 
     /// A log's bounds.
@@ -380,6 +389,7 @@ impl<D: Disk> Engine<D> {
             }
             Pending::CompactRead { key } => self.compact_read(key, result),
             Pending::CompactWrite { key } => self.compact_written(key, &result),
+            Pending::ScrubRead { key } => self.scrub_read(key, result),
             Pending::Space => self.space_known(&result),
             Pending::Ignore => {}
         }

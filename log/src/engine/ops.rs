@@ -41,6 +41,8 @@ pub(crate) enum Pending {
     CompactRead { key: SegmentKey },
     /// A chunk that stays after compaction.
     CompactWrite { key: SegmentKey },
+    /// A window of a segment that is being verified.
+    ScrubRead { key: SegmentKey },
     /// Free space.
     Space,
     /// Nothing depends on it (closing, removing).

@@ -131,6 +131,8 @@ pub(super) enum Own {
     Producers,
     /// See `retrace`.
     Transactions,
+    /// See `scrub`.
+    Scrub,
 }
 
 type ChunkKey = (SegmentKey, u64);
@@ -187,6 +189,11 @@ impl Reads {
                 self.cache_bytes -= bytes;
             }
         }
+    }
+
+    /// Whether that part of the engine reads something.
+    pub(super) fn is_read_by(&self, own: Own) -> bool {
+        self.cold.iter().any(|(_, cold)| cold.own == Some(own))
     }
 
     /// Whether a chunk is in the cache or on its way.
@@ -327,7 +334,8 @@ impl<D: Disk> Engine<D> {
         self.begin_cold(index, id, Want::Time(target, upto)).map(Lookup::Pending)
     }
 
-    /// A read of the engine's own, which no bound refuses; there is one of each kind at a time.
+    /// A read of the engine's own, which no bound refuses; there is one of each kind at a time, or as many as one window of the
+    /// scrub has chunks.
     pub(super) fn begin_own_read(&mut self, log: usize, id: LogId, want: Want, own: Own) {
         self.reads.serial += 1;
         let serial = self.reads.serial;
@@ -411,6 +419,7 @@ impl<D: Disk> Engine<D> {
         match (event(token), cold.own) {
             (Event::ReadDone(_, result), Some(Own::Producers)) => self.producers_read(result),
             (Event::ReadDone(_, result), Some(Own::Transactions)) => self.transactions_read(result),
+            (Event::ReadDone(_, result), Some(Own::Scrub)) => self.looked_closer(&result),
             (event, _) => self.events.push(event),
         }
     }
@@ -626,7 +635,7 @@ impl<D: Disk> Engine<D> {
         self.files.submit(&mut self.disk, &mut self.ops, key, false, token, Access::Read { offset: position, len });
     }
 
-    fn segment_bytes(&self, log: usize, key: SegmentKey) -> Option<u64> {
+    pub(super) fn segment_bytes(&self, log: usize, key: SegmentKey) -> Option<u64> {
         let log = self.logs.get(log).filter(|l| l.id == key.log)?;
         log.segments.iter().find(|s| s.base == key.base && s.version == key.version).map(|s| s.bytes)
     }

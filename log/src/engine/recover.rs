@@ -16,7 +16,7 @@ use wherry_wire::types::{LogId, Offset};
 
 use super::ops::Ops;
 use super::sync::SyncState;
-use super::{Engine, Now, housekeeping, read};
+use super::{Engine, Now, housekeeping, read, scrub};
 use crate::Lsn;
 use crate::checkpoint::{self, Checkpoint, LogRecord};
 use crate::config::{EngineConfig, LogConfig};
@@ -136,6 +136,7 @@ impl<D: Disk> Engine<D> {
             flushes,
             reads: read::Reads::new(cache),
             house: housekeeping::House::default(),
+            scrub: scrub::Scrub::default(),
             compactions: super::compact::Compactions::default(),
             rollbacks: super::rollback::Rollbacks::default(),
             retraces: super::retrace::Retraces::default(),

@@ -73,7 +73,7 @@ impl Topic {
         usize::try_from(number).ok().and_then(|n| self.partitions.get(n))
     }
 
-    /// `min.insync.replicas`.
+    /// `min.insync.replicas`, as it is set. What a partition requires is [`Partition::effective_min`].
     #[must_use]
     pub fn min_insync(&self) -> usize {
         usize::try_from(self.config.min_insync_replicas).unwrap_or(usize::MAX)

@@ -332,10 +332,8 @@ fn place<S: LogStore>(
     let found = find(core, &op.ctx, topic)?;
     topics::check_not_internal(found, "producing to")?;
     let epoch = core.leads(log)?;
-    let in_sync = found.partition(data.index).map_or(0, |partition| partition.isr.len());
-    if op.acks == -1 && in_sync < found.min_insync() {
-        let text = format!("{} in-sync replicas are required; there are {in_sync} now", found.min_insync());
-        return Err(ApiError::new(ResponseError::NotEnoughReplicas, text).into());
+    if op.acks == -1 {
+        check_in_sync(found, data.index)?;
     }
     let rules = Rules { topic: found, version: op.ctx.version, now_ms: core.now.wall_ms };
     let batches = rules.check(data.records.clone().unwrap_or_default())?;
@@ -344,6 +342,17 @@ fn place<S: LogStore>(
     transaction::check(core, op, log, epoch, &batches)?;
     let placed = store(core, log, &batches, epoch)?;
     Ok(Placed { appended: placed, log_append_time, log, replicated })
+}
+
+/// As many replicas are in sync as the topic requires, or all that there are.
+fn check_in_sync(topic: &Topic, partition: i32) -> Result<(), ApiError> {
+    let Some(partition) = topic.partition(partition) else { return Ok(()) };
+    let (in_sync, required) = (partition.isr.len(), partition.effective_min(topic.min_insync()));
+    if in_sync >= required {
+        return Ok(());
+    }
+    let text = format!("{required} in-sync replicas are required; there are {in_sync} now");
+    Err(ApiError::new(ResponseError::NotEnoughReplicas, text))
 }
 
 fn store<S: LogStore>(

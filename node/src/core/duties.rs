@@ -106,7 +106,7 @@ impl<S: LogStore> Core<S> {
                 if partition.leader == Some(self.config.node_id) {
                     led += 1;
                     behind += u64::from(partition.isr.len() < partition.replicas.len());
-                    refused += u64::from(partition.isr.len() < topic.min_insync());
+                    refused += u64::from(partition.isr.len() < partition.effective_min(topic.min_insync()));
                 }
             }
         }

@@ -106,10 +106,10 @@ impl<S: LogStore> Core<S> {
     fn append_marker(&mut self, id: PartitionId, marker: Marker) -> Result<Appended, ApiError> {
         let log = log_of(id);
         let partition = self.meta.partition(id).ok_or(ResponseError::UnknownTopicOrPartition)?;
-        let in_sync = partition.isr.len();
+        let enough = partition.isr.len() >= partition.effective_min(self.meta.min_insync(id.topic));
         let epoch = self.leads(log)?;
         self.groups_take_marker(id)?;
-        if in_sync < self.meta.min_insync(id.topic) {
+        if !enough {
             return Err(ResponseError::NotEnoughReplicas.into());
         }
         let Marker { producer_id, producer_epoch, coordinator_epoch, commit, transaction_version } = marker;

@@ -30,6 +30,7 @@ impl<S: LogStore> Core<S> {
         self.tick_groups();
         self.count_groups();
         self.tick_transactions();
+        self.count_transactions();
         self.expire_acks();
         self.evaluate_woken();
         self.expire_fetches();

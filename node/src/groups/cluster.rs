@@ -23,7 +23,7 @@ pub struct GroupOverrides {
     pub heartbeat_interval_ms: Option<u32>,
 }
 
-/// The cluster as it is now. MUST answer the same within one step.
+/// The cluster as it is now, for whoever asks in this step. MUST answer the same within one step.
 pub trait Cluster {
     /// The topic of that name.
     fn topic(&self, name: &str) -> Option<TopicView>;
@@ -31,6 +31,10 @@ pub trait Cluster {
     fn topic_name(&self, id: Uuid) -> Option<Arc<str>>;
     /// All names, in order.
     fn topic_names(&self) -> Box<dyn Iterator<Item = Arc<str>> + '_>;
+    /// Whether who asks may know of the topic of that name (`Describe`).
+    fn may_describe(&self, name: &str) -> bool;
+    /// Another number after each change of what anybody may do.
+    fn rules_version(&self) -> u64;
     /// What is set for this group.
     fn overrides(&self, group: &str) -> GroupOverrides;
     /// `group.version` is at least 1: the protocol of KIP-848 may be used.

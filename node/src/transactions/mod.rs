@@ -24,6 +24,7 @@ mod expire;
 mod outbox;
 mod producer;
 mod record;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub use config::TransactionsConfig;
 pub(crate) use outbox::refused;
 pub use record::ReplayError;
+pub use tally::{Tally, TransactionsStats};
 pub use types::{
     Description, Effect, Effects, EndId, EndMarker, Filter, IdAsk, Input, Listed, Now, PersistError, PersistId,
     Producer, Record, Request, RequestRef, Response, StateName, TopicPartition, TransactionError, TransactionVersion,
@@ -67,17 +69,7 @@ pub struct Transactions {
     /// When ids are next looked through for expired ones, and after which.
     expiry_ns: u64,
     expiry_after: Option<Arc<str>>,
-}
-
-/// Numbers for metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TransactionsStats {
-    /// Transactional ids.
-    pub ids: usize,
-    /// Transactions that are open.
-    pub ongoing: usize,
-    /// Transactions whose end is decided and not known to all of their partitions.
-    pub ending: usize,
+    tally: Tally,
 }
 
 impl Transactions {
@@ -93,6 +85,7 @@ impl Transactions {
             outbox: Outbox::default(),
             expiry_ns: u64::MAX,
             expiry_after: None,
+            tally: Tally::default(),
         }
     }
 
@@ -158,19 +151,6 @@ impl Transactions {
                 state: current.state,
             })
             .collect()
-    }
-
-    /// Numbers for metrics; looks at every transactional id.
-    pub fn stats(&self) -> TransactionsStats {
-        let mut stats = TransactionsStats { ids: self.entries.len(), ..TransactionsStats::default() };
-        for state in self.entries.values().filter_map(|entry| entry.current.as_ref()).map(|current| current.state) {
-            match state {
-                StateName::Ongoing => stats.ongoing += 1,
-                StateName::PrepareCommit | StateName::PrepareAbort => stats.ending += 1,
-                StateName::Empty | StateName::CompleteCommit | StateName::CompleteAbort => {}
-            }
-        }
-        stats
     }
 
     /// Answers whatever waits, and is no more. What was appended may still be committed: the next coordinator sees that in
@@ -255,7 +235,11 @@ impl Transactions {
             entry.pending = None;
         }
         match result {
-            Ok(()) => self.moved(now, &id, next),
+            Ok(()) => {
+                let before = self.entries.get(&id).and_then(Entry::state);
+                self.tally.note(before, next.as_ref(), after == After::Nobody);
+                self.moved(now, &id, next);
+            }
             Err(_) => self.not_moved(now, &id, &after),
         }
         if let After::Answer { request, response } = after {

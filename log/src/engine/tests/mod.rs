@@ -9,6 +9,7 @@ mod crashes;
 mod exhaustive;
 mod faults;
 mod replica;
+mod scrub;
 mod transactions;
 
 use std::collections::BTreeMap;
@@ -72,6 +73,8 @@ pub(super) fn small() -> EngineConfig {
         reserve_bytes: 0,
         housekeeping_ms: 50,
         producer_expiry_ms: 1 << 40,
+        scrub_bytes_per_s: 0,
+        scrub_every_ms: 1_000,
         mark_after_ms: 5,
     }
 }

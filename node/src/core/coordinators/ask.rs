@@ -166,7 +166,8 @@ impl<S: LogStore> Core<S> {
         }
         let request = self.desk.enter(Waiting::Whole { ctx: ctx.clone(), partition });
         self.remember(ctx, request);
-        self.step_groups(partition, Input::Request { request: RequestRef(request), body });
+        let input = Input::Request { request: RequestRef(request), body };
+        self.step_groups_for(Some(&ctx.caller), partition, input);
         // If it was answered, its slot is filled already.
         Outcome::Later
     }
@@ -178,7 +179,7 @@ impl<S: LogStore> Core<S> {
             let request = RequestRef(part);
             match self.desk.refusal(partition) {
                 Some(error) => self.group_reply(request, refused(error, &body)),
-                None => self.step_groups(partition, Input::Request { request, body }),
+                None => self.step_groups_for(Some(&ctx.caller), partition, Input::Request { request, body }),
             }
         }
         Outcome::Later

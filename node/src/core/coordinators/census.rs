@@ -4,12 +4,12 @@ use super::GroupDesk;
 use crate::core::Core;
 use crate::core::store::LogStore;
 use crate::groups::GroupsStats;
-use crate::limits::GROUP_CENSUS_MS;
+use crate::limits::COORDINATOR_CENSUS_MS;
 
 impl GroupDesk {
     /// Something happened to a group.
     pub(super) fn ask_census(&mut self, now_ns: u64) {
-        self.census_ns.get_or_insert(now_ns.saturating_add(GROUP_CENSUS_MS * 1_000_000));
+        self.census_ns.get_or_insert(now_ns.saturating_add(COORDINATOR_CENSUS_MS * 1_000_000));
     }
 }
 

@@ -31,7 +31,9 @@ use crate::groups::{
     Transaction,
 };
 use crate::limits::MAX_GROUPS;
+use crate::security::Caller;
 use ask::Waiting;
+use cluster::Seen;
 pub(crate) use seats::{Machine, Office, Seats, Standing, Term, as_pairs};
 pub(crate) use topic::{CoordinatorTopic, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TopicWish};
 
@@ -179,9 +181,15 @@ impl<S: LogStore> Core<S> {
     }
 
     fn step_groups(&mut self, partition: i32, input: Input) {
+        self.step_groups_for(None, partition, input);
+    }
+
+    /// The same, where somebody asked for it.
+    fn step_groups_for(&mut self, caller: Option<&Caller>, partition: i32, input: Input) {
         let now = self.coordinator_time();
         let Some(seat) = self.desk.seats.get_mut(partition) else { return };
-        let effects = seat.machine.step(now, &self.meta, input);
+        let seen = Seen { meta: &self.meta, authorization: self.config.authorization.as_ref(), caller };
+        let effects = seat.machine.step(now, &seen, input);
         self.desk.seats.set_alarm(partition);
         self.desk.ask_census(now.monotonic_ns);
         self.run_group_effects(partition, effects);

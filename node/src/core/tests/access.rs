@@ -479,6 +479,35 @@ fn names_of_what_may_not_be_seen_are_not_told() {
 }
 
 #[test]
+fn patterns_of_consumer_groups_match_only_what_may_be_seen() {
+    let mut node = guarded();
+    let root = node.connect_as("root");
+    for topic in ["public-1", "public-2", "secret"] {
+        node.create_topic(root, topic, 1, &[]);
+    }
+    node.allow(&["group g read", "topic public-* describe"]);
+    let alice = node.connect_as("alice");
+    let beat = ConsumerGroupHeartbeatRequest::default().with_group_id(group("g")).with_member_id(text("a"));
+    let join = beat
+        .clone()
+        .with_rebalance_timeout_ms(60_000)
+        .with_subscribed_topic_regex(Some(text("p.*|s.*")))
+        .with_topic_partitions(Some(Vec::new()));
+    let topics = |response: &ConsumerGroupHeartbeatResponse| {
+        response.assignment.as_ref().map_or(0, |assignment| assignment.topic_partitions.len())
+    };
+    let unauthorized = node.core.stats().unauthorized.get();
+    let joined = node.ask(alice, 1, &join);
+    assert_eq!((joined.error_code, topics(&joined)), (0, 2));
+    assert_eq!(node.core.stats().unauthorized.get(), unauthorized, "nobody tried anything");
+    // A rule that comes counts without a topic that does.
+    node.allow(&["topic secret describe"]);
+    node.advance_ms(10_001);
+    let told = node.ask(alice, 1, &beat.with_member_epoch(joined.member_epoch));
+    assert_eq!((told.error_code, topics(&told)), (0, 3));
+}
+
+#[test]
 fn operations_that_may_be_done_are_told() {
     let mut node = guarded();
     node.allow(&["topic t read", "group g all", "cluster kafka-cluster describe"]);

@@ -7,10 +7,12 @@ use wherry_wire::codec::messages::create_topics_request::CreatableReplicaAssignm
 use wherry_wire::codec::messages::describe_quorum_request::{PartitionData as AskedPartition, TopicData as AskedTopic};
 use wherry_wire::codec::messages::elect_leaders_request::TopicPartitions;
 use wherry_wire::codec::messages::elect_leaders_response::ReplicaElectionResult;
+use wherry_wire::codec::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use wherry_wire::codec::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use wherry_wire::codec::messages::{
     AddRaftVoterRequest, AlterPartitionReassignmentsRequest, BrokerId, DescribeQuorumRequest, ElectLeadersRequest,
-    ElectLeadersResponse, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
+    ElectLeadersResponse, IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest,
+    UnregisterBrokerRequest,
 };
 
 use super::*;
@@ -99,6 +101,30 @@ fn preferred_replicas_lead_again() {
     decide(&mut node, Command::Fence { node_id: 1, incarnation: incarnation(1) });
     let fenced = node.ask(conn, 2, &elect(0, Some(&[("t", &[0])])));
     assert_eq!(codes(&fenced), [[ResponseError::PreferredLeaderNotAvailable.code()]]);
+}
+
+#[test]
+fn replicas_that_are_away_are_missed() {
+    let (mut node, conn, _) = among(&[None], &[&[0, 1]]);
+    // Three are required, of two that there are.
+    alter_topic(&mut node, conn, ("min.insync.replicas", "3"));
+    decide(&mut node, Command::Fence { node_id: 1, incarnation: incarnation(1) });
+    node.advance_ms(1_000);
+    node.settle();
+    assert_eq!(node.core.stats().under_min_insync.get(), 1);
+    let refused = node.ask(conn, 9, &produce("t", -1, &[(0, batch(&["a"]))]));
+    assert_eq!(produced(&refused).error_code, ResponseError::NotEnoughReplicas.code());
+    let leader_alone = node.ask(conn, 9, &produce("t", 1, &[(0, batch(&["a"]))]));
+    assert_eq!(produced(&leader_alone).error_code, 0, "acks=1 asks for the leader alone");
+}
+
+fn alter_topic(node: &mut Node, conn: ConnId, (key, value): (&str, &str)) {
+    let config = AlterableConfig::default().with_name(text(key)).with_value(Some(text(value)));
+    let resource =
+        AlterConfigsResource::default().with_resource_type(2).with_resource_name(text("t")).with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(node.ask(conn, 1, &request).responses[0].error_code, 0);
+    node.settle();
 }
 
 #[test]

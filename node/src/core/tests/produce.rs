@@ -157,11 +157,15 @@ fn max_message_bytes() {
 }
 
 #[test]
-fn min_insync_replicas_that_one_node_can_not_have() {
+fn no_more_replicas_are_required_than_there_are() {
     let (mut node, conn, _) = with_topic(&[("min.insync.replicas", "2")]);
-    refused(&mut node, 9, &produce("t", -1, &[(0, batch(&["a"]))]), ResponseError::NotEnoughReplicas);
-    let response = node.ask(conn, 9, &produce("t", 1, &[(0, batch(&["a"]))]));
-    assert_eq!(produced(&response).error_code, 0, "acks=1 asks for the leader alone");
+    for acks in [-1, 1] {
+        let response = node.ask(conn, 9, &produce("t", acks, &[(0, batch(&["a"]))]));
+        assert_eq!(produced(&response).error_code, 0, "the only replica is in sync");
+    }
+    node.advance_ms(1_000);
+    node.settle();
+    assert_eq!((node.core.stats().partitions_led.get(), node.core.stats().under_min_insync.get()), (1, 0));
 }
 
 #[test]

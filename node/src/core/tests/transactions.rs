@@ -527,3 +527,25 @@ fn every_version_that_is_served_is_answered() {
     }
     assert_eq!(node.ask(conn, 0, &end((1, 1), true)).error_code, 49);
 }
+
+#[test]
+fn transactions_are_counted() {
+    let (mut node, conn) = node();
+    let of = producer(&mut node, conn);
+    assert_eq!(added(&mut node, conn, 3, of, 0), 0);
+    let count = |node: &mut Node| {
+        node.advance_ms(10_000);
+        node.settle();
+        let stats = &node.core.stats().transactions;
+        let states: Vec<_> = stats.by_state().filter(|(_, count)| *count > 0).collect();
+        (states, stats.oldest_age_ms.get() / 1_000)
+    };
+    assert_eq!(count(&mut node), (vec![("Ongoing", 1)], 10));
+    assert_eq!(count(&mut node), (vec![("Ongoing", 1)], 20), "it grows older by itself");
+    assert_eq!(ended(&mut node, conn, 3, of, true).error_code, 0);
+    node.settle();
+    assert_eq!(count(&mut node), (vec![("CompleteCommit", 1)], 0));
+    let stats = &node.core.stats().transactions;
+    let ends = [&stats.committed, &stats.aborted, &stats.timed_out, &stats.expired_ids].map(crate::stats::Counter::get);
+    assert_eq!((ends, stats.pending_markers.get()), ([1, 0, 0, 0], 0));
+}

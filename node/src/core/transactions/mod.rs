@@ -11,6 +11,7 @@
 //! It knows nothing of the wire (`api::transactions` does) and nothing of what transactions mean (`transactions` does).
 
 mod ask;
+mod census;
 mod remote;
 mod tell;
 
@@ -38,6 +39,8 @@ pub(crate) struct TransactionDesk {
     waiters: Waiters,
     tellings: Tellings,
     pub(crate) topic: TopicWish,
+    /// When transactions are counted next; none: nothing has happened since.
+    census_ns: Option<u64>,
 }
 
 impl TransactionDesk {
@@ -48,12 +51,13 @@ impl TransactionDesk {
             waiters: Waiters::default(),
             tellings: Tellings::default(),
             topic: TopicWish::default(),
+            census_ns: None,
         }
     }
 
     /// When [`Core::turn`] is due because of transactions.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        [self.seats.next_deadline(), self.tellings.next_deadline()].into_iter().flatten().min()
+        [self.seats.next_deadline(), self.tellings.next_deadline(), self.census_ns].into_iter().flatten().min()
     }
 
     /// Why this partition's coordinator can't be asked. While it loads, it says so itself.
@@ -96,6 +100,7 @@ impl<S: LogStore> Office<S> for Transactions {
         let Some(seat) = core.transactions.seats.get_mut(partition) else { return };
         let effects = seat.machine.loaded(now);
         core.transactions.seats.set_alarm(partition);
+        core.transactions.ask_census(now.monotonic_ns);
         core.run_transaction_effects(partition, effects);
     }
 }
@@ -129,6 +134,7 @@ impl<S: LogStore> Core<S> {
     /// be told, concerns the next coordinator.
     pub(crate) fn resign_transactions(&mut self, partition: i32) {
         let Some(seat) = self.transactions.seats.remove(partition) else { return };
+        self.transactions.ask_census(self.now.monotonic_ns);
         tracing::info!(
             partition,
             epoch = seat.epoch.0,
@@ -144,7 +150,9 @@ impl<S: LogStore> Core<S> {
         let now = self.coordinator_time();
         let Some(seat) = self.transactions.seats.get_mut(partition) else { return };
         let effects = seat.machine.step(now, input);
+        let tally = seat.machine.take_tally();
         self.transactions.seats.set_alarm(partition);
+        self.transactions_moved(tally);
         self.run_transaction_effects(partition, effects);
     }
 

@@ -86,7 +86,8 @@ impl Undo {
                 consumer.apply(fact);
             }
             // What was looked up for it is to be looked up again.
-            (consumer.seen_topics, consumer.matched_topics) = (None, None);
+            consumer.seen_topics = None;
+            consumer.looks.clear();
         }
         if let Some(classic) = self.classic {
             group.consumer = None;

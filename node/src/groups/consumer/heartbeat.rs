@@ -16,7 +16,7 @@ use super::check::Refusal;
 use super::current::{self, Aim, Current, Held, JOINING, LEAVING, LEAVING_FOR_NOW, Owned, Progress};
 use super::draft::Draft;
 use super::fact::Fact;
-use super::state::{ConsumerGroup, Meta, Resolved, Subscription};
+use super::state::{ConsumerGroup, Look, Meta, Resolved, Subscription};
 use super::types::{ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, TopicPartitions};
 use super::{leave, regex};
 use crate::groups::cluster::Cluster;
@@ -239,7 +239,8 @@ impl Beat<'_> {
     }
 
     /// Patterns come and go with those who subscribe to them, and are looked up again when topics have come. Whether other
-    /// topics are wanted than before.
+    /// topics are wanted than before. As with Kafka, members share what a pattern stands for: it is what that one may know of
+    /// which happened to look it up.
     fn update_patterns(&mut self, before: &Subscription, now: &Subscription) -> Result<bool, Refusal> {
         let mut changed = before.regex != now.regex;
         if changed {
@@ -250,7 +251,9 @@ impl Beat<'_> {
                 self.put(Fact::Regex(Arc::clone(pattern), None));
             }
         }
-        changed |= self.refresh_patterns();
+        if let Some(pattern) = &now.regex {
+            changed |= self.refresh_pattern(pattern);
+        }
         Ok(changed)
     }
 
@@ -268,6 +271,7 @@ impl Beat<'_> {
     }
 
     fn match_topics(&mut self, pattern: &Arc<str>, compiled: &::regex::Regex) -> bool {
+        self.consumer.looks.insert(Arc::clone(pattern), self.look());
         let topics = regex::topics(compiled, self.with.cluster);
         if self.consumer.regexes.get(pattern).is_some_and(|known| known.topics == topics) {
             return false;
@@ -278,25 +282,22 @@ impl Beat<'_> {
         true
     }
 
-    /// Looks all patterns up again, if topics have come or gone since; not too often.
-    fn refresh_patterns(&mut self) -> bool {
-        let (version, now_ns) = (self.with.topics_version, self.with.now.monotonic_ns);
-        let is_due = self.consumer.matched_topics.is_none_or(|(seen, at_ns)| {
-            seen != version && now_ns >= at_ns.saturating_add(self.config.pattern_refresh_interval_ms * 1_000_000)
+    fn look(&self) -> Look {
+        let (topics, rules) = (self.with.topics_version, self.with.cluster.rules_version());
+        Look { topics, rules, at_ns: self.with.now.monotonic_ns }
+    }
+
+    /// Looks the member's pattern up again, if topics have come or gone since, or what may be known of them has changed; not
+    /// too often. Only its own: what a pattern stands for is what one of those that subscribe to it may know of.
+    fn refresh_pattern(&mut self, pattern: &Arc<str>) -> bool {
+        let now = self.look();
+        let is_due = self.consumer.looks.get(pattern).is_none_or(|last| {
+            let has_changed = (last.topics, last.rules) != (now.topics, now.rules);
+            let interval_ns = self.config.pattern_refresh_interval_ms * 1_000_000;
+            has_changed && now.at_ns >= last.at_ns.saturating_add(interval_ns)
         });
-        if self.consumer.regexes.is_empty() || !is_due {
-            return false;
-        }
-        self.consumer.matched_topics = Some((version, now_ns));
-        let patterns: Vec<Arc<str>> = self.consumer.regexes.keys().cloned().collect();
-        let mut changed = false;
-        for pattern in patterns {
-            // It was compiled when it came.
-            if let Ok(compiled) = regex::compile(&pattern) {
-                changed |= self.match_topics(&pattern, &compiled);
-            }
-        }
-        changed
+        // It was compiled when it came.
+        is_due && regex::compile(pattern).is_ok_and(|compiled| self.match_topics(pattern, &compiled))
     }
 
     /// A new epoch, if members want others than before or their topics have changed.

@@ -52,9 +52,9 @@ fn build(pattern: &str) -> Result<Regex, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
-/// The topics that match.
+/// The topics that match, of those that who asks may know of.
 pub(super) fn topics(pattern: &Regex, cluster: &dyn Cluster) -> BTreeSet<Arc<str>> {
-    cluster.topic_names().filter(|name| pattern.is_match(name)).collect()
+    cluster.topic_names().filter(|name| pattern.is_match(name) && cluster.may_describe(name)).collect()
 }
 
 #[cfg(test)]

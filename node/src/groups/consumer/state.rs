@@ -77,6 +77,16 @@ pub(in crate::groups) struct Resolved {
     pub(in crate::groups) timestamp_ms: i64,
 }
 
+/// As of when a regular expression was looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::groups) struct Look {
+    /// The cluster's topics.
+    pub(in crate::groups) topics: u64,
+    /// What who looked may know of them.
+    pub(in crate::groups) rules: u64,
+    pub(in crate::groups) at_ns: u64,
+}
+
 /// The group.
 #[derive(Debug, Clone, Default)]
 pub(in crate::groups) struct ConsumerGroup {
@@ -99,8 +109,8 @@ pub(in crate::groups) struct ConsumerGroup {
     pub(in crate::groups) owners: BTreeMap<Uuid, BTreeMap<i32, Arc<str>>>,
     /// The cluster's topics as of which `topics_hash` was last looked at; not written.
     pub(in crate::groups) seen_topics: Option<u64>,
-    /// The same of `regexes`, with the time of the look; not written.
-    pub(in crate::groups) matched_topics: Option<(u64, u64)>,
+    /// When each of `regexes` was last looked up, if it was here; not written.
+    pub(in crate::groups) looks: BTreeMap<Arc<str>, Look>,
     /// The last write about this group: what is answered of it waits for that.
     pub(in crate::groups) last_write: Option<PersistId>,
 }
@@ -131,7 +141,10 @@ impl ConsumerGroup {
             Fact::Regex(regex, resolved) => {
                 let before = match resolved {
                     Some(resolved) => self.regexes.insert(Arc::clone(&regex), resolved),
-                    None => self.regexes.remove(&regex),
+                    None => {
+                        self.looks.remove(&regex);
+                        self.regexes.remove(&regex)
+                    }
                 };
                 Fact::Regex(regex, before)
             }

@@ -471,6 +471,53 @@ fn patterns_are_resolved_here() {
 }
 
 #[test]
+fn patterns_match_what_their_members_may_know_of() {
+    let mut world = world();
+    world.cluster.set("tea", 2);
+    world.cluster.set("coffee", 1);
+    world.cluster.hidden.insert("tea".into());
+    let mut a = world.joined_consumer(Consumer::with_regex("a", "te.*"));
+    assert!(a.owned.is_empty() && world.group().regexes["te.*"].topics.is_empty());
+    let beat = |world: &mut World, a: &mut Consumer| {
+        world.consumer(a);
+        a.revoked();
+        world.consumer(a);
+        a.owned.len()
+    };
+    // It is looked up again when what may be known of changes, without a topic that comes; but not all the time.
+    world.cluster.hidden.clear();
+    world.cluster.rules += 1;
+    world.advance(5_000);
+    assert_eq!(beat(&mut world, &mut a), 0);
+    world.advance(5_000);
+    assert_eq!(beat(&mut world, &mut a), 2);
+    world.cluster.hidden.insert("tea".into());
+    world.advance(11_000);
+    assert_eq!(beat(&mut world, &mut a), 2, "no rule has changed");
+    world.cluster.rules += 1;
+    assert_eq!(beat(&mut world, &mut a), 0);
+    assert_eq!(world.group().members.len(), 1);
+}
+
+#[test]
+fn who_may_know_less_does_not_look_up_the_patterns_of_others() {
+    let mut world = world();
+    world.cluster.set("tea", 2);
+    world.cluster.set("coffee", 1);
+    let mut a = world.joined_consumer(Consumer::with_regex("a", "te.*"));
+    let mut b = world.joined_consumer(Consumer::with_regex("b", "co.*"));
+    world.cluster.set("teapot", 1);
+    world.step(Input::TopicsChanged);
+    world.advance(11_000);
+    world.cluster.hidden.extend(["tea", "teapot"].map(Arc::from));
+    world.consumer(&mut b);
+    world.cluster.hidden.clear();
+    assert_eq!(world.group().regexes["te.*"].topics.len(), 1, "b does not look for a");
+    world.consumer(&mut a);
+    assert_eq!((a.owned.len(), b.owned.len()), (3, 1));
+}
+
+#[test]
 fn assignors_are_chosen_by_members() {
     let mut world = world();
     world.cluster.set("u", 6);

@@ -11,7 +11,7 @@ mod statics;
 mod transactional;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,6 +51,9 @@ struct TestCluster {
     topics: BTreeMap<Arc<str>, TopicView>,
     overrides: GroupOverrides,
     lives: u128,
+    /// Topics that who asks may not know of.
+    hidden: BTreeSet<Arc<str>>,
+    rules: u64,
 }
 
 impl TestCluster {
@@ -77,6 +80,14 @@ impl Cluster for TestCluster {
 
     fn topic_names(&self) -> Box<dyn Iterator<Item = Arc<str>> + '_> {
         Box::new(self.topics.keys().cloned())
+    }
+
+    fn may_describe(&self, name: &str) -> bool {
+        !self.hidden.contains(name)
+    }
+
+    fn rules_version(&self) -> u64 {
+        self.rules
     }
 
     fn overrides(&self, _: &str) -> GroupOverrides {

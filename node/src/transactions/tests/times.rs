@@ -126,3 +126,62 @@ fn ids_that_nobody_uses_are_forgotten() {
     assert_eq!(world.coordinator.stats().ids, 1);
     assert_eq!(world.add(first, 0, V1), Ok(()));
 }
+
+#[test]
+fn what_becomes_of_transactions_is_counted() {
+    let counts = |world: &mut World| {
+        let Tally { committed, aborted, timed_out, expired_ids } = world.coordinator.take_tally();
+        [committed, aborted, timed_out, expired_ids]
+    };
+    for version in [V1, V2] {
+        let mut world = World::with(TransactionsConfig { id_expiration_ms: 7_200_000, ..config() });
+        let first = world.init(None).unwrap();
+        world.add(first, 0, version).unwrap();
+        let first = world.end(first, true, version).unwrap();
+        assert_eq!(counts(&mut world), [1, 0, 0, 0]);
+        world.add(first, 0, version).unwrap();
+        let first = world.end(first, false, version).unwrap();
+        assert_eq!(counts(&mut world), [0, 1, 0, 0]);
+        assert!(world.end(first, false, version).is_ok(), "again, or without anything in it");
+        assert_eq!(counts(&mut world), [0; 4]);
+        // One is given up by its successor, and one by the clock.
+        let second = world.init(None).unwrap();
+        world.add(second, 0, version).unwrap();
+        assert_eq!(world.init(None), Err(ConcurrentTransactions));
+        assert_eq!(counts(&mut world), [0, 1, 0, 0]);
+        let third = world.init(None).unwrap();
+        world.add(third, 0, version).unwrap();
+        world.advance_ms(TIMEOUT);
+        assert_eq!(counts(&mut world), [0, 1, 1, 0]);
+        for _ in 0..3 {
+            world.advance_ms(3_600_000);
+        }
+        assert_eq!((counts(&mut world), world.coordinator.stats().ids), ([0, 0, 0, 1], 0));
+    }
+}
+
+#[test]
+fn what_there_is_is_counted() {
+    let mut world = World::new();
+    let first = world.init(None).unwrap();
+    let in_state = |world: &World, state: StateName| {
+        let stats = world.coordinator.stats();
+        assert_eq!(stats.states.iter().sum::<usize>(), 1);
+        let at = StateName::ALL.iter().position(|s| *s == state).unwrap();
+        assert_eq!(stats.states[at], 1, "{stats:?}");
+        (stats.untold, stats.oldest_start_ms)
+    };
+    assert_eq!(in_state(&world, StateName::Empty), (0, None));
+    world.add(first, 0, V1).unwrap();
+    world.add(first, 1, V1).unwrap();
+    assert_eq!(in_state(&world, StateName::Ongoing), (0, Some(WALL_MS)));
+    world.prompt = false;
+    world.send(end(first, true, V1));
+    assert_eq!(in_state(&world, StateName::Ongoing), (0, Some(WALL_MS)), "it is not committed yet");
+    world.commit();
+    assert_eq!(in_state(&world, StateName::PrepareCommit), (2, Some(WALL_MS)));
+    world.tell(0);
+    assert_eq!(in_state(&world, StateName::PrepareCommit), (0, Some(WALL_MS)));
+    world.commit();
+    assert_eq!(in_state(&world, StateName::CompleteCommit), (0, None));
+}
