@@ -79,6 +79,26 @@ mutations! {
     TruncateToHighWatermark,
     /// Acknowledgements of replicated records go out without a lease.
     NoLease,
+    /// Readers of committed records see all that is replicated.
+    StableIsCommitted,
+    /// Readers of committed records are not told what was aborted.
+    NoAbortedList,
+    /// Partitions are told how a transaction ends before that is committed.
+    HastyMarkers,
+    /// Only one partition of a transaction is told how it ends.
+    OneMarker,
+    /// The transaction coordinator takes any epoch of a producer.
+    AnyEpoch,
+    /// A new producer goes on at once with the transaction that its predecessor left open.
+    NoFencing,
+    /// Transactions may stay open for ever.
+    NoTransactionTimeout,
+    /// A partition takes a batch of a transaction that nobody added it to.
+    NoVerification,
+    /// Offsets that an aborted transaction committed count.
+    AbortedOffsetsCount,
+    /// Offsets that an open transaction may change are told as if they were stable.
+    UnstableOffsets,
 }
 
 impl Mutation {

@@ -124,6 +124,8 @@ impl Host {
             node_id: i32::try_from(node).unwrap_or(0),
             cluster_id: Some("simulated".into()),
             group_initial_rebalance_delay_ms: [0, 0, 300][rng.below(3)],
+            // As many as can matter to a handful of transactional ids.
+            transactions_topic_partitions: 3,
             ..cluster_config(nodes)
         };
         Self {

@@ -34,6 +34,9 @@ struct Args {
     /// Nodes lose their disks and come back empty, one at a time.
     #[arg(long)]
     lost_disks: bool,
+    /// Every life has transactional clients.
+    #[arg(long)]
+    transactions: bool,
     /// Live with one of the node's mutations.
     #[cfg(feature = "mutations")]
     #[arg(long, value_parser = mutation)]
@@ -69,7 +72,7 @@ impl Args {
             print_trace: self.trace,
             sabotage: self.sabotage.unwrap_or_default(),
             nodes: self.nodes,
-            extra: Extra { rot: self.rot, lost_disks: self.lost_disks },
+            extra: Extra { rot: self.rot, lost_disks: self.lost_disks, transactions: self.transactions },
             #[cfg(feature = "mutations")]
             mutation: self.mutation,
         }
@@ -90,7 +93,9 @@ impl Args {
             "cargo run -p wherry-sim --release -- --seed {} --nodes {} --trace",
             violation.seed, violation.nodes
         );
-        for (flag, is_set) in [(" --rot", self.rot), (" --lost-disks", self.lost_disks)] {
+        let flags =
+            [(" --rot", self.rot), (" --lost-disks", self.lost_disks), (" --transactions", self.transactions)];
+        for (flag, is_set) in flags {
             command += if is_set { flag } else { "" };
         }
         command
@@ -159,7 +164,7 @@ fn each(jobs: usize, numbers: std::ops::Range<u64>, work: impl Fn(u64) + Sync) {
 fn summarize(args: &Args, total: &Outcome, broken: u64) {
     println!(
         "{} lives, {broken} broken; {} nodes; {} records acknowledged, {} in the logs; {} leader epochs; {} group \
-         generations, {} commits; {} events in {} virtual seconds",
+         generations, {} commits; {} transactions committed, {} aborted; {} events in {} virtual seconds",
         args.seeds,
         total.nodes,
         total.acknowledged,
@@ -167,6 +172,8 @@ fn summarize(args: &Args, total: &Outcome, broken: u64) {
         total.epochs,
         total.generations,
         total.commits,
+        total.transactions,
+        total.aborted,
         total.events,
         total.virtual_ms / 1_000
     );

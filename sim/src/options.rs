@@ -18,13 +18,15 @@ pub struct Options {
     pub mutation: Option<wherry_node::mutation::Mutation>,
 }
 
-/// Faults that are asked for by name.
+/// Faults and clients that are asked for by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extra {
     /// Bits of segment files rot, on a minority of the nodes.
     pub rot: bool,
     /// Disks are lost for good, one at a time.
     pub lost_disks: bool,
+    /// There are transactional clients, whatever the seed says.
+    pub transactions: bool,
 }
 
 /// Breaks a piece on purpose: a run that ends well nevertheless shows that nobody was looking.
@@ -61,6 +63,10 @@ pub struct Outcome {
     pub generations: u64,
     /// Offset commits that the nodes acknowledged.
     pub commits: u64,
+    /// Transactions that are known to have committed.
+    pub transactions: u64,
+    /// Transactions that are known to have aborted.
+    pub aborted: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// What befell the cluster, by name.
@@ -88,6 +94,8 @@ impl Outcome {
         self.epochs += other.epochs;
         self.generations += other.generations;
         self.commits += other.commits;
+        self.transactions += other.transactions;
+        self.aborted += other.aborted;
         self.virtual_ms += other.virtual_ms;
         for (fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;

@@ -22,6 +22,7 @@ fn two_hundred_lives_of_one_node_keep_every_promise() {
     }
     assert!(total.count("kill") > SEEDS && total.count("power cut") > SEEDS, "nothing happened: {:?}", total.faults);
     assert!(total.acknowledged > 100 * SEEDS && total.commits > SEEDS, "nothing was done: {total:?}");
+    assert!(total.transactions > SEEDS && total.aborted > SEEDS / 2, "hardly a transaction: {total:?}");
 }
 
 #[test]
@@ -39,6 +40,7 @@ fn thirty_lives_of_clusters_keep_every_promise() {
     let each = |n: u64| n * CLUSTER_SEEDS;
     assert!(total.acknowledged > each(200) && total.commits > each(20), "nothing was done: {total:?}");
     assert!(total.epochs > each(10), "leaders hardly moved: {total:?}");
+    assert!(total.transactions > each(5) && total.aborted > each(2), "hardly a transaction: {total:?}");
 }
 
 #[test]

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::group::Group;
 use super::record::Committed;
 use super::types::{FetchGroup, FetchedGroup, FetchedOffset, FetchedTopic, GroupError};
+use crate::mutation::mutated;
 
 /// `stable`: offsets that an open transaction may change are not told.
 pub(super) fn fetch(group: Option<&Group>, fetch: &FetchGroup, stable: bool) -> FetchedGroup {
+    let stable = stable && !mutated!(UnstableOffsets);
     if let Err(error) = check_member(group, fetch) {
         return refused(fetch, error);
     }

@@ -17,6 +17,7 @@ use super::types::{
     Transaction,
 };
 use super::{Groups, ReplayError};
+use crate::mutation::mutated;
 
 /// A partition's offset in a group.
 pub(super) type Place = (Arc<str>, Arc<str>, i32);
@@ -59,7 +60,7 @@ impl Groups {
         let places = self.open.remove(&producer_id).unwrap_or_default();
         for (group_id, topic, partition) in places {
             let Some(group) = self.groups.get_mut(&group_id) else { continue };
-            group.offsets.close(&topic, partition, producer_id, commit);
+            group.offsets.close(&topic, partition, producer_id, commit || mutated!(AbortedOffsetsCount));
             let next = group.offsets.is_open_of(&topic, partition, producer_id);
             self.settle(&group_id);
             if next {

@@ -20,6 +20,7 @@ use super::transaction::{Transaction, is_exhausted};
 use super::types::{
     EndRequest, Now, Producer, Request, RequestRef, Response, StateName, TransactionError, TransactionVersion,
 };
+use crate::mutation::mutated;
 
 /// What EndTxn comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,7 @@ fn is_again_v1(current: &Transaction, producer: &Producer, commit: bool) -> Resu
     if current.producer_id != producer.producer_id {
         return Err(TransactionError::InvalidProducerIdMapping);
     }
-    if current.epoch != producer.producer_epoch {
+    if current.epoch != producer.producer_epoch && !mutated!(AnyEpoch) {
         return Err(TransactionError::ProducerFenced);
     }
     Ok(match current.state {
@@ -93,7 +94,7 @@ fn is_again_v2(current: &Transaction, producer: &Producer) -> Result<bool, Trans
         StateName::PrepareCommit | StateName::PrepareAbort => again,
         StateName::CompleteCommit | StateName::CompleteAbort => again || now,
     };
-    if fits { Ok(again) } else { Err(TransactionError::ProducerFenced) }
+    if fits || mutated!(AnyEpoch) { Ok(again) } else { Err(TransactionError::ProducerFenced) }
 }
 
 fn verdict(state: StateName, again: bool, body: &EndRequest) -> Result<Verdict, TransactionError> {

@@ -46,6 +46,8 @@ use entry::Entry;
 use outbox::{After, Outbox, Pending};
 use transaction::Transaction;
 
+use crate::mutation::mutated;
+
 /// Whether requests are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -225,8 +227,20 @@ impl Transactions {
 
     /// Has the next state of a transactional id written.
     fn write(&mut self, id: &Arc<str>, next: Option<Transaction>, after: After) {
+        if mutated!(HastyMarkers) {
+            self.tell_hastily(next.as_ref());
+        }
         let by = self.outbox.persist(Pending { transactional_id: Arc::clone(id), next, after });
         self.entries.entry(Arc::clone(id)).or_default().pending = Some(by);
+    }
+
+    /// A bug, on request: nothing waits for these markers, and they don't wait for the decision.
+    fn tell_hastily(&mut self, next: Option<&Transaction>) {
+        if let Some(next) = next.filter(|next| next.state.is_prepared() && !next.partitions.is_empty()) {
+            self.last_end += 1;
+            let (end, partitions) = (EndId(self.last_end), next.partitions.iter().cloned().collect());
+            self.outbox.push(Effect::WriteMarkers { end, marker: next.marker(), partitions });
+        }
     }
 
     fn persisted(&mut self, now: Now, pending: Pending, result: Result<(), PersistError>) {
@@ -283,6 +297,7 @@ impl Transactions {
         let Some(current) = &entry.current else { return };
         let state = current.state;
         entry.wake_ns = match state {
+            StateName::Ongoing if mutated!(NoTransactionTimeout) => u64::MAX,
             StateName::Ongoing => entry::timeout_ns(current, now),
             StateName::Empty
             | StateName::PrepareCommit
@@ -300,13 +315,14 @@ impl Transactions {
     fn tell(&mut self, now: Now, id: &Arc<str>) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let Some(current) = &entry.current else { return };
-        entry.untold = current.partitions.clone();
+        let most = if mutated!(OneMarker) { 1 } else { usize::MAX };
+        entry.untold = current.partitions.iter().take(most).cloned().collect();
         if entry.untold.is_empty() {
             return self.complete(now, id);
         }
         self.last_end += 1;
         let end = EndId(self.last_end);
-        let partitions = current.partitions.iter().cloned().collect();
+        let partitions = entry.untold.iter().cloned().collect();
         self.outbox.push(Effect::WriteMarkers { end, marker: current.marker(), partitions });
         self.ends.insert(end, Arc::clone(id));
     }

@@ -9,13 +9,14 @@ use super::transaction::Transaction;
 use super::types::{
     AddRequest, InitRequest, Now, Producer, Request, RequestRef, Response, StateName, TransactionError, VerifyRequest,
 };
+use crate::mutation::mutated;
 
 impl Transactions {
     /// InitProducerId.
     pub(super) fn init(&mut self, now: Now, request: RequestRef, body: InitRequest, id: Option<i64>) {
         match self.next_producer(now, &body, id) {
             Ok(Next::Write(next)) => {
-                let response = if next.state == StateName::Empty {
+                let response = if next.state == StateName::Empty || mutated!(NoFencing) {
                     Response::Init(Ok((next.producer_id, next.epoch)))
                 } else {
                     // The transaction of its predecessor is aborted first: it comes again.
@@ -50,6 +51,10 @@ impl Transactions {
             // Who goes on can only be the one whose transaction it is: an earlier one must not end it.
             StateName::Ongoing if body.expected.is_some_and(|e| e != (current.producer_id, current.epoch)) => {
                 Err(TransactionError::ProducerFenced)
+            }
+            StateName::Ongoing if mutated!(NoFencing) => {
+                let goes_on = Transaction { epoch: current.epoch.saturating_add(1), ..current.clone() };
+                Ok(Next::Write(goes_on))
             }
             StateName::Ongoing => Ok(Next::Write(current.fenced(now.wall_ms))),
             StateName::Empty | StateName::CompleteCommit | StateName::CompleteAbort => {
@@ -107,7 +112,7 @@ impl Transactions {
         let current = entry.current.as_ref().ok_or(TransactionError::InvalidProducerIdMapping)?;
         if current.producer_id != producer.producer_id {
             Err(TransactionError::InvalidProducerIdMapping)
-        } else if current.epoch != producer.producer_epoch {
+        } else if current.epoch != producer.producer_epoch && !mutated!(AnyEpoch) {
             Err(TransactionError::ProducerFenced)
         } else {
             Ok((entry, current))

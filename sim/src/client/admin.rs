@@ -5,12 +5,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use wherry_wire::codec::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use wherry_wire::codec::messages::delete_topics_request::DeleteTopicState;
-use wherry_wire::codec::messages::metadata_response::MetadataResponseTopic;
 use wherry_wire::codec::messages::{CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, MetadataResponse};
 
-use super::{Client, Io, Wire, receive, text, topic_name};
+use super::{Client, Io, Topics, Wire, receive, text, topic_name};
 use crate::oracle::{Expected, Oracle};
-use crate::world::TOPICS;
 
 const CREATE: i16 = 7;
 const DELETE: i16 = 6;
@@ -35,6 +33,7 @@ enum Asked {
 #[derive(Debug)]
 pub(crate) struct Admin {
     nodes: usize,
+    topics: Topics,
     wire: Wire,
     open: Option<(usize, i32, Asked)>,
     made: usize,
@@ -47,9 +46,10 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    pub(crate) fn new(nodes: usize) -> Self {
+    pub(crate) fn new(nodes: usize, topics: Topics) -> Self {
         Self {
             nodes,
+            topics,
             wire: Wire::default(),
             open: None,
             made: 0,
@@ -58,6 +58,10 @@ impl Admin {
             looked: BTreeSet::new(),
             missing: String::new(),
         }
+    }
+
+    fn is_ours(&self, name: &str) -> bool {
+        self.topics.0.iter().any(|(ours, _)| *ours == name)
     }
 
     fn has_looked(&self) -> bool {
@@ -102,8 +106,8 @@ impl Admin {
     }
 
     fn next(&mut self, io: &mut Io<'_>) -> Result<(), String> {
-        if let Some((name, partitions)) = TOPICS.get(self.made) {
-            return self.create(io, name, *partitions);
+        if let Some((name, partitions)) = self.topics.0.get(self.made).copied() {
+            return self.create(io, name, partitions);
         }
         if io.calm || io.rng.chance(40) {
             return self.list(io);
@@ -124,7 +128,7 @@ impl Admin {
         match code {
             OK | EXISTS => {
                 io.oracle.topics.made(name);
-                self.made += usize::from(TOPICS.iter().any(|(topic, _)| *topic == name));
+                self.made += usize::from(self.is_ours(name));
                 Ok(())
             }
             code if io.is_retriable(code) => Ok(()),
@@ -165,7 +169,7 @@ impl Admin {
 
     /// Every partition has a leader, and all its replicas are in sync.
     fn is_whole(&self, response: &MetadataResponse) -> Result<(), String> {
-        for topic in response.topics.iter().filter(|topic| is_ours(topic)) {
+        for topic in response.topics.iter().filter(|topic| topic.name.as_ref().is_some_and(|name| self.is_ours(name))) {
             for part in &topic.partitions {
                 let whole = part.leader_id.0 >= 0
                     && part.replica_nodes.len() == self.replication_factor()
@@ -177,10 +181,6 @@ impl Admin {
         }
         Ok(())
     }
-}
-
-fn is_ours(topic: &MetadataResponseTopic) -> bool {
-    topic.name.as_ref().is_some_and(|name| TOPICS.iter().any(|(ours, _)| *ours == name.as_str()))
 }
 
 impl Client for Admin {
@@ -225,14 +225,14 @@ impl Client for Admin {
     }
 
     fn tick(&mut self, io: &mut Io<'_>) {
-        if self.open.is_none() && (self.made < TOPICS.len() || !self.has_looked() && io.calm || io.rng.chance(10)) {
+        if self.open.is_none() && (self.made < self.topics.0.len() || !self.has_looked() && io.calm || io.rng.chance(10)) {
             let verdict = self.next(io);
             io.oracle.judge(verdict);
         }
     }
 
     fn is_done(&self, _: &Oracle) -> bool {
-        self.made >= TOPICS.len() && self.has_looked() && self.open.is_none()
+        self.made >= self.topics.0.len() && self.has_looked() && self.open.is_none()
     }
 
     fn state(&self) -> String {

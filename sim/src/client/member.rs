@@ -13,7 +13,8 @@ use wherry_wire::codec::messages::{
     LeaveGroupRequest, OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest,
 };
 
-use super::reader::{FETCH, fetch, visible};
+use super::fetched::{Isolation, visible};
+use super::reader::{FETCH, fetch, saw};
 use super::view::Leader;
 use super::{Client, Io, View, Wire, receive, text, topic_name};
 use crate::host::node_of;
@@ -177,7 +178,7 @@ impl Member {
         if uncommitted && io.rng.chance(40) {
             self.commit(io, coordinator)
         } else if !self.view.is_fresh() && io.rng.chance(50) {
-            let (node, correlation) = View::ask(io, &mut self.wire)?;
+            let (node, correlation) = self.view.ask(io, &mut self.wire)?;
             self.open = Some((node, correlation, Asked::View));
             Ok(())
         } else {
@@ -191,7 +192,7 @@ impl Member {
         let led: Vec<(Place, i64, Leader)> = self.next.iter().filter_map(led).collect();
         let Some((_, _, Leader { node, .. })) = led.get(io.rng.below(led.len())).copied() else { return Ok(()) };
         let there = led.iter().filter(|(_, _, leader)| leader.node == node);
-        let request = fetch(io, there.map(|(place, next, leader)| (*place, *next, leader.epoch)));
+        let request = fetch(io, Isolation::Uncommitted, there.map(|(place, next, leader)| (*place, *next, leader.epoch)));
         self.open = Some((node, self.wire.send(io, node, FETCH, &request)?, Asked::Fetch));
         Ok(())
     }
@@ -390,8 +391,8 @@ impl Member {
                     code if io.is_retriable(code) => self.view.doubt(),
                     code => return Err(format!("{place:?}: a fetch at {next} failed with {code}")),
                 }
-                for (offset, value) in visible(data, *next)? {
-                    io.oracle.logs.read(*place, offset, &value)?;
+                for (offset, seen) in visible(data, *next, Isolation::Uncommitted)? {
+                    saw(io.oracle, *place, offset, &seen, Isolation::Uncommitted)?;
                     io.oracle.groups.delivered(*place, offset)?;
                     *next = offset + 1;
                 }

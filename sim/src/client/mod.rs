@@ -4,9 +4,11 @@
 //! leaders and coordinators move. A request to a node opens a connection to it.
 
 mod admin;
+mod fetched;
 mod member;
 mod producer;
 mod reader;
+mod transactor;
 mod view;
 
 use bytes::Bytes;
@@ -15,10 +17,12 @@ use wherry_wire::codec::messages::TopicName;
 use wherry_wire::codec::{StrBytes, correlation_id, decode_response, encode_request};
 
 pub(crate) use admin::Admin;
+pub(crate) use fetched::Isolation;
 pub(crate) use member::Member;
 pub(crate) use producer::{Acks, Producer};
 pub(crate) use reader::Reader;
-pub(crate) use view::View;
+pub(crate) use transactor::{Part, Protocol, Transactor, Who};
+pub(crate) use view::{Topics, View};
 
 use crate::oracle::Oracle;
 use crate::rng::Rng;

@@ -300,7 +300,7 @@ impl Client for Producer {
             None if self.is_asking() => Ok(()),
             None => self.init(io),
             Some(_) if !self.view.is_fresh() && !self.is_asking() && io.rng.chance(50) => {
-                View::ask(io, &mut self.wire).map(|(node, correlation)| self.asked(node, correlation, Asked::View))
+                self.view.ask(io, &mut self.wire).map(|(node, correlation)| self.asked(node, correlation, Asked::View))
             }
             Some(id) => self.produce(io, id),
         };

@@ -1,14 +1,13 @@
 //! Reads every partition from the start, again and again, and believes nothing.
 
 use bytes::Bytes;
-use wherry_wire::batch;
 use wherry_wire::codec::messages::FetchRequest;
 use wherry_wire::codec::messages::fetch_request::{FetchPartition, FetchTopic};
 use wherry_wire::codec::messages::fetch_response::PartitionData;
-use wherry_wire::records::records;
 
+use super::fetched::{Isolation, Seen, visible};
 use super::view::Leader;
-use super::{Client, Io, View, Wire, receive, topic_name};
+use super::{Client, Io, Topics, View, Wire, receive, topic_name};
 use crate::oracle::{Oracle, Place};
 
 /// The last version that only leaders answer.
@@ -16,7 +15,6 @@ pub(crate) const FETCH: i16 = 10;
 /// From here on any replica answers (KIP-392).
 const FETCH_ANYWHERE: i16 = 11;
 const OUT_OF_RANGE: i16 = 1;
-const MAX_BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Partition {
@@ -31,7 +29,14 @@ struct Partition {
 struct Part {
     index: usize,
     epoch: i32,
-    floor: i64,
+    floor: Floor,
+}
+
+/// What a leader has said before: it does not go back behind that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Floor {
+    high_watermark: i64,
+    last_stable: i64,
 }
 
 #[derive(Debug)]
@@ -45,6 +50,7 @@ enum Asked {
 pub(crate) struct Reader {
     /// Reads from any replica, not from leaders alone.
     anywhere: bool,
+    isolation: Isolation,
     wire: Wire,
     view: View,
     partitions: Vec<Partition>,
@@ -52,31 +58,14 @@ pub(crate) struct Reader {
     open: Option<(usize, i32, Asked)>,
 }
 
-/// What one partition's part of a fetch gave: offset and value of every record from `next` on.
-pub(crate) fn visible(data: &PartitionData, next: i64) -> Result<Vec<(i64, Bytes)>, String> {
-    let mut out = Vec::new();
-    for raw in batch::split(data.records.clone().unwrap_or_default()) {
-        let checked = raw.and_then(batch::RawBatch::check).map_err(|error| error.to_string())?;
-        let set = records(checked.header(), checked.bytes(), MAX_BATCH_BYTES).map_err(|error| error.to_string())?;
-        let base = checked.header().base_offset.0;
-        for record in &set {
-            let record = record.map_err(|error| error.to_string())?;
-            let offset = base + i64::from(record.offset_delta);
-            if offset >= data.high_watermark {
-                return Err(format!("record {offset} is visible above the high watermark {}", data.high_watermark));
-            }
-            // A fetch into the middle of a batch gives the whole batch.
-            if offset >= next {
-                out.push((offset, Bytes::copy_from_slice(record.value.unwrap_or_default())));
-            }
-        }
-    }
-    Ok(out)
-}
-
 /// A fetch of these partitions from these offsets, each in an epoch.
-pub(crate) fn fetch(io: &mut Io<'_>, places: impl Iterator<Item = (Place, i64, i32)>) -> FetchRequest {
+pub(crate) fn fetch(
+    io: &mut Io<'_>,
+    isolation: Isolation,
+    places: impl Iterator<Item = (Place, i64, i32)>,
+) -> FetchRequest {
     let mut request = FetchRequest::default()
+        .with_isolation_level(isolation.level())
         .with_max_wait_ms([0, 20, 300][io.rng.below(3)])
         .with_min_bytes([0, 1, 1, 2_000][io.rng.below(4)])
         .with_max_bytes([1, 10_000, 1 << 20][io.rng.below(3)])
@@ -97,10 +86,52 @@ pub(crate) fn fetch(io: &mut Io<'_>, places: impl Iterator<Item = (Place, i64, i
     request
 }
 
+fn floor(io: &Io<'_>, place: Place, epoch: i32) -> Floor {
+    let (high_watermark, last_stable) = io.oracle.logs.floor(place, epoch);
+    Floor { high_watermark, last_stable }
+}
+
+impl Floor {
+    fn judge(self, data: &PartitionData) -> Result<(), String> {
+        if data.high_watermark < self.high_watermark {
+            return Err(format!("high watermark {} though {} was visible", data.high_watermark, self.high_watermark));
+        }
+        if data.last_stable_offset < self.last_stable {
+            return Err(format!("last stable offset {} though {} was", data.last_stable_offset, self.last_stable));
+        }
+        Ok(())
+    }
+}
+
+/// Tells the oracles what lies at an offset.
+pub(crate) fn saw(
+    oracle: &mut Oracle,
+    place: Place,
+    offset: i64,
+    seen: &Seen,
+    isolation: Isolation,
+) -> Result<(), String> {
+    match seen {
+        Seen::Marker(marker) => oracle.logs.marker(place, offset, (marker.producer_id, marker.commit)),
+        Seen::Aborted(value) => {
+            let id = oracle.logs.read(place, offset, value)?;
+            oracle.transactions.skipped(place, offset, id)
+        }
+        Seen::Record(value) => {
+            let id = oracle.logs.read(place, offset, value)?;
+            match isolation {
+                Isolation::Committed => oracle.transactions.read(place, offset, id),
+                Isolation::Uncommitted => Ok(()),
+            }
+        }
+    }
+}
+
 impl Reader {
-    pub(crate) fn new(places: &[Place], anywhere: bool) -> Self {
+    pub(crate) fn new(topics: Topics, anywhere: bool, isolation: Isolation) -> Self {
+        let places = topics.places();
         let partitions = places.iter().map(|place| Partition { place: *place, next: 0, whole: false }).collect();
-        Self { anywhere, wire: Wire::default(), view: View::default(), partitions, open: None }
+        Self { anywhere, isolation, wire: Wire::default(), view: View::of(topics), partitions, open: None }
     }
 
     fn version(&self) -> i16 {
@@ -109,7 +140,7 @@ impl Reader {
 
     fn ask(&mut self, io: &mut Io<'_>) -> Result<(), String> {
         if !self.view.is_fresh() && io.rng.chance(50) {
-            let (node, correlation) = View::ask(io, &mut self.wire)?;
+            let (node, correlation) = self.view.ask(io, &mut self.wire)?;
             self.open = Some((node, correlation, Asked::View));
             return Ok(());
         }
@@ -122,12 +153,12 @@ impl Reader {
             let leader = self.view.leader(partition.place).filter(|leader| self.anywhere || leader.node == node);
             if let Some(Leader { epoch, .. }) = leader.filter(|_| !one || index == chosen) {
                 // A follower may know of less than its leader.
-                let floor = if self.anywhere { 0 } else { io.oracle.logs.floor(partition.place, epoch) };
+                let floor = if self.anywhere { Floor::default() } else { floor(io, partition.place, epoch) };
                 parts.push(Part { index, epoch, floor });
             }
         }
         let places = parts.iter().map(|part| (&self.partitions[part.index], part.epoch));
-        let request = fetch(io, places.map(|(p, epoch)| (p.place, p.next, epoch)));
+        let request = fetch(io, self.isolation, places.map(|(p, epoch)| (p.place, p.next, epoch)));
         self.open = Some((node, self.wire.send(io, node, self.version(), &request)?, Asked::Fetch(parts)));
         Ok(())
     }
@@ -145,23 +176,22 @@ impl Reader {
             }
             code => return Err(format!("{place:?}: a fetch at {} failed with {code}", partition.next)),
         }
-        if data.high_watermark < floor {
-            let (high_watermark, epoch) = (data.high_watermark, part.epoch);
-            return Err(format!(
-                "{place:?}: high watermark {high_watermark} in epoch {epoch} though {floor} was visible"
-            ));
-        }
+        floor.judge(data).map_err(|what| format!("{place:?} in epoch {}: {what}", part.epoch))?;
         if !self.anywhere {
-            io.oracle.logs.visible(place, part.epoch, data.high_watermark);
+            io.oracle.logs.visible(place, part.epoch, data.high_watermark, data.last_stable_offset);
         }
-        for (offset, value) in visible(data, partition.next)? {
+        for (offset, seen) in visible(data, partition.next, self.isolation).map_err(|what| format!("{place:?}: {what}"))?
+        {
             if offset != partition.next {
                 return Err(format!("{place:?}: offset {offset} follows where {} should", partition.next));
             }
-            io.oracle.logs.read(place, offset, &value)?;
+            saw(io.oracle, place, offset, &seen, self.isolation)?;
             partition.next += 1;
         }
-        partition.whole |= io.calm && partition.next >= io.oracle.logs.end(place).max(data.high_watermark);
+        // Once all is over, no transaction is open.
+        let is_stable = data.last_stable_offset >= data.high_watermark;
+        partition.whole |=
+            io.calm && is_stable && partition.next >= io.oracle.logs.end(place).max(data.high_watermark);
         Ok(())
     }
 
@@ -220,7 +250,7 @@ impl Client for Reader {
     }
 
     fn state(&self) -> String {
-        format!("reader: {:?}, open {:?}", self.partitions, self.open)
+        format!("reader ({:?}): {:?}, open {:?}", self.isolation, self.partitions, self.open)
     }
 
     fn look_again(&mut self) {

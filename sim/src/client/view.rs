@@ -11,6 +11,16 @@ use crate::host::{host_name, node_of};
 use crate::oracle::Place;
 use crate::world::TOPICS;
 
+/// Topics with their partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Topics(pub(crate) Vec<(&'static str, i32)>);
+
+impl Topics {
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.0.iter().flat_map(|(topic, count)| (0..*count).map(move |partition| (*topic, partition))).collect()
+    }
+}
+
 const METADATA: i16 = 12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +30,25 @@ pub(crate) struct Leader {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct View {
+    /// Those that the client is interested in.
+    topics: Topics,
     leaders: BTreeMap<Place, Leader>,
     fresh: bool,
 }
 
+impl Default for View {
+    fn default() -> Self {
+        Self::of(Topics(TOPICS.to_vec()))
+    }
+}
+
 impl View {
+    pub(crate) fn of(topics: Topics) -> Self {
+        Self { topics, leaders: BTreeMap::new(), fresh: false }
+    }
+
     /// Somebody was not where it said.
     pub(crate) fn doubt(&mut self) {
         self.fresh = false;
@@ -41,8 +63,8 @@ impl View {
     }
 
     /// Asks some node; gives which and the number of the request.
-    pub(crate) fn ask(io: &mut Io<'_>, wire: &mut Wire) -> Result<(usize, i32), String> {
-        let topics = TOPICS.iter().map(|(topic, _)| MetadataRequestTopic::default().with_name(Some(topic_name(topic))));
+    pub(crate) fn ask(&self, io: &mut Io<'_>, wire: &mut Wire) -> Result<(usize, i32), String> {
+        let topics = self.topics.0.iter().map(|(topic, _)| MetadataRequestTopic::default().with_name(Some(topic_name(topic))));
         let request =
             MetadataRequest::default().with_topics(Some(topics.collect())).with_allow_auto_topic_creation(false);
         let node = io.any_node();
@@ -53,7 +75,7 @@ impl View {
         let response = receive::<MetadataRequest>(frame, METADATA, correlation)?;
         check_brokers(io, &response)?;
         self.fresh = true;
-        for (topic, count) in TOPICS {
+        for (topic, count) in self.topics.0.clone() {
             let told = response.topics.iter().find(|t| t.name.as_ref().is_some_and(|name| name.as_str() == topic));
             let Some(told) = told else { return Err(format!("Metadata says nothing of topic '{topic}'")) };
             match told.error_code {

@@ -23,14 +23,16 @@ struct Partition {
     sent: BTreeMap<RecordId, Bytes>,
     /// By offset: what was acknowledged there or read from there.
     known: BTreeMap<i64, RecordId>,
+    /// By offset: the end of a transaction, whose, and whether it committed.
+    markers: BTreeMap<i64, (i64, bool)>,
     offsets: BTreeMap<RecordId, i64>,
     acknowledged: u64,
     /// All below was seen by readers, or is acknowledged.
     end: i64,
     /// By leader epoch: who leads, as clients were told.
     leaders: BTreeMap<i32, i32>,
-    /// By leader epoch: the highest high watermark that a reader was told.
-    high_watermarks: BTreeMap<i32, i64>,
+    /// By leader epoch: the highest high watermark and last stable offset that a reader was told.
+    told: BTreeMap<i32, (i64, i64)>,
 }
 
 /// See the module.
@@ -55,18 +57,18 @@ impl LogOracle {
         }
     }
 
-    /// A reader was told of this high watermark.
-    pub(crate) fn visible(&mut self, place: Place, epoch: i32, high_watermark: i64) {
-        let known = self.partitions.entry(place).or_default().high_watermarks.entry(epoch).or_default();
-        *known = high_watermark.max(*known);
+    /// A reader was told of this high watermark and this last stable offset.
+    pub(crate) fn visible(&mut self, place: Place, epoch: i32, high_watermark: i64, last_stable: i64) {
+        let known = self.partitions.entry(place).or_default().told.entry(epoch).or_default();
+        *known = (high_watermark.max(known.0), last_stable.max(known.1));
     }
 
-    /// The high watermark that whoever asks the leader of this epoch from now on must be told at least. Of a deposed
-    /// leader nothing more than what it said itself; where there is one node, all that is known.
-    pub(crate) fn floor(&self, place: Place, epoch: i32) -> i64 {
-        let Some(partition) = self.partitions.get(&place) else { return 0 };
-        let said = partition.high_watermarks.get(&epoch).copied().unwrap_or(0);
-        if self.clustered { said } else { said.max(partition.end) }
+    /// The high watermark and the last stable offset that whoever asks the leader of this epoch from now on must be told
+    /// at least. Of a deposed leader nothing more than what it said itself; where there is one node, all that is known.
+    pub(crate) fn floor(&self, place: Place, epoch: i32) -> (i64, i64) {
+        let Some(partition) = self.partitions.get(&place) else { return (0, 0) };
+        let (high_watermark, last_stable) = partition.told.get(&epoch).copied().unwrap_or_default();
+        (if self.clustered { high_watermark } else { high_watermark.max(partition.end) }, last_stable)
     }
 
     /// Leader epochs that clients were told of.
@@ -99,8 +101,8 @@ impl LogOracle {
         partition.learn(place, id, offset)
     }
 
-    /// A reader was given this record.
-    pub(crate) fn read(&mut self, place: Place, offset: i64, value: &[u8]) -> Verdict {
+    /// A reader was given this record; gives which it is.
+    pub(crate) fn read(&mut self, place: Place, offset: i64, value: &[u8]) -> Result<RecordId, String> {
         let partition = self.partitions.entry(place).or_default();
         let Some(id) = parse(value) else { return Err(format!("{place:?}: no producer's record at offset {offset}")) };
         match partition.sent.get(&id) {
@@ -110,7 +112,22 @@ impl LogOracle {
             }
             Some(_) => {}
         }
-        partition.learn(place, id, offset)
+        partition.learn(place, id, offset)?;
+        Ok(id)
+    }
+
+    /// A reader came past the end of a transaction: whose, and whether it committed.
+    pub(crate) fn marker(&mut self, place: Place, offset: i64, marker: (i64, bool)) -> Verdict {
+        let partition = self.partitions.entry(place).or_default();
+        if let Some(id) = partition.known.get(&offset) {
+            return Err(format!("{place:?}: offset {offset} was {id:?} and is the end of a transaction"));
+        }
+        let known = partition.markers.insert(offset, marker);
+        if known.is_some_and(|known| known != marker) {
+            return Err(format!("{place:?}: offset {offset} was the end {known:?} and is {marker:?}"));
+        }
+        partition.end = partition.end.max(offset + 1);
+        Ok(())
     }
 
     /// All below this offset must be there for whoever asks from now on.
@@ -145,6 +162,9 @@ impl Partition {
         {
             return Err(format!("{place:?}: offset {offset} was {other:?} and is {id:?}"));
         }
+        if let Some(marker) = self.markers.get(&offset) {
+            return Err(format!("{place:?}: offset {offset} was the end {marker:?} of a transaction and is {id:?}"));
+        }
         if let Some(other) = self.offsets.insert(id, offset)
             && other != offset
         {
@@ -156,10 +176,11 @@ impl Partition {
 
     fn judge_whole(&self, place: Place) -> Verdict {
         let mut next: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-        for (expected, (offset, id)) in (0..).zip(&self.known) {
-            if *offset != expected {
-                return Err(format!("{place:?}: no record at offset {expected}, the next is at {offset}"));
-            }
+        let offsets: std::collections::BTreeSet<i64> = self.known.keys().chain(self.markers.keys()).copied().collect();
+        if let Some((expected, offset)) = (0..).zip(&offsets).find(|(expected, offset)| expected != *offset) {
+            return Err(format!("{place:?}: nothing at offset {expected}, the next is at {offset}"));
+        }
+        for (offset, id) in &self.known {
             let next = next.entry((id.client, id.life)).or_default();
             if id.number != *next {
                 return Err(format!("{place:?}: {id:?} at offset {offset} where number {next} should be"));
@@ -218,9 +239,11 @@ mod tests {
     fn what_is_right_passes() {
         let mut oracle = oracle(2);
         assert_eq!(oracle.acknowledged(PLACE, id(0), 0), Ok(()));
-        assert_eq!(oracle.read(PLACE, 0, &value(id(0), 5)), Ok(()));
-        assert_eq!(oracle.read(PLACE, 1, &value(id(1), 5)), Ok(()));
+        assert_eq!(oracle.read(PLACE, 0, &value(id(0), 5)), Ok(id(0)));
+        assert_eq!(oracle.read(PLACE, 1, &value(id(1), 5)), Ok(id(1)));
         assert_eq!((oracle.end(PLACE), oracle.judge_whole()), (2, Ok(())));
+        assert_eq!(oracle.marker(PLACE, 2, (7, true)), Ok(()));
+        assert_eq!((oracle.end(PLACE), oracle.judge_whole()), (3, Ok(())));
     }
 
     #[test]
@@ -230,8 +253,8 @@ mod tests {
         assert_eq!(oracle.leads(PLACE, 4, 1), Ok(()));
         assert!(oracle.leads(PLACE, 4, 2).is_err());
         assert_eq!(oracle.leads(PLACE, 5, 2), Ok(()));
-        oracle.visible(PLACE, 4, 9);
-        assert_eq!((oracle.floor(PLACE, 4), oracle.floor(PLACE, 5)), (9, 0));
+        oracle.visible(PLACE, 4, 9, 7);
+        assert_eq!((oracle.floor(PLACE, 4), oracle.floor(PLACE, 5)), ((9, 7), (0, 0)));
     }
 
     #[test]
@@ -252,8 +275,12 @@ mod tests {
         let mut changed = oracle(1);
         assert!(changed.read(PLACE, 0, &value(id(0), 4)).is_err());
         let mut twice = oracle(1);
-        assert_eq!(twice.read(PLACE, 0, &value(id(0), 5)), Ok(()));
+        assert_eq!(twice.read(PLACE, 0, &value(id(0), 5)), Ok(id(0)));
         assert!(twice.read(PLACE, 1, &value(id(0), 5)).is_err());
+        let mut ended = oracle(1);
+        assert_eq!(ended.marker(PLACE, 0, (7, true)), Ok(()));
+        assert!(ended.marker(PLACE, 0, (7, false)).is_err(), "another end");
+        assert!(ended.acknowledged(PLACE, id(0), 0).is_err(), "a record where an end was");
         let mut gap = oracle(2);
         assert_eq!(gap.acknowledged(PLACE, id(0), 1), Ok(()));
         assert!(gap.judge_whole().is_err());

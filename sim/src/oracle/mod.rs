@@ -3,10 +3,12 @@
 mod groups;
 mod logs;
 mod topics;
+mod transactions;
 
 pub(crate) use groups::GroupOracle;
 pub(crate) use logs::{LogOracle, Place, RecordId, value};
 pub(crate) use topics::{Expected, TopicOracle};
+pub(crate) use transactions::{Grant, TransactionOracle, TxnId};
 
 /// All oracles, and the first promise that was broken.
 #[derive(Debug, Default)]
@@ -14,6 +16,7 @@ pub(crate) struct Oracle {
     pub(crate) logs: LogOracle,
     pub(crate) groups: GroupOracle,
     pub(crate) topics: TopicOracle,
+    pub(crate) transactions: TransactionOracle,
     producer_ids: std::collections::BTreeSet<i64>,
     broken: Option<String>,
 }
@@ -36,6 +39,12 @@ impl Oracle {
 
     pub(crate) fn broken(&self) -> Option<&str> {
         self.broken.as_deref()
+    }
+
+    /// When every partition has been read from its start to its end.
+    pub(crate) fn judge_whole(&self) -> Verdict {
+        self.logs.judge_whole()?;
+        self.transactions.judge_whole()
     }
 
     /// A producer id belongs to one producer, for ever.

@@ -34,6 +34,11 @@ use stations::Station;
 /// The topics under test, with their partitions.
 pub(crate) const TOPICS: [(&str, i32); 2] = [("orders", 3), ("events", 2)];
 
+/// Written to in transactions, and by them alone: what clients begin with, and copies of that.
+pub(crate) const LEDGER: (&str, i32) = ("ledger", 3);
+pub(crate) const COPIES: (&str, i32) = ("copies", 2);
+pub(crate) const TRANSACTIONAL: [(&str, i32); 2] = [LEDGER, COPIES];
+
 const MS: u64 = 1_000_000;
 /// After trouble, everything must be done within this time.
 const PATIENCE_MS: u64 = 120_000;
@@ -97,11 +102,11 @@ impl World {
     fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng, options);
-        let places = plan.places();
         let mut oracle = Oracle::new(plan.nodes);
-        places.iter().for_each(|place| oracle.logs.expect(*place));
+        plan.topics().places().iter().for_each(|place| oracle.logs.expect(*place));
+        plan.copied().into_iter().for_each(|topic| oracle.transactions.expect_copies(topic));
         let machines = (0..plan.nodes).map(|node| Machine::new(&mut rng, &plan, node)).collect();
-        let stations = plan.clients(&mut rng, &places).into_iter().map(|c| Station::new(c, plan.nodes)).collect();
+        let stations = plan.clients(&mut rng).into_iter().map(|c| Station::new(c, plan.nodes)).collect();
         let outcome = Outcome { nodes: plan.nodes as u64, ..Outcome::default() };
         Self {
             rng,
@@ -131,12 +136,13 @@ impl World {
         self.run_until(self.plan.trouble_ms * MS, false)?;
         self.begin_calm();
         self.finish()?;
-        self.oracle.logs.judge_whole()?;
+        self.oracle.judge_whole()?;
         // Once more from what is on the disks, and nothing else.
         self.judge_replicas(HowItEnds::PowerCut)?;
+        self.oracle.transactions.look_again();
         self.stations.iter_mut().for_each(|station| station.client.look_again());
         self.finish()?;
-        self.oracle.logs.judge_whole()?;
+        self.oracle.judge_whole()?;
         self.judge_replicas(HowItEnds::Kill)
     }
 
@@ -183,6 +189,7 @@ impl World {
         self.outcome.epochs = self.oracle.logs.epochs();
         (self.outcome.acknowledged, self.outcome.records) = (acknowledged, records);
         (self.outcome.generations, self.outcome.commits) = (generations, commits);
+        (self.outcome.transactions, self.outcome.aborted) = self.oracle.transactions.totals();
         self.outcome.virtual_ms = self.now_ns / MS;
         self.outcome
     }

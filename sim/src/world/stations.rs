@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::network::{End, Item, Side, Site, WireId};
-use super::{MS, TOPICS, World};
+use super::{MS, World};
 use crate::client::{Client, Io};
 
 /// The first client makes the topics.
@@ -67,7 +67,7 @@ impl World {
     }
 
     fn has_topics(&self) -> bool {
-        TOPICS.iter().all(|(topic, _)| self.oracle.topics.is_there(topic))
+        self.plan.topics().0.iter().all(|(topic, _)| self.oracle.topics.is_there(topic))
     }
 
     /// Lets a client act, and carries out what it wants.

@@ -21,6 +21,7 @@ use crate::core::purgatory::FetchId;
 use crate::core::sessions::{Told, TopicRef};
 use crate::core::store::{LogError, LogStore, Read, ReadToken, ReadUpTo, Served};
 use crate::core::{Core, partition_of};
+use crate::mutation::mutated;
 pub(crate) use op::FetchOp;
 use op::Part;
 use wherry_wire::codec::ResponseError;
@@ -139,7 +140,7 @@ fn read_part<S: LogStore>(
     let info = core.store.info(log).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let committed = core.committed_end(log).map_or(info.log_start, |end| end.max(info.log_start));
     part.now = Told { high_watermark: committed.0, log_start: info.log_start.0 };
-    let stable = core.store.stable_end(log, committed);
+    let stable = if mutated!(StableIsCommitted) { committed } else { core.store.stable_end(log, committed) };
     let visible = if reader.read_committed { stable } else { committed };
     (part.last_stable, part.visible) = (stable.0, visible.0);
     let from = Offset(part.wanted.offset);

@@ -18,6 +18,7 @@ use crate::api::{Ctx, Outcome, leaders, topics};
 use crate::core::Core;
 use crate::core::sessions::{Told, TopicRef};
 use crate::core::store::{Aborted, LogStore};
+use crate::mutation::mutated;
 
 /// A response without partitions: the session can't go on.
 pub(super) fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
@@ -72,7 +73,8 @@ fn write<S: LogStore>(
             }
         }
         left -= 1;
-        let aborted: Vec<AbortedTransaction> = part.aborted.iter().map(aborted).collect();
+        let listed = part.aborted.iter().filter(|_| !mutated!(NoAbortedList));
+        let aborted: Vec<AbortedTransaction> = listed.map(aborted).collect();
         let mut described = described(&part, read_committed.then_some(&aborted));
         if let Some((broker, hint)) = hint(core, ctx.version, &part) {
             described.leader = Some(hint);

@@ -1,5 +1,6 @@
 //! Produce in a transaction: what has to be verified before a request is carried out, and what the answer allows.
 
+use crate::mutation::mutated;
 use wherry_metadata::acl::Operation;
 use wherry_wire::batch::{BatchHeader, CheckedBatch};
 use wherry_wire::codec::ResponseError;
@@ -44,7 +45,7 @@ pub(super) fn claims<S: LogStore>(core: &Core<S>, ctx: &Ctx, request: &ProduceRe
                 let text = "transactional batches of more than one producer in one request";
                 return Err(ApiError::new(ResponseError::InvalidProducerIdMapping, text));
             }
-            if !core.is_open(log, claim.producer_id, claim.producer_epoch) {
+            if !core.is_open(log, claim.producer_id, claim.producer_epoch) && !mutated!(NoVerification) {
                 claims.push(claim);
             }
         }
@@ -73,7 +74,7 @@ pub(super) fn check<S: LogStore>(
         return Err(ApiError::new(ResponseError::TransactionalIdAuthorizationFailed, text));
     }
     let claim = claim(log, header, leader_epoch);
-    if core.is_open(log, claim.producer_id, claim.producer_epoch) {
+    if core.is_open(log, claim.producer_id, claim.producer_epoch) || mutated!(NoVerification) {
         return Ok(());
     }
     core.verification.check(&op.verified, &claim).map_err(|why| refused(op.ctx.version, why))?;
