@@ -93,8 +93,7 @@ impl Args {
             "cargo run -p wherry-sim --release -- --seed {} --nodes {} --trace",
             violation.seed, violation.nodes
         );
-        let flags =
-            [(" --rot", self.rot), (" --lost-disks", self.lost_disks), (" --transactions", self.transactions)];
+        let flags = [(" --rot", self.rot), (" --lost-disks", self.lost_disks), (" --transactions", self.transactions)];
         for (flag, is_set) in flags {
             command += if is_set { flag } else { "" };
         }

@@ -225,7 +225,9 @@ impl Client for Admin {
     }
 
     fn tick(&mut self, io: &mut Io<'_>) {
-        if self.open.is_none() && (self.made < self.topics.0.len() || !self.has_looked() && io.calm || io.rng.chance(10)) {
+        if self.open.is_none()
+            && (self.made < self.topics.0.len() || !self.has_looked() && io.calm || io.rng.chance(10))
+        {
             let verdict = self.next(io);
             io.oracle.judge(verdict);
         }

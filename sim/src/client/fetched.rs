@@ -150,9 +150,8 @@ mod tests {
             end(7, false, 6),
             end(8, true, 7),
         ];
-        let aborted = [0, 5].map(|first| {
-            AbortedTransaction::default().with_producer_id(ProducerId(7)).with_first_offset(first)
-        });
+        let aborted =
+            [0, 5].map(|first| AbortedTransaction::default().with_producer_id(ProducerId(7)).with_first_offset(first));
         PartitionData::default()
             .with_records(Some(parts.concat().into()))
             .with_high_watermark(8)

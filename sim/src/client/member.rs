@@ -192,7 +192,8 @@ impl Member {
         let led: Vec<(Place, i64, Leader)> = self.next.iter().filter_map(led).collect();
         let Some((_, _, Leader { node, .. })) = led.get(io.rng.below(led.len())).copied() else { return Ok(()) };
         let there = led.iter().filter(|(_, _, leader)| leader.node == node);
-        let request = fetch(io, Isolation::Uncommitted, there.map(|(place, next, leader)| (*place, *next, leader.epoch)));
+        let request =
+            fetch(io, Isolation::Uncommitted, there.map(|(place, next, leader)| (*place, *next, leader.epoch)));
         self.open = Some((node, self.wire.send(io, node, FETCH, &request)?, Asked::Fetch));
         Ok(())
     }

@@ -180,7 +180,8 @@ impl Reader {
         if !self.anywhere {
             io.oracle.logs.visible(place, part.epoch, data.high_watermark, data.last_stable_offset);
         }
-        for (offset, seen) in visible(data, partition.next, self.isolation).map_err(|what| format!("{place:?}: {what}"))?
+        for (offset, seen) in
+            visible(data, partition.next, self.isolation).map_err(|what| format!("{place:?}: {what}"))?
         {
             if offset != partition.next {
                 return Err(format!("{place:?}: offset {offset} follows where {} should", partition.next));
@@ -190,8 +191,7 @@ impl Reader {
         }
         // Once all is over, no transaction is open.
         let is_stable = data.last_stable_offset >= data.high_watermark;
-        partition.whole |=
-            io.calm && is_stable && partition.next >= io.oracle.logs.end(place).max(data.high_watermark);
+        partition.whole |= io.calm && is_stable && partition.next >= io.oracle.logs.end(place).max(data.high_watermark);
         Ok(())
     }
 

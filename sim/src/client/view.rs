@@ -64,7 +64,8 @@ impl View {
 
     /// Asks some node; gives which and the number of the request.
     pub(crate) fn ask(&self, io: &mut Io<'_>, wire: &mut Wire) -> Result<(usize, i32), String> {
-        let topics = self.topics.0.iter().map(|(topic, _)| MetadataRequestTopic::default().with_name(Some(topic_name(topic))));
+        let topics =
+            self.topics.0.iter().map(|(topic, _)| MetadataRequestTopic::default().with_name(Some(topic_name(topic))));
         let request =
             MetadataRequest::default().with_topics(Some(topics.collect())).with_allow_auto_topic_creation(false);
         let node = io.any_node();

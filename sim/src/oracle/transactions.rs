@@ -174,7 +174,9 @@ impl TransactionOracle {
         match (transaction.fate, fate) {
             (Fate::Asked, _) => transaction.fate = fate,
             (known, _) if known == fate => {}
-            (known, _) => return Err(format!("{id:?} of '{}' is {fate:?}, {why}, but was {known:?}", transaction.owner)),
+            (known, _) => {
+                return Err(format!("{id:?} of '{}' is {fate:?}, {why}, but was {known:?}", transaction.owner));
+            }
         }
         Ok(())
     }

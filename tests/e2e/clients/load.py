@@ -3,8 +3,9 @@
 
 Message SEQ goes to partition SEQ % PARTITIONS, with a payload that follows from PRODUCER and SEQ (src/judge.rs makes
 the same). Prints `SEQ PARTITION OFFSET` for each acknowledgement, and at the end, on SIGTERM, after all that was sent
-is settled, `sent SENT failed FAILED`.
+is settled, `sent SENT failed FAILED`. What librdkafka itself says goes to the file PRODUCER in $WHERRY_LOAD_LOGS, if that is set.
 """
+import logging
 import os
 import signal
 import sys
@@ -25,11 +26,15 @@ def main():
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     failed = 0
+    logs, settings = os.environ.get("WHERRY_LOAD_LOGS"), {}
+    if logs:
+        logging.basicConfig(filename=f"{logs}/{number}", level=logging.DEBUG, format="%(asctime)s %(message)s")
+        settings = {"logger": logging.getLogger("librdkafka"), "debug": "eos"}
     producer = Producer({
         "bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": (0, 1, 5)[number % 3],
         "compression.type": ("none", "lz4", "zstd")[number % 3], "message.timeout.ms": 300000,
         "queue.buffering.max.messages": 3000, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10,
-        "reconnect.backoff.max.ms": 200, "socket.timeout.ms": 10000, "log_level": 2,
+        "reconnect.backoff.max.ms": 200, "socket.timeout.ms": 10000, "log_level": 7 if logs else 2, **settings,
     })
 
     def delivered(seq):

@@ -111,7 +111,8 @@ impl Target for Cluster {
 impl Cluster {
     /// Starts `count` voters and waits until each sees all of them.
     pub fn start(count: usize, network: Option<Network>) -> Result<Cluster> {
-        let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir()?;
+        let mut dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir()?;
+        dir.disable_cleanup(std::env::var_os("WHERRY_KEEP").is_some());
         let mut cluster = Cluster { nodes: Vec::new(), voters: String::new(), network, dir };
         for id in 0..count {
             cluster.add(id, id)?;

@@ -4,7 +4,8 @@
 //! test runs unchanged against Apache Kafka (`WHERRY_E2E_TARGET=kafka`), which proves the test before it judges us.
 //!
 //! Settings: `WHERRY_E2E_TARGET` (`wherry`, or `kafka`), `WHERRY_E2E_IO` (`io-uring` or `threads`: only that driver),
-//! `WHERRY_BIN` (a built `wherry`; otherwise it is built), `WHERRY_CACHE` (where setup.sh keeps the clients).
+//! `WHERRY_BIN` (a built `wherry`; otherwise it is built), `WHERRY_CACHE` (where setup.sh keeps the clients),
+//! `WHERRY_KEEP` (the data of clusters stays, to be looked at), `WHERRY_LOAD_LOGS` (a directory for what producers log).
 
 pub mod clients;
 pub mod cluster;

@@ -2,7 +2,8 @@
 //! wiped under idempotent load. No acknowledged record is lost, none is invented or doubled, order and offsets hold, a
 //! consumer sees each record once and none that goes away again; afterwards all replicas are in sync and hold the same.
 //!
-//! `WHERRY_CLUSTER_ROUNDS` (default 6) faults; `WHERRY_SEED` repeats a run's choices. Needs root for the network faults.
+//! `WHERRY_CLUSTER_ROUNDS` (default 6) faults; `WHERRY_CLUSTER_FAULT` (such as `Kill` or `Cut`): only those;
+//! `WHERRY_SEED` repeats a run's choices. Needs root for the network faults.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -93,6 +94,9 @@ fn conclude(cluster: &mut Cluster, load: Load, reader: Reader, judge: &mut Judge
 fn choose(cluster: &Cluster, round: u64, random: &mut Random) -> Fault {
     let mut faults = vec![Fault::Kill, Fault::Hold];
     faults.extend(cluster.network().into_iter().flat_map(Network::troubles).map(Fault::Network));
+    if let Ok(wanted) = std::env::var("WHERRY_CLUSTER_FAULT") {
+        faults.retain(|fault| format!("{fault:?}").contains(&wanted));
+    }
     let all = faults.len() as u64;
     let pick = if round <= all { round - 1 } else { random.below(all) };
     faults[usize::try_from(pick).unwrap_or(0)]

@@ -72,6 +72,8 @@ fn a_peer_that_does_not_read_is_paused_and_gets_everything() {
             client.write_all(&frame(&sent)).unwrap();
             client.flush().unwrap();
             frames += 1;
+            // One at a time: what is written to a node that does not read any more blocks, for as long as nobody reads here.
+            until("the frame came", || server.counts.frames.load(Ordering::SeqCst) == frames);
         }
         for _ in 0..frames {
             let mut answer = vec![0; 4 + sent.len()];

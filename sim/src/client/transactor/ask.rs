@@ -254,9 +254,9 @@ impl Transactor {
             let name = topic_name(part.place.0);
             match request.topic_data.iter_mut().find(|topic| topic.name == name) {
                 Some(topic) => topic.partition_data.push(data),
-                None => request
-                    .topic_data
-                    .push(TopicProduceData::default().with_name(name).with_partition_data(vec![data])),
+                None => {
+                    request.topic_data.push(TopicProduceData::default().with_name(name).with_partition_data(vec![data]))
+                }
             }
         }
         let id = open.id;

@@ -130,13 +130,7 @@ impl Transactor {
         Ok(())
     }
 
-    fn told_added(
-        &mut self,
-        io: &mut Io<'_>,
-        frame: &Bytes,
-        correlation: i32,
-        places: &[Place],
-    ) -> Result<(), String> {
+    fn told_added(&mut self, io: &mut Io<'_>, frame: &Bytes, correlation: i32, places: &[Place]) -> Result<(), String> {
         let response = receive::<AddPartitionsToTxnRequest>(frame, ADD, correlation)?;
         for place in places {
             let topics = response.results_by_topic_v3_and_below.iter().filter(|topic| topic.name.as_str() == place.0);
