@@ -41,9 +41,9 @@ enum ClientAuthArg {
 /// See the module.
 #[derive(Debug, Args)]
 pub(crate) struct SecurityArgs {
-    /// Address to serve, as [NAME=][PROTOCOL://]ADDRESS with the protocols plaintext, tls, sasl-plaintext and sasl-tls;
-    /// port 0 takes a free one. Several times for several listeners
-    #[arg(long, value_name = "LISTENER", value_parser = listen, default_value = "127.0.0.1:9092")]
+    /// Address to serve: NAME=PROTOCOL://ADDRESS, of which name and protocol may be left out, with the protocols plaintext,
+    /// tls, sasl-plaintext and sasl-tls; port 0 takes a free one. Several times for several listeners
+    #[arg(long, value_name = "[NAME=][PROTOCOL://]ADDRESS", value_parser = listen, default_value = "127.0.0.1:9092")]
     listen: Vec<Listen>,
     /// Where clients are told to connect, as [NAME=]HOST:PORT; needed where a listener is every address
     #[arg(long, value_name = "[NAME=]HOST:PORT", value_parser = advertise)]
