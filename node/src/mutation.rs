@@ -29,6 +29,8 @@ macro_rules! mutations {
 mutations! {
     /// A request is answered when its records are in memory (INV-1).
     AckBeforeDurable,
+    /// What follows a batch that was given up with the leadership is out of order, which a producer may not be told.
+    ForgetGivenUp,
     /// The group coordinator acts on records that are in memory (INV-1).
     CommitBeforeDurable,
     /// Consensus counts on what is only in memory (trap 23).

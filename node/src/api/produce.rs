@@ -23,6 +23,7 @@ use wherry_wire::types::{LogId, Offset};
 
 use super::errors::ApiError;
 use super::{Ctx, Outcome, leaders, topics};
+use crate::core::refusals::Sequenced;
 use crate::core::store::{Appended, LogError, LogStore, Ticket};
 use crate::core::verification::Verified;
 use crate::core::{Awaited, Blocked, Core, Then};
@@ -69,7 +70,7 @@ impl ProduceOp {
         if self.acks == -1 && placed.replicated {
             let end = Offset(placed.appended.last_offset.0.saturating_add(1));
             let topic = self.response.responses.len();
-            self.awaited.push(Awaited { log: placed.log, end, topic, partition });
+            self.awaited.push(Awaited { log: placed.log, end, batch: placed.batch, topic, partition });
         } else {
             self.ticket = self.ticket.max(Some(placed.appended.ticket));
         }
@@ -232,6 +233,8 @@ struct Placed {
     appended: Appended,
     log_append_time: Option<i64>,
     log: LogId,
+    /// Which it is to its producer.
+    batch: Option<Sequenced>,
     /// Other nodes have the partition, too.
     replicated: bool,
 }
@@ -290,8 +293,9 @@ fn append<S: LogStore>(
     }
 }
 
-fn header_of(data: &PartitionProduceData) -> Option<BatchHeader> {
-    data.records.as_ref().and_then(|records| BatchHeader::read(records, 0).ok())
+fn sequenced(data: &PartitionProduceData) -> Option<Sequenced> {
+    let header = BatchHeader::read(data.records.as_ref()?, 0).ok()?;
+    Sequenced::of(&header)
 }
 
 fn refused_before<S: LogStore>(
@@ -305,8 +309,8 @@ fn refused_before<S: LogStore>(
     if refusals.is_empty() {
         return None;
     }
-    let header = header_of(data)?;
-    refusals.before(now_ns, log, &header).map(|error| (error, header.producer_id))
+    let batch = sequenced(data)?;
+    refusals.before(now_ns, log, batch).map(|error| (error, batch.producer_id))
 }
 
 fn note_refusal<S: LogStore>(
@@ -316,9 +320,8 @@ fn note_refusal<S: LogStore>(
     data: &PartitionProduceData,
     error: ResponseError,
 ) {
-    let now_ns = core.now.monotonic_ns;
-    if let (Some(header), Some(connection)) = (header_of(data), core.connection(ctx.id.conn)) {
-        connection.refusals.note(now_ns, log, &header, error);
+    if let Some(batch) = sequenced(data) {
+        core.note_refusal(ctx.id.conn, log, batch, error);
     }
 }
 
@@ -340,8 +343,9 @@ fn place<S: LogStore>(
     let log_append_time = rules.log_append_time();
     let replicated = found.partition(data.index).is_some_and(|partition| partition.replicas.len() > 1);
     transaction::check(core, op, log, epoch, &batches)?;
-    let placed = store(core, log, &batches, epoch)?;
-    Ok(Placed { appended: placed, log_append_time, log, replicated })
+    let appended = store(core, log, &batches, epoch)?;
+    let batch = batches.first().and_then(|batch| Sequenced::of(batch.header()));
+    Ok(Placed { appended, log_append_time, log, batch, replicated })
 }
 
 /// As many replicas are in sync as the topic requires, or all that there are.

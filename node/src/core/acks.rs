@@ -11,10 +11,13 @@ use wherry_wire::codec::ResponseError;
 use wherry_wire::codec::messages::ProduceResponse;
 use wherry_wire::types::{LogId, Offset};
 
+use super::conn::ConnId;
+use super::refusals::Sequenced;
 use super::store::{LogStore, Ticket};
 use super::timers::Timers;
 use super::{Core, Then};
 use crate::api::{self, Ctx, Outcome};
+use crate::mutation::mutated;
 use crate::replication::{WaitFailure, WaitId};
 
 /// Records of one partition of a request: where the answer speaks of them.
@@ -23,6 +26,8 @@ pub(crate) struct Awaited {
     pub(crate) log: LogId,
     /// Behind the last of them.
     pub(crate) end: Offset,
+    /// Their batch, if their producer numbers them.
+    pub(crate) batch: Option<Sequenced>,
     pub(crate) topic: usize,
     pub(crate) partition: usize,
 }
@@ -72,6 +77,13 @@ impl Acks {
 
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.timers.next()
+    }
+
+    /// Whose wait that is: the connection, and the records.
+    fn whose(&self, wait: WaitId) -> Option<(ConnId, Awaited)> {
+        let entry = self.entries.get(*self.by_wait.get(&wait)?)?;
+        let (_, awaited) = entry.waits.iter().find(|(id, _)| *id == wait)?;
+        Some((entry.ctx.id.conn, *awaited))
     }
 
     /// A wait has ended; its request, if it was the last.
@@ -190,8 +202,26 @@ impl<S: LogStore> Core<S> {
         let error = match why {
             WaitFailure::NotLeader | WaitFailure::LeadershipLost => ResponseError::NotLeaderOrFollower,
         };
+        if let Some((conn, awaited)) = self.acks.whose(wait) {
+            self.give_up(conn, awaited, error);
+        }
         if let Some(entry) = self.acks.ended(wait, Some(error)) {
             self.answer_produce(entry);
+        }
+    }
+
+    /// Nobody here knows what becomes of these records: their producer will send them again.
+    fn give_up(&mut self, conn: ConnId, awaited: Awaited, error: ResponseError) {
+        if let Some(batch) = awaited.batch.filter(|_| !mutated!(ForgetGivenUp)) {
+            self.note_refusal(conn, awaited.log, batch, error);
+        }
+    }
+
+    /// What follows this batch on its connection is refused like it, where it would be out of order.
+    pub(crate) fn note_refusal(&mut self, conn: ConnId, log: LogId, batch: Sequenced, error: ResponseError) {
+        let now_ns = self.now.monotonic_ns;
+        if let Some(connection) = self.connection(conn) {
+            connection.refusals.note(now_ns, log, batch, error);
         }
     }
 
@@ -200,6 +230,7 @@ impl<S: LogStore> Core<S> {
             for (wait, one) in std::mem::take(&mut entry.waits) {
                 self.replicas.cancel_wait(one.log, one.end, wait);
                 fail(&mut entry.response, one, ResponseError::RequestTimedOut);
+                self.give_up(entry.ctx.id.conn, one, ResponseError::RequestTimedOut);
             }
             self.answer_produce(entry);
         }

@@ -202,8 +202,7 @@ impl Producer {
                     }
                 }
             }
-            // One before it was refused for now.
-            OUT_OF_ORDER if partition.disturbed && at > 0 => partition.refused(at),
+            // Never told to who waits for all: librdkafka would take another epoch, and send again what may be there.
             OUT_OF_ORDER | UNKNOWN_PRODUCER if self.acks == Acks::Leader && io.nodes > 1 => self.begin_anew(io),
             code if io.is_retriable(code) => {
                 partition.disturbed = true;

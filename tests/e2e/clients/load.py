@@ -3,7 +3,7 @@
 
 Message SEQ goes to partition SEQ % PARTITIONS, with a payload that follows from PRODUCER and SEQ (src/judge.rs makes
 the same). Prints `SEQ PARTITION OFFSET` for each acknowledgement, and at the end, on SIGTERM, after all that was sent
-is settled, `sent SENT failed FAILED`. What librdkafka itself says goes to the file PRODUCER in $WHERRY_LOAD_LOGS, if that is set.
+is settled, `sent SENT failed FAILED`. What librdkafka itself says goes to a file in $WHERRY_LOAD_LOGS, if that is set.
 """
 import logging
 import os
@@ -28,7 +28,7 @@ def main():
     failed = 0
     logs, settings = os.environ.get("WHERRY_LOAD_LOGS"), {}
     if logs:
-        logging.basicConfig(filename=f"{logs}/{number}", level=logging.DEBUG, format="%(asctime)s %(message)s")
+        logging.basicConfig(filename=f"{logs}/{number}-{os.getpid()}", level=logging.DEBUG, format="%(asctime)s %(message)s")
         settings = {"logger": logging.getLogger("librdkafka"), "debug": "eos"}
     producer = Producer({
         "bootstrap.servers": brokers, "enable.idempotence": True, "linger.ms": (0, 1, 5)[number % 3],
