@@ -217,10 +217,9 @@ impl<D: Disk> Engine<D> {
 
     /// The answer to what `look_closer` asked.
     pub(super) fn looked_closer(&mut self, result: &Result<Served, LogError>) {
-        match result {
-            Err(LogError::Corrupt(_) | LogError::ReadFailed(_)) => self.stats.scrub_damage += 1,
-            // Nothing that counts: it was cut off, deleted, or is gone by now.
-            Ok(_) | Err(_) => {}
+        // Anything else is nothing that counts: it was cut off, deleted, or is gone by now.
+        if let Err(LogError::Corrupt(_) | LogError::ReadFailed(_)) = result {
+            self.stats.scrub_damage += 1;
         }
     }
 }

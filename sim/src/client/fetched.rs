@@ -129,7 +129,7 @@ mod tests {
     fn data(producer: i64, offset: i64) -> Vec<u8> {
         let mut builder = BatchBuilder::new(Codec::None, None);
         builder.set_transactional(true);
-        builder.append::<&[u8], &[u8]>(1, None, Some(&[b'v']), &[]).unwrap();
+        builder.append::<&[u8], &[u8]>(1, None, Some(b"v"), &[]).unwrap();
         placed(builder.build(Stamp { producer_id: producer, producer_epoch: 0, base_sequence: 0 }).unwrap(), offset)
     }
 

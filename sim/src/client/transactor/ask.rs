@@ -255,7 +255,9 @@ impl Transactor {
             match request.topic_data.iter_mut().find(|topic| topic.name == name) {
                 Some(topic) => topic.partition_data.push(data),
                 None => {
-                    request.topic_data.push(TopicProduceData::default().with_name(name).with_partition_data(vec![data]))
+                    request
+                        .topic_data
+                        .push(TopicProduceData::default().with_name(name).with_partition_data(vec![data]));
                 }
             }
         }

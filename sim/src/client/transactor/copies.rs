@@ -133,16 +133,15 @@ impl Transactor {
         let response = receive::<OffsetFetchRequest>(frame, OFFSETS, correlation)?;
         let (Some(copies), Some(identity)) = (&mut self.copies, self.identity) else { return Ok(()) };
         let parts: Vec<_> = response.topics.iter().flat_map(|topic| &topic.partitions).collect();
-        let codes = parts.iter().map(|part| part.error_code).chain([response.error_code]);
-        for code in codes.filter(|code| *code != 0) {
-            match code {
-                UNSTABLE => return Ok(()),
-                code if io.is_retriable(code) => {
-                    copies.coordinator = None;
-                    return Ok(());
-                }
-                code => return Err(format!("a copier's offsets can't be told: {code}")),
+        let mut codes = parts.iter().map(|part| part.error_code).chain([response.error_code]);
+        match codes.find(|code| *code != 0) {
+            None => {}
+            Some(UNSTABLE) => return Ok(()),
+            Some(code) if io.is_retriable(code) => {
+                copies.coordinator = None;
+                return Ok(());
             }
+            Some(code) => return Err(format!("a copier's offsets can't be told: {code}")),
         }
         for (place, floor) in floors {
             let part = parts.iter().find(|part| part.partition_index == place.1);
