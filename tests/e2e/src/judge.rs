@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clients::{kcat, python};
-use crate::{Target, until};
+use crate::{Target, report, until};
 
 /// How long a whole soak may take; producers are killed after that.
 const SOAK: Duration = Duration::from_secs(6 * 3600);
@@ -200,6 +200,8 @@ type Logs = Vec<Vec<(usize, u64)>>;
 #[derive(Debug, Default)]
 struct Seen {
     logs: Logs,
+    /// How often the client library had to begin anew.
+    anew: usize,
     failure: Option<String>,
 }
 
@@ -208,7 +210,7 @@ impl Reader {
     pub fn start(target: &impl Target, topic: &str, partitions: usize) -> Result<Reader> {
         let program = python("follow.py").typed(&format!("{} {topic} {partitions}", target.brokers())).deadline(SOAK);
         let mut running = target.place(program).start()?;
-        let seen = Arc::new(Mutex::new(Seen { logs: vec![Vec::new(); partitions], failure: None }));
+        let seen = Arc::new(Mutex::new(Seen { logs: vec![Vec::new(); partitions], ..Seen::default() }));
         let weak = Arc::downgrade(&seen);
         std::thread::spawn(move || {
             loop {
@@ -232,7 +234,11 @@ impl Reader {
             ensure!(seen.failure.is_none(), "the consumer: {}", seen.failure.as_deref().unwrap_or_default());
             Ok(count >= judge.seen())
         })?;
-        for (partition, (saw, holds)) in lock(&self.seen).logs.iter().zip(&judge.logs).enumerate() {
+        let seen = lock(&self.seen);
+        if seen.anew > 0 {
+            report(&format!("the consumer heard nothing for a while and began anew, {} times", seen.anew));
+        }
+        for (partition, (saw, holds)) in seen.logs.iter().zip(&judge.logs).enumerate() {
             ensure!(saw == holds, "partition {partition}: a consumer saw what the log does not hold");
         }
         Ok(())
@@ -241,6 +247,10 @@ impl Reader {
 
 impl Seen {
     fn hear(&mut self, line: &str) -> Result<()> {
+        if line == "anew" {
+            self.anew += 1;
+            return Ok(());
+        }
         let words: Vec<&str> = line.split([' ', '/']).collect();
         let [partition, offset, producer, sequence] = words[..] else { bail!("not a record: {line}") };
         let log = self.logs.get_mut(partition.parse::<usize>()?).context("no such partition")?;
