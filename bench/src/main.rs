@@ -71,8 +71,10 @@ enum Figure {
     Restart,
     Idle,
     Sidecar,
-    /// Three nodes: throughput, latency, many partitions.
+    /// Three nodes: throughput and latency.
     Cluster,
+    /// Three nodes with many partitions: throughput, and idle.
+    Partitions,
     /// Three nodes, of which one is killed, paused or stopped.
     Failover,
 }
@@ -89,6 +91,7 @@ impl Figure {
             Figure::Idle => idle::run,
             Figure::Sidecar => sidecar::run,
             Figure::Cluster => cluster::run,
+            Figure::Partitions => cluster::run_partitions,
             Figure::Failover => failover::run,
         }
     }

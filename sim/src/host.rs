@@ -1,6 +1,7 @@
 //! The machine that the node runs on: its disk, which outlives the process, and ways to end the process.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -217,16 +218,15 @@ impl Host {
         disk.set_capacity(used + RESERVE / 2);
     }
 
-    /// Inverts a bit of some segment file.
-    pub(crate) fn rot(&mut self) {
+    /// Inverts a bit of some segment file. False if there is none yet.
+    pub(crate) fn rot(&mut self) -> bool {
         let mut disk = self.disk.borrow_mut();
-        let paths: Vec<_> =
-            disk.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
-        let Some(path) = paths.get(self.rng.below(paths.len())) else { return };
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|e| e == "seg");
+        let paths: Vec<_> = disk.paths().into_iter().filter(is_segment).collect();
+        let Some(path) = paths.get(self.rng.below(paths.len())) else { return false };
         let len = disk.contents(path).map_or(0, |bytes| bytes.len());
         let (at, bit) = (self.rng.below(len), self.rng.below(8));
-        // A file that went away meanwhile rots no more.
-        let _flipped = disk.flip_bit(path, at as u64, u8::try_from(bit).unwrap_or(0));
+        disk.flip_bit(path, at as u64, u8::try_from(bit).unwrap_or(0)).unwrap_or(false)
     }
 
     /// The disk is whole again; what went wrong before stays wrong.
@@ -269,6 +269,8 @@ fn engine_config(rng: &mut Rng) -> EngineConfig {
         open_files: 8,
         reserve_bytes: RESERVE,
         housekeeping_ms: 200,
+        scrub_bytes_per_s: [16 << 10, 256 << 10][rng.below(2)],
+        scrub_every_ms: [1_000, 5_000][rng.below(2)],
         ..EngineConfig::default()
     }
 }

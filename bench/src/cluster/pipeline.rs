@@ -22,6 +22,8 @@ use crate::raw::{connect, head, now_ms, read_answer, write_both};
 
 /// Between two attempts to connect, and the age at which the view of leaders is renewed when it proved wrong.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long a new topic may take to have a leader that the brokers know.
+const LEADERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What it does.
 #[derive(Clone, Debug, Args)]
@@ -82,14 +84,26 @@ impl Shared {
     }
 }
 
+/// Where partitions are led, as soon as a broker knows that any is: one may learn of a new topic later than another.
+fn known_routes(guide: &mut Guide, topics: &[String], records: usize) -> Result<Routes> {
+    let until = Instant::now() + LEADERS_WITHIN;
+    loop {
+        let routes = routes(&guide.view(topics)?, records);
+        if routes.values().any(|r| !r.heads.is_empty()) {
+            return Ok(routes);
+        }
+        ensure!(Instant::now() < until, "{topics:?} has no partition with a leader");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Sends for the time that is asked for, waits for all answers, and returns what a load client reports.
 pub fn run(args: &ClusterPipelineArgs) -> Result<Value> {
     let count = (args.batch_bytes / args.size.max(1)).max(1);
     let records = batch(count, args.size, now_ms()?);
     let mut guide = Guide::patient(args.brokers.clone());
     let topics = [args.topic.clone()];
-    let routes = routes(&guide.view(&topics)?, records.len());
-    ensure!(routes.values().any(|r| !r.heads.is_empty()), "{} has no partition with a leader", args.topic);
+    let routes = known_routes(&mut guide, &topics, records.len())?;
     let begin = Instant::now();
     let shared = Shared {
         routes: RwLock::new(Arc::new(routes)),

@@ -14,6 +14,7 @@ use crate::report::{Ask, Case, Verdict, judge_against};
 use crate::setup::Setup;
 
 pub(super) const FIGURE: &str = "cluster";
+const PARTITIONS: &str = "partitions";
 const BATCH_BYTES: &str = "131072";
 /// Value size and partitions of the cases with librdkafka.
 const CASES: [(usize, usize); 4] = [(100, 3), (100, 12), (1024, 3), (1024, 12)];
@@ -46,14 +47,15 @@ fn idle_name(partitions: usize) -> String {
     format!("idle, {partitions} partitions, the busiest node")
 }
 
-/// All cases.
+/// Throughput and latency over few partitions.
 pub fn run(setup: &Setup, samples: &mut Samples) -> Result<()> {
     known(samples)?;
-    run_few(setup, samples)?;
-    for partitions in std::iter::once(FEW).chain(setup.many.iter().copied()) {
-        run_many(setup, samples, partitions)?;
-    }
-    Ok(())
+    run_few(setup, samples)
+}
+
+/// Few partitions and many, and nodes with many that do nothing.
+pub fn run_partitions(setup: &Setup, samples: &mut Samples) -> Result<()> {
+    std::iter::once(FEW).chain(setup.many.iter().copied()).try_for_each(|partitions| run_many(setup, samples, partitions))
 }
 
 /// What Kafka did on the machine where the figures were asked for (one partition, no sync), beside what it does here.
@@ -179,14 +181,14 @@ fn run_many(setup: &Setup, samples: &mut Samples, partitions: usize) -> Result<(
             for (who, cluster) in &contenders {
                 let numbers = pipelined(setup, cluster, *who, size, partitions)?;
                 if run > 0 {
-                    samples.add(sample(FIGURE, &many_name(size, partitions), *who, run, numbers))?;
+                    samples.add(sample(PARTITIONS, &many_name(size, partitions), *who, run, numbers))?;
                 }
             }
         }
     }
     for (who, cluster) in &contenders {
         let numbers = idle(setup, cluster, *who, partitions)?;
-        samples.add(sample(FIGURE, &idle_name(partitions), *who, 1, numbers))?;
+        samples.add(sample(PARTITIONS, &idle_name(partitions), *who, 1, numbers))?;
     }
     clusters.into_iter().try_for_each(Cluster::discard)
 }
@@ -251,13 +253,13 @@ pub fn asked() -> Asked {
     for linger in LINGERS {
         asked.push((FIGURE, paced_name(linger), Ask::AtMost("ack_p99_us", "kafka", 1.0)));
     }
-    asked.push((FIGURE, idle_name(10_000), Ask::Below("idle_cpu_percent", 5.0)));
+    asked.push((PARTITIONS, idle_name(10_000), Ask::Below("idle_cpu_percent", 5.0)));
     asked
 }
 
 /// What it asks between cases: little loss with many partitions.
 pub fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     let pairs = [1000, 10_000].into_iter().flat_map(|n| [1024, 100].map(|size| (n, size)));
-    let judge = |(n, size)| judge_against(cases, FIGURE, &many_name(size, n), &many_name(size, FEW), SHARE);
+    let judge = |(n, size)| judge_against(cases, PARTITIONS, &many_name(size, n), &many_name(size, FEW), SHARE);
     pairs.filter_map(judge).collect()
 }

@@ -245,8 +245,9 @@ impl World {
             // A majority keeps what it has.
             return;
         }
-        self.outcome.befell("rot");
-        self.trace.event(self.now_ns, format_args!("disk of node {node} rots"), &[]);
-        self.machines[node].host.rot();
+        if self.machines[node].host.rot() {
+            self.outcome.befell("rot");
+            self.trace.event(self.now_ns, format_args!("disk of node {node} rots"), &[]);
+        }
     }
 }

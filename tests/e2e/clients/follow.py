@@ -4,8 +4,9 @@ is killed, and goes on through whatever happens to the brokers.
 
 Prints `PARTITION OFFSET PRODUCER/SEQ` for each record of load.py. Ends with status 1 on an error that the library does not
 hide. If nothing came for a while it says `anew` and begins anew, as another process, where it was: the library was seen to wait
-for ever after its brokers had been stopped one after the other.
+for ever after its brokers had been stopped one after the other. What it says goes to a file in $WHERRY_LOAD_LOGS, if that is set.
 """
+import logging
 import os
 import sys
 import time
@@ -18,11 +19,15 @@ QUIET_S = 20
 def main():
     brokers, topic, partitions = sys.argv[1], sys.argv[2], int(sys.argv[3])
     position = [int(offset) for offset in sys.argv[4:]] or [0] * partitions
+    logs, settings = os.environ.get("WHERRY_LOAD_LOGS"), {}
+    if logs:
+        logging.basicConfig(filename=f"{logs}/follow-{os.getpid()}", level=logging.DEBUG, format="%(asctime)s %(message)s")
+        settings = {"logger": logging.getLogger("librdkafka"), "debug": "fetch,topic,broker,metadata"}
     consumer = Consumer({
         "bootstrap.servers": brokers, "group.id": "follow", "enable.auto.commit": False, "check.crcs": True,
         "auto.offset.reset": "error", "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 200,
-        "socket.timeout.ms": 10000, "retry.backoff.ms": 10, "log_level": 2, "fetch.error.backoff.ms": 20,
-        "topic.metadata.refresh.fast.interval.ms": 50,
+        "socket.timeout.ms": 10000, "retry.backoff.ms": 10, "log_level": 7 if logs else 2, "fetch.error.backoff.ms": 20,
+        "topic.metadata.refresh.fast.interval.ms": 50, **settings,
     })
     consumer.assign([TopicPartition(topic, p, position[p]) for p in range(partitions)])
     parent, heard = os.getppid(), time.monotonic()
