@@ -72,6 +72,9 @@ pub struct EngineConfig {
     pub scrub_bytes_per_s: u64,
     /// All of it no more often than this, in milliseconds.
     pub scrub_every_ms: u64,
+    /// The space of removed segments goes back to the file system at about this rate while there is room, in bytes per
+    /// second; 0: at once.
+    pub erase_bytes_per_s: u64,
     /// When the journal has been idle for this long, a mark is written so that corruption of the last frames can be
     /// told from a torn write, in milliseconds.
     pub mark_after_ms: u64,
@@ -94,6 +97,7 @@ impl Default for EngineConfig {
             producer_expiry_ms: 24 * 3600 * 1000,
             scrub_bytes_per_s: 4 << 20,
             scrub_every_ms: 24 * 3600 * 1000,
+            erase_bytes_per_s: 256 << 20,
             mark_after_ms: 20,
         }
     }

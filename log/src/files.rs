@@ -304,6 +304,11 @@ impl Files {
         self.released(disk, ops, key);
     }
 
+    /// Whether it is open, or about to be.
+    pub(crate) fn knows(&self, key: SegmentKey) -> bool {
+        self.slots.contains_key(&key)
+    }
+
     fn close_surplus<D: Disk>(&mut self, disk: &mut D, ops: &mut Ops, keep: SegmentKey) {
         while self.slots.len() > self.limit {
             let Some((key, used)) = self.idle.pop_front() else { return };

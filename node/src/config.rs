@@ -50,6 +50,8 @@ pub struct EngineOptions {
     pub reserve_bytes: u64,
     /// Rate at which what rests on disk is read again and its checksums verified, in bytes per second; 0: never.
     pub scrub_bytes_per_s: u64,
+    /// Rate at which the space of deleted data goes back to the file system while there is room, in bytes per second; 0: at once.
+    pub erase_bytes_per_s: u64,
     /// Segment files open at the most; fewer where the process may not open so many.
     pub open_files: usize,
 }
@@ -63,6 +65,7 @@ impl Default for EngineOptions {
             read_cache_bytes: engine.read_cache_bytes,
             reserve_bytes: engine.reserve_bytes,
             scrub_bytes_per_s: engine.scrub_bytes_per_s,
+            erase_bytes_per_s: engine.erase_bytes_per_s,
             open_files: engine.open_files,
         }
     }
@@ -85,6 +88,7 @@ impl EngineOptions {
             read_cache_bytes: self.read_cache_bytes,
             reserve_bytes: self.reserve_bytes,
             scrub_bytes_per_s: self.scrub_bytes_per_s,
+            erase_bytes_per_s: self.erase_bytes_per_s,
             open_files: self.open_files,
             ..EngineConfig::default()
         }

@@ -271,6 +271,7 @@ fn engine_config(rng: &mut Rng) -> EngineConfig {
         housekeeping_ms: 200,
         scrub_bytes_per_s: [16 << 10, 256 << 10][rng.below(2)],
         scrub_every_ms: [1_000, 5_000][rng.below(2)],
+        erase_bytes_per_s: [256 << 10, 4 << 20][rng.below(2)],
         ..EngineConfig::default()
     }
 }

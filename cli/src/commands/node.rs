@@ -155,6 +155,7 @@ impl NodeArgs {
                 read_cache_bytes: memory(self.read_cache_size, engine.read_cache_bytes)?,
                 reserve_bytes: self.reserve.unwrap_or(engine.reserve_bytes),
                 scrub_bytes_per_s: self.scrub_rate.unwrap_or(engine.scrub_bytes_per_s),
+                erase_bytes_per_s: engine.erase_bytes_per_s,
                 open_files: engine.open_files,
             },
             ..NodeConfig::default()

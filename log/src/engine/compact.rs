@@ -24,7 +24,7 @@ use super::ops::Pending;
 use crate::compacted::{self, Keep};
 use crate::error::Corruption;
 use crate::files::Access;
-use crate::io::{AlignedBuf, Disk, DiskError, Done, Op, round_up};
+use crate::io::{AlignedBuf, Disk, DiskError, Done, round_up};
 use crate::partition::Partition;
 use crate::segment::chunk::{self, ChunkRef};
 use crate::segment::{Segment, SegmentKey, StoredBatch};
@@ -398,12 +398,6 @@ impl<D: Disk> Engine<D> {
         for output in &job.outputs {
             self.remove_file(output.key(job.id));
         }
-    }
-
-    pub(super) fn remove_file(&mut self, key: SegmentKey) {
-        self.files.doom(&mut self.disk, &mut self.ops, key);
-        self.reads.forget_file(key);
-        self.disk.submit(self.ops.add(Pending::Ignore), Op::Remove { path: key.path() });
     }
 }
 

@@ -81,6 +81,11 @@ impl<D: Disk> Engine<D> {
         self.taken_bytes() - self.house.taken_at_look
     }
 
+    /// Whether what is free, when last looked at, is little more than the reserve.
+    pub(super) fn room_is_short(&self) -> bool {
+        self.stats.disk_free_bytes < 2 * self.config.reserve_bytes
+    }
+
     /// Asks the file system now rather than at the next round.
     pub(super) fn look_at_space(&mut self) {
         if !self.house.asking {

@@ -20,6 +20,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod trash;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -173,6 +174,7 @@ pub struct Engine<D: Disk> {
     rollbacks: rollback::Rollbacks,
     retraces: retrace::Retraces,
     scrub: scrub::Scrub,
+    trash: trash::Trash,
     /// Logs whose owner wants to know what is sealed.
     watched: usize,
     /// Files to remove once this frame is durable.
@@ -213,6 +215,7 @@ impl<D: Disk> Engine<D> {
         self.housekeeping();
         self.compact();
         self.scrub();
+        self.empty_trash();
         self.tell_room();
     }
 
@@ -227,7 +230,8 @@ impl<D: Disk> Engine<D> {
     pub fn next_deadline(&self) -> Option<u64> {
         let mark = self.journal.mark_deadline(self.config.mark_after_ms * 1_000_000);
         let append = self.journal.is_due().then_some(0);
-        append.into_iter().chain(mark).chain([self.house.next_ns]).chain(self.scrub.next_deadline()).min()
+        let own = self.scrub.next_deadline().into_iter().chain(self.trash.next_deadline());
+        append.into_iter().chain(mark).chain([self.house.next_ns]).chain(own).min()
     }
 
     /// A log's bounds.
@@ -390,6 +394,8 @@ impl<D: Disk> Engine<D> {
             Pending::CompactRead { key } => self.compact_read(key, result),
             Pending::CompactWrite { key } => self.compact_written(key, &result),
             Pending::ScrubRead { key } => self.scrub_read(key, result),
+            Pending::Moved { key } => self.moved(key, &result),
+            Pending::Erased => self.erased(&result),
             Pending::Space => self.space_known(&result),
             Pending::Ignore => {}
         }

@@ -43,6 +43,10 @@ pub(crate) enum Pending {
     CompactWrite { key: SegmentKey },
     /// A window of a segment that is being verified.
     ScrubRead { key: SegmentKey },
+    /// A removed segment file goes to the trash.
+    Moved { key: SegmentKey },
+    /// A piece of what is in the trash is given back.
+    Erased,
     /// Free space.
     Space,
     /// Nothing depends on it (closing, removing).

@@ -16,7 +16,7 @@ use wherry_wire::types::{LogId, Offset};
 
 use super::ops::Ops;
 use super::sync::SyncState;
-use super::{Engine, Now, housekeeping, read, scrub};
+use super::{Engine, Now, housekeeping, read, scrub, trash};
 use crate::Lsn;
 use crate::checkpoint::{self, Checkpoint, LogRecord};
 use crate::config::{EngineConfig, LogConfig};
@@ -70,7 +70,7 @@ impl<'a, D: Disk> Calls<'a, D> {
     pub(crate) fn open(&mut self, path: PathBuf, mode: OpenMode) -> Result<(FileId, u64), DiskError> {
         match self.call(Op::Open { path, mode })? {
             Done::Opened(file, len) => Ok((file, len)),
-            Done::Ok | Done::Read(_) | Done::Listed(_) | Done::Space { .. } => {
+            Done::Ok | Done::Read(_) | Done::Listed(_) | Done::Shrunk { .. } | Done::Space { .. } => {
                 Err(DiskError::Failed { what: "open".into(), message: "no file came of it".into() })
             }
         }
@@ -79,14 +79,16 @@ impl<'a, D: Disk> Calls<'a, D> {
     pub(crate) fn read(&mut self, file: FileId, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         match self.call(Op::Read { file, offset, len })? {
             Done::Read(bytes) => Ok(bytes),
-            Done::Ok | Done::Opened(..) | Done::Listed(_) | Done::Space { .. } => Ok(Bytes::new()),
+            Done::Ok | Done::Opened(..) | Done::Listed(_) | Done::Shrunk { .. } | Done::Space { .. } => {
+                Ok(Bytes::new())
+            }
         }
     }
 
     pub(crate) fn list(&mut self, path: &str) -> Result<Vec<String>, DiskError> {
         match self.call(Op::List { path: path.into() })? {
             Done::Listed(names) => Ok(names),
-            Done::Ok | Done::Opened(..) | Done::Read(_) | Done::Space { .. } => Ok(Vec::new()),
+            Done::Ok | Done::Opened(..) | Done::Read(_) | Done::Shrunk { .. } | Done::Space { .. } => Ok(Vec::new()),
         }
     }
 }
@@ -103,6 +105,7 @@ impl<D: Disk> Engine<D> {
         let mut calls = Calls::new(&mut disk, &mut completions);
         calls.call(Op::CreateDir { path: journal::DIRECTORY.into() })?;
         calls.call(Op::CreateDir { path: segment::DIRECTORY.into() })?;
+        calls.call(Op::CreateDir { path: trash::DIRECTORY.into() })?;
         let (slots, found) = open_checkpoints(&mut calls, OpenMode::Create)?;
         // Names made by a process that was killed are seen, but not on disk until somebody syncs them.
         for path in ["", journal::DIRECTORY, segment::DIRECTORY] {
@@ -137,6 +140,7 @@ impl<D: Disk> Engine<D> {
             reads: read::Reads::new(cache),
             house: housekeeping::House::default(),
             scrub: scrub::Scrub::default(),
+            trash: trash::Trash::default(),
             compactions: super::compact::Compactions::default(),
             rollbacks: super::rollback::Rollbacks::default(),
             retraces: super::retrace::Retraces::default(),
@@ -390,6 +394,7 @@ impl<D: Disk> Engine<D> {
 
     /// Segment files of logs that were deleted, and versions that were replaced, just before a crash.
     fn remove_orphans(&mut self, present: &HashSet<SegmentKey>) -> Result<usize, OpenError> {
+        self.look_into_trash()?;
         let mut removed = 0;
         let mut present: Vec<SegmentKey> = present.iter().copied().collect();
         present.sort_unstable();
@@ -398,7 +403,7 @@ impl<D: Disk> Engine<D> {
             let used = log.is_some_and(|l| l.segments.iter().any(|s| s.base == key.base && s.version == key.version));
             let due = self.removals.iter().any(|(_, k)| k == key);
             if !used && !due {
-                Calls::new(&mut self.disk, &mut self.completions).call(Op::Remove { path: key.path() })?;
+                self.remove_file(*key);
                 removed += 1;
             }
         }

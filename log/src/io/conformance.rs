@@ -17,7 +17,7 @@ type Case<D> = (&'static str, fn(&mut Bench<D>));
 
 /// Runs the whole suite, each case on a disk of its own in an empty directory.
 pub(super) fn suite<D: Disk>(mut fresh: impl FnMut() -> D) {
-    let cases: [Case<D>; 17] = [
+    let cases: [Case<D>; 18] = [
         ("modes of open", open_modes),
         ("missing things", missing_things),
         ("write, read, close, open, read", write_and_reopen),
@@ -29,6 +29,7 @@ pub(super) fn suite<D: Disk>(mut fresh: impl FnMut() -> D) {
         ("directories", directories),
         ("rename replaces", rename_replaces),
         ("a removed file stays readable while open", removed_while_open),
+        ("a file is removed a piece at a time", shrunk_until_gone),
         ("paths stay inside", paths_stay_inside),
         ("many in flight", many_in_flight),
         ("close waits for what is in flight", close_waits),
@@ -271,11 +272,32 @@ fn removed_while_open<D: Disk>(b: &mut Bench<D>) {
     assert!(matches!(b.open("f", OpenMode::Read), Err(DiskError::NotFound { .. })));
 }
 
+fn shrunk_until_gone<D: Disk>(b: &mut Bench<D>) {
+    let block = BLOCK as u64;
+    let file = b.create("f");
+    b.write(file, 0, blocks(&[1, 2, 3]), true).unwrap();
+    b.ok(Op::Close { file });
+    let shrink = |b: &mut Bench<D>| match b.run(Op::Shrink { path: "f".into(), by: 2 * block }) {
+        Ok(Done::Shrunk { freed, left }) => (freed, left),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(shrink(b), (2 * block, block));
+    let (file, len) = b.open("f", OpenMode::Read).unwrap();
+    assert_eq!((len, b.read(file, 0, 3 * BLOCK)), (block, blocks(&[1])));
+    b.ok(Op::Close { file });
+    assert_eq!(shrink(b), (block, 0));
+    assert!(b.list("").is_empty());
+    assert_eq!(shrink(b), (0, 0), "a missing file has nothing left");
+    b.ok(Op::CreateDir { path: "d".into() });
+    assert!(b.run(Op::Shrink { path: "d".into(), by: block }).is_err());
+}
+
 fn paths_stay_inside<D: Disk>(b: &mut Bench<D>) {
     for path in ["../escaped", "/tmp/escaped", "a/../../escaped"] {
         let path = PathBuf::from(path);
         assert!(b.run(Op::Open { path: path.clone(), mode: OpenMode::Create }).is_err());
         assert!(b.run(Op::Remove { path: path.clone() }).is_err());
+        assert!(b.run(Op::Shrink { path: path.clone(), by: 1 }).is_err());
         assert!(b.run(Op::CreateDir { path: path.clone() }).is_err());
         assert!(b.run(Op::RemoveDir { path: path.clone() }).is_err());
         assert!(b.run(Op::List { path: path.clone() }).is_err());

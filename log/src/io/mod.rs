@@ -114,6 +114,14 @@ pub enum Op {
         /// The file.
         path: PathBuf,
     },
+    /// Cuts up to `by` bytes off the end of a file, durably, and removes it where no more than that is there. A missing
+    /// file has nothing left. For files that are not open. → [`Done::Shrunk`].
+    Shrink {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes.
+        by: u64,
+    },
     /// Makes a directory and its parents; an existing one is not an error. → [`Done::Ok`].
     CreateDir {
         /// The directory.
@@ -152,6 +160,13 @@ pub enum Done {
     Read(Bytes),
     /// Entry names.
     Listed(Vec<String>),
+    /// What was cut off, and what is left, in bytes; of a removed file nothing.
+    Shrunk {
+        /// Cut off.
+        freed: u64,
+        /// Left.
+        left: u64,
+    },
     /// Free and total bytes.
     Space {
         /// Free to an unprivileged writer.

@@ -238,6 +238,7 @@ impl Shared {
             Op::SyncDir { .. }
             | Op::Rename { .. }
             | Op::Remove { .. }
+            | Op::Shrink { .. }
             | Op::CreateDir { .. }
             | Op::RemoveDir { .. }
             | Op::List { .. }
@@ -257,6 +258,7 @@ pub(super) fn files_of(op: &Op) -> &[FileId] {
         | Op::SyncDir { .. }
         | Op::Rename { .. }
         | Op::Remove { .. }
+        | Op::Shrink { .. }
         | Op::CreateDir { .. }
         | Op::RemoveDir { .. }
         | Op::List { .. }

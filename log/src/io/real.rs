@@ -111,6 +111,7 @@ impl RealDir {
             Op::SyncDir { path } => self.sync_dir(path).map(|()| Done::Ok),
             Op::Rename { from, to } => self.rename(from, to).map(|()| Done::Ok),
             Op::Remove { path } => missing_is_fine(std::fs::remove_file(self.full(path)?), "remove", path),
+            Op::Shrink { path, by } => self.shrink(path, *by),
             Op::CreateDir { path } => {
                 std::fs::create_dir_all(self.full(path)?).map_err(|e| os_error(&e, "create", path)).map(|()| Done::Ok)
             }
@@ -133,6 +134,22 @@ impl RealDir {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
         std::fs::rename(self.full(from)?, self.full(to)?).map_err(|e| os_error(&e, "rename", from))
+    }
+
+    fn shrink(&self, path: &Path, by: u64) -> Result<Done, DiskError> {
+        let full = self.full(path)?;
+        let file = match File::options().write(true).open(&full) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Done::Shrunk { freed: 0, left: 0 }),
+            other => other.map_err(|e| os_error(&e, "open", path))?,
+        };
+        let len = file.metadata().map_err(|e| os_error(&e, "stat", path))?.len();
+        if len <= by {
+            std::fs::remove_file(full).map_err(|e| os_error(&e, "remove", path))?;
+            return Ok(Done::Shrunk { freed: len, left: 0 });
+        }
+        file.set_len(len - by).map_err(|e| os_error(&e, "truncate", path))?;
+        file.sync_all().map_err(|e| os_error(&e, "sync", path))?;
+        Ok(Done::Shrunk { freed: by, left: len - by })
     }
 
     fn remove_dir(&self, path: &Path) -> Result<Done, DiskError> {

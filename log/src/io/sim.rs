@@ -245,6 +245,7 @@ impl SimDisk {
             | Op::CreateDir { path }
             | Op::RemoveDir { path }
             | Op::Rename { to: path, .. } => vec![(Part::Whole(op), in_flight_unit(path))],
+            Op::Shrink { path, .. } => vec![(Part::Whole(op), in_flight_unit(path))],
             Op::Grow { file, len } => {
                 let Some(handle) = self.handles.get(&file.0) else { return Vec::new() };
                 let change = UnsyncedChange::Length(*len);
@@ -296,6 +297,7 @@ impl SimDisk {
         let _outcome = match op {
             Op::Open { path, mode } => fs.open(path, *mode).map(|_| ()),
             Op::Remove { path } => fs.remove(path),
+            Op::Shrink { path, by } => fs.shrink(path, *by).map(|_| ()),
             Op::CreateDir { path } => fs.create_dir(path),
             Op::RemoveDir { path } => fs.remove_dir(path),
             Op::Rename { from, to } => fs.rename(from, to),
@@ -340,9 +342,11 @@ impl SimDisk {
             Op::Sync { files } => (FaultOn::Sync, files.iter().filter_map(of_handle).collect()),
             Op::SyncDir { path } => (FaultOn::SyncDir, vec![path.clone()]),
             Op::Rename { from, to } => (FaultOn::Names, vec![from.clone(), to.clone()]),
-            Op::Remove { path } | Op::CreateDir { path } | Op::RemoveDir { path } | Op::List { path } => {
-                (FaultOn::Names, vec![path.clone()])
-            }
+            Op::Remove { path }
+            | Op::Shrink { path, .. }
+            | Op::CreateDir { path }
+            | Op::RemoveDir { path }
+            | Op::List { path } => (FaultOn::Names, vec![path.clone()]),
             Op::Close { .. } | Op::FreeSpace => return None,
         };
         self.faults.check(on, &paths)
@@ -365,6 +369,7 @@ impl SimDisk {
             | Op::SyncDir { .. }
             | Op::Rename { .. }
             | Op::Remove { .. }
+            | Op::Shrink { .. }
             | Op::CreateDir { .. }
             | Op::RemoveDir { .. }
             | Op::List { .. }
@@ -403,6 +408,7 @@ impl SimDisk {
             Op::SyncDir { path } => self.fs.sync_dir(path, flight.before).map(|()| Done::Ok),
             Op::Rename { from, to } => self.fs.rename(from, to).map(|()| Done::Ok),
             Op::Remove { path } => self.fs.remove(path).map(|()| Done::Ok),
+            Op::Shrink { path, by } => self.fs.shrink(path, *by).map(|(freed, left)| Done::Shrunk { freed, left }),
             Op::CreateDir { path } => self.fs.create_dir(path).map(|()| Done::Ok),
             Op::RemoveDir { path } => self.fs.remove_dir(path).map(|()| Done::Ok),
             Op::List { path } => self.fs.list(path).map(Done::Listed),
@@ -556,6 +562,7 @@ fn uses(op: &Op, id: FileId) -> bool {
         | Op::SyncDir { .. }
         | Op::Rename { .. }
         | Op::Remove { .. }
+        | Op::Shrink { .. }
         | Op::CreateDir { .. }
         | Op::RemoveDir { .. }
         | Op::List { .. }

@@ -142,6 +142,7 @@ impl UringDisk {
             | Op::SyncDir { .. }
             | Op::Rename { .. }
             | Op::Remove { .. }
+            | Op::Shrink { .. }
             | Op::CreateDir { .. }
             | Op::RemoveDir { .. }
             | Op::List { .. }

@@ -28,7 +28,12 @@ impl SegmentKey {
     /// Path below the shard's directory.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        PathBuf::from(DIRECTORY).join(self.file_name())
+        self.path_in(DIRECTORY)
+    }
+
+    /// The same in another directory.
+    pub(crate) fn path_in(&self, directory: &str) -> PathBuf {
+        PathBuf::from(directory).join(self.file_name())
     }
 
     fn file_name(&self) -> String {

@@ -162,6 +162,7 @@ fn share(whole: &EngineOptions, nodes: usize) -> EngineOptions {
         tail_bytes: whole.tail_bytes / nodes,
         read_cache_bytes: whole.read_cache_bytes / nodes,
         scrub_bytes_per_s: whole.scrub_bytes_per_s / nodes as u64,
+        erase_bytes_per_s: whole.erase_bytes_per_s / nodes as u64,
         ..whole.clone()
     }
 }

@@ -184,6 +184,8 @@ fn a_disk_that_fills_up_under_flushes_loses_nothing() {
 fn a_journal_write_that_never_reached_the_disk_is_noticed() {
     let mut rig = started(4, small());
     let id = log_id(1);
+    // Until nothing but a frame is written next.
+    (0..100).for_each(|_| rig.turn());
     rig.engine.disk_mut().inject(Fault::next(FaultOn::Write, "journal/", FaultAction::LoseNow));
     for n in 0..5 {
         let t = rig.append(id, &[n], 1, 100).unwrap();

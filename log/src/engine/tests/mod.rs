@@ -11,6 +11,7 @@ mod faults;
 mod replica;
 mod scrub;
 mod transactions;
+mod trash;
 
 use std::collections::BTreeMap;
 
@@ -75,6 +76,7 @@ pub(super) fn small() -> EngineConfig {
         producer_expiry_ms: 1 << 40,
         scrub_bytes_per_s: 0,
         scrub_every_ms: 1_000,
+        erase_bytes_per_s: 64 << 10,
         mark_after_ms: 5,
     }
 }

@@ -49,6 +49,13 @@ impl FileNode {
         }
     }
 
+    /// Cuts off what is behind `len`, durably.
+    pub(super) fn shrink(&mut self, len: u64) {
+        self.sync(Seq::MAX);
+        self.durable.cut(len);
+        self.cache.cut(len);
+    }
+
     /// Makes changes older than `before` durable.
     pub(super) fn sync(&mut self, before: Seq) {
         let dirty = std::mem::take(&mut self.dirty);

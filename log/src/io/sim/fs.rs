@@ -467,6 +467,24 @@ impl Fs {
         Ok(())
     }
 
+    /// What was cut off and what is left, in bytes.
+    pub(super) fn shrink(&mut self, path: &Path, by: u64) -> Result<(u64, u64), DiskError> {
+        let ino = match self.resolve(path) {
+            Err(DiskError::NotFound { .. }) => return Ok((0, 0)),
+            other => other?,
+        };
+        let Some(file) = self.file_mut(ino) else { return Err(failed(path, "is a directory")) };
+        let len = file.cache.len;
+        if len <= by {
+            return self.remove(path).map(|()| (len, 0));
+        }
+        let before = file.cache.blocks.len();
+        file.shrink(len - by);
+        let cut = (before - file.cache.blocks.len()) as u64;
+        self.used_blocks = self.used_blocks.saturating_sub(cut);
+        Ok((by, len - by))
+    }
+
     pub(super) fn create_dir(&mut self, path: &Path) -> Result<(), DiskError> {
         let mut at = ROOT;
         for name in names(path)? {

@@ -23,6 +23,12 @@ impl Image {
         self.len = self.len.max((block + 1) * BLOCK_U64);
     }
 
+    /// Cuts off what is behind `len`, a multiple of the block.
+    pub(super) fn cut(&mut self, len: u64) {
+        self.len = self.len.min(len);
+        self.blocks.split_off(&len.div_ceil(BLOCK_U64));
+    }
+
     /// Up to `len` bytes from a block boundary; fewer at the end of the file.
     pub(super) fn read(&self, offset: u64, len: usize) -> Bytes {
         let available = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
