@@ -31,6 +31,8 @@ mutations! {
     AckBeforeDurable,
     /// What follows a batch that was given up with the leadership is out of order, which a producer may not be told.
     ForgetGivenUp,
+    /// A coordinator of transactions refuses for good by what it knew, deposed or not.
+    HastyRefusals,
     /// The group coordinator acts on records that are in memory (INV-1).
     CommitBeforeDurable,
     /// Consensus counts on what is only in memory (trap 23).

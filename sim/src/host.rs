@@ -11,7 +11,7 @@ use wherry_log::io::{
 use wherry_log::{Engine, EngineConfig, Now};
 use wherry_node::NodeConfig;
 use wherry_node::config::{Advertised, ClusterConfig, Voter};
-use wherry_node::core::Core;
+use wherry_node::core::{Core, QUORUM_LOG};
 use wherry_node::entropy::Entropy;
 
 use crate::Sabotage;
@@ -218,10 +218,15 @@ impl Host {
         disk.set_capacity(used + RESERVE / 2);
     }
 
-    /// Inverts a bit of some segment file. False if there is none yet.
+    /// Inverts a bit of some segment file. False if there is none yet. The metadata quorum's own log is spared: its votes and
+    /// entries are promises that no peer can repair, and a node that can't read them refuses to start.
     pub(crate) fn rot(&mut self) -> bool {
         let mut disk = self.disk.borrow_mut();
-        let is_segment = |path: &PathBuf| path.extension().is_some_and(|e| e == "seg");
+        let own = QUORUM_LOG.topic.to_string();
+        let is_segment = |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            name.ends_with(".seg") && !name.starts_with(&own)
+        };
         let paths: Vec<_> = disk.paths().into_iter().filter(is_segment).collect();
         let Some(path) = paths.get(self.rng.below(paths.len())) else { return false };
         let len = disk.contents(path).map_or(0, |bytes| bytes.len());
@@ -269,7 +274,7 @@ fn engine_config(rng: &mut Rng) -> EngineConfig {
         open_files: 8,
         reserve_bytes: RESERVE,
         housekeeping_ms: 200,
-        scrub_bytes_per_s: [16 << 10, 256 << 10][rng.below(2)],
+        scrub_bytes_per_s: [128 << 10, 2 << 20][rng.below(2)],
         scrub_every_ms: [1_000, 5_000][rng.below(2)],
         erase_bytes_per_s: [256 << 10, 4 << 20][rng.below(2)],
         ..EngineConfig::default()

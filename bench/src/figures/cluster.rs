@@ -28,7 +28,7 @@ const SHARE: f64 = 0.85;
 /// Kafka takes minutes to create more, three times.
 const KAFKA_PARTITIONS: usize = 1000;
 /// How long nodes may finish what they do, and how long they are then watched doing nothing.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(45);
 const WATCH: Duration = Duration::from_secs(10);
 
 fn case_name(size: usize, partitions: usize) -> String {
@@ -55,7 +55,9 @@ pub fn run(setup: &Setup, samples: &mut Samples) -> Result<()> {
 
 /// Few partitions and many, and nodes with many that do nothing.
 pub fn run_partitions(setup: &Setup, samples: &mut Samples) -> Result<()> {
-    std::iter::once(FEW).chain(setup.many.iter().copied()).try_for_each(|partitions| run_many(setup, samples, partitions))
+    std::iter::once(FEW)
+        .chain(setup.many.iter().copied())
+        .try_for_each(|partitions| run_many(setup, samples, partitions))
 }
 
 /// What Kafka did on the machine where the figures were asked for (one partition, no sync), beside what it does here.

@@ -45,7 +45,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &Creat
         } else if twice.contains(&topic.name.0) {
             Err(ApiError::new(ResponseError::InvalidRequest, "the topic is named twice in this request"))
         } else {
-            command(core, ctx, topic, &mut room)
+            command(core, ctx, topic, request.validate_only, &mut room)
         };
         let mut result = CreatableTopicResult::default().with_name(topic.name.clone());
         result.num_partitions = -1;
@@ -134,6 +134,7 @@ fn command<S: LogStore>(
     core: &Core<S>,
     ctx: &Ctx,
     topic: &CreatableTopic,
+    validate_only: bool,
     room: &mut usize,
 ) -> Result<Command, ApiError> {
     if !may_create(core, ctx, &topic.name) {
@@ -153,7 +154,12 @@ fn command<S: LogStore>(
         internal: false,
         assignment,
     };
-    check(core, &command)?;
+    match check(core, &command) {
+        // This node may be behind, and the topic gone: the metadata themselves decide.
+        Err(ApiError { error: ResponseError::TopicAlreadyExists, .. })
+            if core.config.cluster.is_some() && !validate_only => {}
+        checked => checked?,
+    }
     let wanted = topic.assignments.len().max(usize::try_from(partitions).unwrap_or(0));
     *room = room.checked_sub(wanted).ok_or_else(|| {
         let text = format!("at most {MAX_NEW_PARTITIONS_PER_REQUEST} new partitions in one request");

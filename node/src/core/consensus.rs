@@ -26,8 +26,7 @@ use crate::cluster::control::Control;
 use crate::limits;
 
 /// Log of the quorum: a reserved topic id that no topic can have (ids are random, version 4).
-pub(super) const QUORUM_LOG: LogId =
-    LogId { topic: Uuid::from_u128(0x7768_6572_7279_0000_0000_0000_0000_0003), partition: 0 };
+pub const QUORUM_LOG: LogId = LogId { topic: Uuid::from_u128(0x7768_6572_7279_0000_0000_0000_0000_0003), partition: 0 };
 /// Payloads of this node that are under way at once: what comes meanwhile goes together into the next one.
 const MAX_GIVEN: usize = 4;
 /// Proposals are given again when nothing was heard of them for so long, in nanoseconds.

@@ -51,6 +51,7 @@ use wherry_metadata::{Metadata, PartitionId};
 use wherry_wire::types::LogId;
 
 pub use conn::{ConnId, ListenerId, RequestId};
+pub use consensus::QUORUM_LOG;
 pub use effect::Effect;
 
 use crate::api;

@@ -36,7 +36,9 @@ impl Transactions {
     pub(super) fn end(&mut self, now: Now, request: RequestRef, body: EndRequest, id: Option<i64>) {
         let (verdict, current) = match self.judge(&body) {
             Ok(judged) => judged,
-            Err(error) => return self.outbox.reply(request, Response::End(Err(error))),
+            Err(error) => {
+                return self.refuse(request, &body.producer.transactional_id, Response::End(Err(error)));
+            }
         };
         if verdict == Verdict::Same {
             let answer = current.after_end();

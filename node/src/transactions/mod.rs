@@ -171,8 +171,9 @@ impl Transactions {
             Request::Init(body) => self.init(now, request, body, id),
             Request::Add(body) => self.add(now, request, &body),
             Request::Verify(body) => {
+                let id = Arc::clone(&body.producer.transactional_id);
                 let response = self.verify(body);
-                self.outbox.reply(request, response);
+                self.refuse(request, &id, response);
             }
             Request::End(body) => self.end(now, request, body, id),
         }
@@ -234,6 +235,31 @@ impl Transactions {
         self.entries.entry(Arc::clone(id)).or_default().pending = Some(by);
     }
 
+    /// Refuses for good, which may end a producer. A coordinator that was deposed, and has not heard of it, would refuse by
+    /// what it knew then. So it first writes once more what it knows: who can't write is not the one to say.
+    fn refuse(&mut self, request: RequestRef, id: &Arc<str>, response: Response) {
+        let entry = self.entries.get(id);
+        if !is_final(&response) || mutated!(HastyRefusals) {
+            self.outbox.reply(request, response);
+        } else if entry.is_some_and(|entry| entry.pending.is_some()) {
+            let response = outbox::failed(TransactionError::ConcurrentTransactions, &response);
+            self.outbox.reply(request, response);
+        } else {
+            let current = entry.and_then(|entry| entry.current.clone());
+            self.write(id, current, After::Answer { request, response });
+        }
+    }
+
+    /// Whether what was written was known before. Of an id that nobody has, nothing is kept.
+    fn is_as_it_was(&mut self, id: &Arc<str>, written: Option<&Transaction>) -> bool {
+        let known = self.entries.get(id).and_then(|entry| entry.current.as_ref());
+        let as_it_was = known == written;
+        if as_it_was && known.is_none() {
+            self.remove(id);
+        }
+        as_it_was
+    }
+
     /// A bug, on request: nothing waits for these markers, and they don't wait for the decision.
     fn tell_hastily(&mut self, next: Option<&Transaction>) {
         if let Some(next) = next.filter(|next| next.state.is_prepared() && !next.partitions.is_empty()) {
@@ -249,6 +275,7 @@ impl Transactions {
             entry.pending = None;
         }
         match result {
+            Ok(()) if self.is_as_it_was(&id, next.as_ref()) => {}
             Ok(()) => {
                 let before = self.entries.get(&id).and_then(Entry::state);
                 self.tally.note(before, next.as_ref(), after == After::Nobody);
@@ -340,6 +367,10 @@ impl Transactions {
     }
 
     fn complete(&mut self, now: Now, id: &Arc<str>) {
+        if let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.pending.is_some()) {
+            entry.wake_ns = now.monotonic_ns.saturating_add(self.config.retry_ms.saturating_mul(1_000_000));
+            return self.settle(id);
+        }
         let current = self.entries.get(id).and_then(|entry| entry.current.as_ref());
         if let Some(next) = current.map(|current| current.completed(now.wall_ms)) {
             self.write(id, Some(next), After::Nobody);
@@ -404,5 +435,25 @@ impl Transactions {
         if let Some(entry) = self.entries.remove(id) {
             self.alarms.remove(&(entry.alarm_ns, Arc::clone(id)));
         }
+    }
+}
+
+/// Whether a producer that gets this does not come again.
+fn is_final(response: &Response) -> bool {
+    let (Response::Init(Err(error)) | Response::End(Err(error)) | Response::Add(Err(error))) = response else {
+        return false;
+    };
+    match error {
+        TransactionError::InvalidTxnState
+        | TransactionError::InvalidProducerIdMapping
+        | TransactionError::ProducerFenced
+        | TransactionError::TransactionalIdNotFound => true,
+        TransactionError::CoordinatorLoadInProgress
+        | TransactionError::CoordinatorNotAvailable
+        | TransactionError::NotCoordinator
+        | TransactionError::ConcurrentTransactions
+        | TransactionError::InvalidRequest
+        | TransactionError::InvalidTransactionTimeout
+        | TransactionError::TransactionAbortable => false,
     }
 }

@@ -25,7 +25,7 @@ impl Transactions {
                 self.write(&body.transactional_id, Some(next), After::Answer { request, response });
             }
             Ok(Next::NeedsId) => self.outbox.ask_id(request, Request::Init(body)),
-            Err(error) => self.outbox.reply(request, Response::Init(Err(error))),
+            Err(error) => self.refuse(request, &body.transactional_id, Response::Init(Err(error))),
         }
     }
 
@@ -72,7 +72,7 @@ impl Transactions {
                 self.write(&id, Some(next), After::Answer { request, response });
             }
             Ok(None) => self.outbox.reply(request, Response::Add(Ok(Vec::new()))),
-            Err(error) => self.outbox.reply(request, Response::Add(Err(error))),
+            Err(error) => self.refuse(request, &body.producer.transactional_id, Response::Add(Err(error))),
         }
     }
 

@@ -137,6 +137,7 @@ impl World {
         self.begin_calm();
         self.finish()?;
         self.oracle.judge_whole()?;
+        self.await_scrub()?;
         // Once more from what is on the disks, and nothing else.
         self.judge_replicas(HowItEnds::PowerCut)?;
         self.oracle.transactions.look_again();
@@ -144,6 +145,26 @@ impl World {
         self.finish()?;
         self.oracle.judge_whole()?;
         self.judge_replicas(HowItEnds::Kill)
+    }
+
+    /// Damage that nobody reads is found by the next scrub, and repaired from a peer.
+    fn await_scrub(&mut self) -> Result<(), String> {
+        if !self.plan.extra.rot {
+            return Ok(());
+        }
+        let passes = |machine: &Machine| machine.core.as_ref().map_or(0, |core| core.stats().log.scrub_passes.get());
+        // The one that is under way may have been past the place.
+        let wanted: Vec<_> = self.machines.iter().map(|machine| passes(machine) + 2).collect();
+        let until_ns = self.now_ns + PATIENCE_MS * MS;
+        while self.machines.iter().zip(&wanted).any(|(machine, wanted)| passes(machine) < *wanted) || !self.is_whole() {
+            if self.now_ns >= until_ns {
+                let reached: Vec<_> = self.machines.iter().map(passes).collect();
+                let whole = if self.is_whole() { "and all is whole" } else { "and not all is whole" };
+                return Err(format!("scrubs {PATIENCE_MS} ms after all trouble: {reached:?} of {wanted:?}, {whole}"));
+            }
+            self.run_until(self.now_ns + 500 * MS, false)?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), String> {

@@ -56,6 +56,16 @@ impl World {
         Some(metadata.topics_from("").flat_map(of).collect())
     }
 
+    /// Whether every partition has all of its replicas in sync, and none damaged, as the node says that knows most.
+    pub(super) fn is_whole(&self) -> bool {
+        let cores = self.machines.iter().filter_map(|machine| machine.core.as_ref());
+        let Some((_, metadata)) = cores.map(|core| core.metadata()).max_by_key(|(applied, _)| *applied) else {
+            return false;
+        };
+        let whole = |p: &wherry_metadata::Partition| p.damaged.is_empty() && p.isr.len() == p.replicas.len();
+        metadata.topics_from("").all(|topic| topic.numbered().all(|(_, p)| whole(p)))
+    }
+
     fn judge_stores(&self, stores: &mut [(Store, Now)], in_sync: &InSync) -> Result<(), String> {
         for (place, end) in self.oracle.logs.ends() {
             let Some((log, replicas)) = in_sync.get(&(place.0.to_owned(), place.1)).cloned() else {

@@ -73,7 +73,9 @@ fn while_partitions_are_told_an_end_is_not_decided_again() {
         assert_eq!(world.end(first, ABORT, version), Err(ConcurrentTransactions), "it is being written");
         world.commit();
         assert_eq!(world.end(first, COMMIT, version), Err(ConcurrentTransactions));
-        assert_eq!(world.end(first, ABORT, version), Err(InvalidTxnState));
+        let refused = world.send(end(first, ABORT, version));
+        world.commit();
+        assert_eq!(world.replies.remove(&refused), Some(Response::End(Err(InvalidTxnState))));
         assert_eq!(world.init(None), Err(ConcurrentTransactions));
         assert!(world.writes.is_empty());
     }
@@ -134,7 +136,7 @@ fn a_write_that_fails_changes_nothing() {
     let request = world.send(init("id", None));
     world.give_id();
     assert_eq!(world.init(None), Err(ConcurrentTransactions));
-    assert_eq!(world.add((1_001, 0), 0, V1), Err(InvalidProducerIdMapping), "there is no such producer yet");
+    assert_eq!(world.add((1_001, 0), 0, V1), Err(ConcurrentTransactions), "there is no such producer yet");
     world.refuse(PersistError::NotAvailable);
     assert_eq!(world.replies.remove(&request), Some(Response::Init(Err(CoordinatorNotAvailable))));
     assert_eq!(world.coordinator.stats(), TransactionsStats::default(), "as if it had never been");
@@ -263,4 +265,66 @@ fn timeouts_out_of_bounds_are_refused() {
         let body = InitRequest { transactional_id: "id".into(), timeout_ms, expected: None };
         assert_eq!(world.ask(Request::Init(body)), Response::Init(Err(InvalidTransactionTimeout)));
     }
+}
+
+/// A producer that is told "fenced" or "invalid" is over. What a coordinator knew when it was deposed must not be the reason.
+#[test]
+fn a_coordinator_that_can_write_no_more_refuses_nobody_for_good() {
+    let stranger = (77, 0);
+    for version in [V1, V2] {
+        let mut world = World::new();
+        let first = world.init(None).unwrap();
+        let newer = (first.0, first.1 + 1);
+        world.prompt = false;
+        let asked = [
+            (end(first, COMMIT, version), Response::End(Err(InvalidTxnState))),
+            (end(newer, COMMIT, version), Response::End(Err(ProducerFenced))),
+            (add(newer, 0, version), Response::Add(Err(ProducerFenced))),
+            (verify(stranger, 0), Response::Add(Err(InvalidProducerIdMapping))),
+            (init("id", Some(stranger)), Response::Init(Err(ProducerFenced))),
+        ];
+        let known = world.coordinator.describe("id");
+        for (body, refusal) in asked {
+            let request = world.send(body.clone());
+            assert_eq!(world.replies.get(&request), None, "{body:?}: nobody is told before it is written");
+            world.refuse(PersistError::NotAvailable);
+            let Some(Response::Init(Err(error)) | Response::Add(Err(error)) | Response::End(Err(error))) =
+                world.replies.remove(&request)
+            else {
+                panic!("{body:?} was not refused");
+            };
+            assert_eq!(error, CoordinatorNotAvailable, "{body:?}");
+            let request = world.send(body.clone());
+            world.commit();
+            assert_eq!(world.replies.remove(&request), Some(refusal), "{body:?}");
+            assert_eq!(world.coordinator.describe("id"), known, "{body:?} changed something");
+        }
+        world.prompt = true;
+        let before = world.log.len();
+        let nobody = Producer { transactional_id: "nobody".into(), ..producer(stranger) };
+        let of_nobody = Request::End(EndRequest { producer: nobody, commit: COMMIT, version });
+        let request = world.send(of_nobody);
+        assert_eq!(world.replies.remove(&request), Some(Response::End(Err(InvalidProducerIdMapping))));
+        assert_eq!(world.coordinator.describe("nobody"), Err(TransactionalIdNotFound));
+        assert_eq!(world.log.len(), before + 1, "a tombstone for what is not there");
+    }
+}
+
+#[test]
+fn partitions_that_are_told_while_somebody_is_refused_are_not_forgotten() {
+    let mut world = World::new();
+    let first = world.init(None).unwrap();
+    world.add(first, 0, V1).unwrap();
+    world.prompt = false;
+    world.send(end(first, COMMIT, V1));
+    world.commit();
+    let refused = world.send(end((first.0, 9), COMMIT, V1));
+    world.tell(0);
+    assert!(world.state().is_prepared());
+    world.commit();
+    assert_eq!(world.replies.remove(&refused), Some(Response::End(Err(ProducerFenced))));
+    assert!(world.ends.is_empty(), "nobody is told twice");
+    world.prompt = true;
+    world.advance_ms(world.config.retry_ms);
+    assert_eq!(world.state(), StateName::CompleteCommit);
 }

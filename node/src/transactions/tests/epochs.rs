@@ -41,7 +41,9 @@ fn a_new_producer_aborts_what_the_one_before_has_begun() {
         assert_eq!(world.replies.remove(&asked), Some(Response::Init(Err(ConcurrentTransactions))));
         let (_, marker, _) = world.ends[0].clone();
         assert!(!marker.commit && marker.producer_epoch > first.1, "{marker:?}");
-        assert_eq!(world.end(first, true, version), Err(ProducerFenced));
+        let late = world.send(end(first, true, version));
+        world.commit();
+        assert_eq!(world.replies.remove(&late), Some(Response::End(Err(ProducerFenced))));
         world.prompt = true;
         world.tell(0);
         assert_eq!(world.state(), StateName::CompleteAbort);
