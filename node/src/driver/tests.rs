@@ -51,6 +51,8 @@ struct Echo {
     effects: Vec<Effect>,
     stopping: bool,
     dialled: HashSet<ConnId>,
+    /// Those that were asked to close: what they were owed may still be told as sent.
+    closing: HashSet<ConnId>,
 }
 
 impl Shard for Echo {
@@ -107,6 +109,7 @@ impl Shard for Echo {
         match last.as_ref() {
             b"close" => {
                 self.conns.remove(&conn);
+                self.closing.insert(conn);
                 self.effects.push(Effect::Close { conn, reason: "asked to".into() });
             }
             b"hang up" => self.hang_up(),
@@ -131,7 +134,8 @@ impl Shard for Echo {
     }
 
     fn sent(&mut self, conn: ConnId, bytes: usize) {
-        assert!(self.conns.contains_key(&conn) || self.dialled.contains(&conn), "sent to nobody");
+        let known = self.conns.contains_key(&conn) || self.dialled.contains(&conn) || self.closing.contains(&conn);
+        assert!(known, "sent to nobody");
         let Some((unsent, paused)) = self.conns.get_mut(&conn) else { return };
         *unsent = unsent.checked_sub(bytes).expect("no more is sent than was asked for");
         if *paused && *unsent < UNSENT_LIMIT / 2 {
@@ -206,6 +210,7 @@ impl Server {
                     effects: Vec::new(),
                     stopping: false,
                     dialled: HashSet::new(),
+                    closing: HashSet::new(),
                 };
                 let (shard, outcome) = match kind {
                     Kind::Threads => ThreadsDriver::new(shard, vec![door], None, &stop, &config).unwrap().run(),

@@ -38,7 +38,11 @@ pub(crate) struct Admin {
     open: Option<(usize, i32, Asked)>,
     made: usize,
     extra: Option<String>,
-    extras: u32,
+    extras: usize,
+    /// Their names, in turn: they come back, so that one topic could inherit from another. One with a request that was not
+    /// answered, and may be heard whenever it arrives, is given up for a new one.
+    names: [String; 3],
+    given_up: usize,
     /// The nodes that have told all that they should, since calm.
     looked: BTreeSet<usize>,
     /// What was still missing when it looked last.
@@ -55,6 +59,8 @@ impl Admin {
             made: 0,
             extra: None,
             extras: 0,
+            names: std::array::from_fn(|n| format!("extra-{n}")),
+            given_up: 0,
             looked: BTreeSet::new(),
             missing: String::new(),
         }
@@ -116,11 +122,18 @@ impl Admin {
             Some(name) => self.delete(io, &name),
             None => {
                 self.extras += 1;
-                // Names come back, so that one topic could inherit from another.
-                let name = format!("extra-{}", self.extras % 3);
+                let name = self.names[self.extras % 3].clone();
                 self.extra = Some(name.clone());
                 self.create(io, &name, 2)
             }
+        }
+    }
+
+    fn doubt(&mut self, io: &mut Io<'_>, name: &str) {
+        if let Some(slot) = self.names.iter_mut().find(|slot| *slot == name) {
+            io.oracle.topics.doubted(name);
+            self.given_up += 1;
+            *slot = format!("extra-{}", 2 + self.given_up);
         }
     }
 
@@ -131,7 +144,10 @@ impl Admin {
                 self.made += usize::from(self.is_ours(name));
                 Ok(())
             }
-            code if io.is_retriable(code) => Ok(()),
+            code if io.is_retriable(code) => {
+                self.doubt(io, name);
+                Ok(())
+            }
             REPLICATION_FACTOR if self.nodes > 1 => Ok(()),
             code => Err(format!("creating topic '{name}' failed with {code}")),
         }
@@ -207,7 +223,10 @@ impl Client for Admin {
                         self.extra = None;
                         Ok(())
                     }
-                    code if io.is_retriable(code) => Ok(()),
+                    code if io.is_retriable(code) => {
+                        self.doubt(io, &name);
+                        Ok(())
+                    }
                     code => Err(format!("deleting topic '{name}' failed with {code}")),
                 }
             }
@@ -218,9 +237,11 @@ impl Client for Admin {
         }
     }
 
-    fn closed(&mut self, _: &mut Io<'_>, node: usize) {
-        if self.open.as_ref().is_some_and(|(at, _, _)| *at == node) {
-            self.open = None;
+    fn closed(&mut self, io: &mut Io<'_>, node: usize) {
+        if let Some((_, _, asked)) = self.open.take_if(|(at, _, _)| *at == node)
+            && let Asked::Create(name) | Asked::Delete(name) = asked
+        {
+            self.doubt(io, &name);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Topics: one that was made stays, one that was deleted is gone, until somebody asks otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Verdict;
 
@@ -17,6 +17,8 @@ enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct TopicOracle {
     fates: BTreeMap<String, Fate>,
+    /// A request that speaks of them may still arrive: nothing is known of them any more.
+    doubtful: BTreeSet<String>,
 }
 
 /// What must be there and what must not, for whoever asks now.
@@ -30,12 +32,23 @@ impl TopicOracle {
         self.fates.insert(topic.to_owned(), Fate::Open);
     }
 
+    pub(crate) fn doubted(&mut self, topic: &str) {
+        self.asked(topic);
+        self.doubtful.insert(topic.to_owned());
+    }
+
     pub(crate) fn made(&mut self, topic: &str) {
-        self.fates.insert(topic.to_owned(), Fate::There);
+        self.settle(topic, Fate::There);
     }
 
     pub(crate) fn deleted(&mut self, topic: &str) {
-        self.fates.insert(topic.to_owned(), Fate::Gone);
+        self.settle(topic, Fate::Gone);
+    }
+
+    fn settle(&mut self, topic: &str, fate: Fate) {
+        if !self.doubtful.contains(topic) {
+            self.fates.insert(topic.to_owned(), fate);
+        }
     }
 
     /// Whether clients may count on it: it was made, and nobody wants it gone.
@@ -86,5 +99,9 @@ mod tests {
         oracle.deleted("t");
         assert!(oracle.expected().judge(&["t".into()]).is_err());
         assert!(oracle.expected().judge(&["u".into()]).is_err());
+        oracle.doubted("t");
+        oracle.made("t");
+        let either = oracle.expected();
+        assert_eq!((either.judge(&[]), either.judge(&["t".into()])), (Ok(()), Ok(())));
     }
 }

@@ -161,7 +161,7 @@ impl<S: LogStore> Core<S> {
     }
 
     fn ask_one(&mut self, ctx: &Ctx, partition: i32, body: Request) -> Outcome {
-        if let Some(error) = self.desk.refusal(partition) {
+        if let Some(error) = self.group_refusal(partition) {
             return groups::answer(self, ctx, refused(error, &body));
         }
         let request = self.desk.enter(Waiting::Whole { ctx: ctx.clone(), partition });
@@ -172,12 +172,19 @@ impl<S: LogStore> Core<S> {
         Outcome::Later
     }
 
+    /// Why the coordinator of this partition can't be asked. Without authority another one may be it by now: even what is
+    /// only read, such as committed offsets, may be out of date (INV-4).
+    fn group_refusal(&self, partition: i32) -> Option<GroupError> {
+        let unsure = !self.may_acknowledge();
+        self.desk.refusal(partition).or_else(|| unsure.then_some(GroupError::CoordinatorNotAvailable))
+    }
+
     fn ask_many(&mut self, ctx: &Ctx, whole: Response, parts: Vec<Part>) -> Outcome {
         let (request, parts) = self.desk.enter_cut(ctx, whole, parts);
         self.remember(ctx, request);
         for (part, partition, body) in parts {
             let request = RequestRef(part);
-            match self.desk.refusal(partition) {
+            match self.group_refusal(partition) {
                 Some(error) => self.group_reply(request, refused(error, &body)),
                 None => self.step_groups_for(Some(&ctx.caller), partition, Input::Request { request, body }),
             }

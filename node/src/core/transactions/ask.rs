@@ -63,6 +63,10 @@ impl<S: LogStore> Core<S> {
         if let Some(error) = self.transactions.refusal(partition) {
             return self.answer_waiter(waiter, refused(error, &body));
         }
+        if !self.may_acknowledge() {
+            // Another node may be it by now.
+            return self.answer_waiter(waiter, refused(TransactionError::CoordinatorNotAvailable, &body));
+        }
         let waiters = &mut self.transactions.waiters;
         waiters.requests += 1;
         let request = waiters.requests;
