@@ -106,7 +106,7 @@ pub const MAX_DESCRIBED_PARTITIONS: usize = 2_000;
 /// Metadata log records beyond the last snapshot before the next snapshot is written.
 pub const SNAPSHOT_AFTER_COMMANDS: usize = 10_000;
 /// Bytes of commands in one batch of the metadata log.
-pub const METADATA_BATCH_BYTES: usize = 512 << 10;
+pub const METADATA_BATCH_BYTES: usize = 64 << 10;
 /// Bytes of one read while the node's own logs are replayed.
 pub const REPLAY_READ_BYTES: usize = 4 << 20;
 /// Partitions of the topic that keeps the groups' state.

@@ -84,10 +84,12 @@ impl From<&LogError> for ApiError {
             LogError::TooManyTransactions { .. } => ResponseError::PolicyViolation,
             LogError::Rejected { .. } => ResponseError::InvalidRecord,
             // The client tries again: there is room later.
-            LogError::Busy { .. } | LogError::Full { .. } | LogError::ReadOnly(_) | LogError::ReadFailed(_) => {
-                ResponseError::KafkaStorageError
-            }
-            LogError::Corrupt(_) => ResponseError::CorruptMessage,
+            LogError::Busy { .. }
+            | LogError::Full { .. }
+            | LogError::ReadOnly(_)
+            | LogError::ReadFailed(_)
+            // Nothing is wrong with what the client sent: it looks for another leader, or waits until this copy is whole again.
+            | LogError::Corrupt(_) => ResponseError::KafkaStorageError,
         };
         Self::new(code, error.to_string())
     }

@@ -185,7 +185,7 @@ fn error_of<S: LogStore>(core: &Core<S>, log: Option<LogId>, error: &LogError) -
     if log.is_some_and(|log| core.others_in_sync(log)) {
         return ResponseError::KafkaStorageError;
     }
-    ApiError::from(error).error
+    ResponseError::CorruptMessage
 }
 
 /// Finds the part's log anew each time: the topic may be gone since, or another under the same name.
