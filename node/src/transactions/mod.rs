@@ -308,13 +308,12 @@ impl Transactions {
 
     /// What nobody waits for is tried again later.
     fn not_moved(&mut self, now: Now, id: &Arc<str>, after: &After) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let is_over = entry.state().is_none_or(StateName::is_over);
         if entry.current.is_none() {
             self.remove(id);
         } else if *after == After::Nobody && !is_over {
-            entry.wake_ns = now.monotonic_ns.saturating_add(self.config.retry_ms.saturating_mul(1_000_000));
-            self.settle(id);
+            self.retry_later(now, id);
         }
     }
 
@@ -367,12 +366,11 @@ impl Transactions {
     }
 
     fn complete(&mut self, now: Now, id: &Arc<str>) {
-        if let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.pending.is_some()) {
-            entry.wake_ns = now.monotonic_ns.saturating_add(self.config.retry_ms.saturating_mul(1_000_000));
-            return self.settle(id);
+        let Some(entry) = self.entries.get(id) else { return };
+        if entry.pending.is_some() {
+            return self.retry_later(now, id);
         }
-        let current = self.entries.get(id).and_then(|entry| entry.current.as_ref());
-        if let Some(next) = current.map(|current| current.completed(now.wall_ms)) {
+        if let Some(next) = entry.current.as_ref().map(|current| current.completed(now.wall_ms)) {
             self.write(id, Some(next), After::Nobody);
         }
     }
@@ -393,11 +391,10 @@ impl Transactions {
     }
 
     fn on_time(&mut self, now: Now, id: &Arc<str>) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(entry) = self.entries.get(id) else { return };
         let Some(current) = &entry.current else { return };
         if entry.pending.is_some() {
-            entry.wake_ns = now.monotonic_ns.saturating_add(self.config.retry_ms.saturating_mul(1_000_000));
-            return self.settle(id);
+            return self.retry_later(now, id);
         }
         match current.state {
             StateName::Ongoing => {
@@ -415,6 +412,13 @@ impl Transactions {
             | StateName::Empty
             | StateName::CompleteCommit
             | StateName::CompleteAbort => {}
+        }
+    }
+
+    fn retry_later(&mut self, now: Now, id: &Arc<str>) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.wake_ns = now.monotonic_ns.saturating_add(self.config.retry_ms.saturating_mul(1_000_000));
+            self.settle(id);
         }
     }
 

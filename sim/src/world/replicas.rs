@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wherry_log::{Event, Now, Read, ReadUpTo};
+use wherry_metadata::Metadata;
 use wherry_node::core::store::LogStore;
 use wherry_wire::types::{LogId, Offset};
 
@@ -42,10 +43,14 @@ impl World {
         verdict
     }
 
+    fn newest_metadata(&self) -> Option<&Metadata> {
+        let cores = self.machines.iter().filter_map(|machine| machine.core.as_ref());
+        cores.map(|core| core.metadata()).max_by_key(|(applied, _)| *applied).map(|(_, metadata)| metadata)
+    }
+
     /// The in-sync replicas of every partition, as the node says that knows most: replicas move, to the end.
     fn in_sync(&self) -> Option<InSync> {
-        let cores = self.machines.iter().filter_map(|machine| machine.core.as_ref());
-        let (_, metadata) = cores.map(|core| core.metadata()).max_by_key(|(applied, _)| *applied)?;
+        let metadata = self.newest_metadata()?;
         let of = |topic: &Arc<wherry_metadata::Topic>| {
             let name = topic.name.to_string();
             let partitions = topic.numbered().map(|(id, p)| {
@@ -58,12 +63,9 @@ impl World {
 
     /// Whether every partition has all of its replicas in sync, and none damaged, as the node says that knows most.
     pub(super) fn is_whole(&self) -> bool {
-        let cores = self.machines.iter().filter_map(|machine| machine.core.as_ref());
-        let Some((_, metadata)) = cores.map(|core| core.metadata()).max_by_key(|(applied, _)| *applied) else {
-            return false;
-        };
         let whole = |p: &wherry_metadata::Partition| p.damaged.is_empty() && p.isr.len() == p.replicas.len();
-        metadata.topics_from("").all(|topic| topic.numbered().all(|(_, p)| whole(p)))
+        let all = |m: &Metadata| m.topics_from("").all(|topic| topic.numbered().all(|(_, p)| whole(p)));
+        self.newest_metadata().is_some_and(all)
     }
 
     fn judge_stores(&self, stores: &mut [(Store, Now)], in_sync: &InSync) -> Result<(), String> {

@@ -188,6 +188,23 @@ impl Rig {
         Ok((rig, report))
     }
 
+    /// Makes a log of several segments.
+    pub(super) fn fill(&mut self, id: LogId) {
+        let t = self.create(id);
+        self.until_durable(t);
+        for n in 0..60 {
+            let t = self.append(id, &[n], 1, 1_000).unwrap();
+            self.until_durable(t);
+        }
+    }
+
+    /// The same disk, after an orderly end: all of it is in segments.
+    pub(super) fn closed_and_opened(mut self, config: EngineConfig) -> Self {
+        self.engine.close(self.now).unwrap();
+        let (base, disk) = (self.model(), self.engine.into_disk());
+        Self::open(disk, config, base).unwrap().0
+    }
+
     pub(super) fn turn(&mut self) {
         self.now.monotonic_ns += 1_000_000;
         self.now.wall_ms += 1;

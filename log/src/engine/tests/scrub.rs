@@ -12,15 +12,8 @@ fn cold(seed: u64) -> (Rig, LogId) {
     let config = EngineConfig { scrub_bytes_per_s: RATE, scrub_every_ms: 1_000, ..small() };
     let mut rig = Rig::new(seed, EngineConfig { scrub_bytes_per_s: 0, ..small() });
     let id = log_id(1);
-    let t = rig.create(id);
-    rig.until_durable(t);
-    for n in 0..60 {
-        let t = rig.append(id, &[n], 1, 1_000).unwrap();
-        rig.until_durable(t);
-    }
-    rig.engine.close(rig.now).unwrap();
-    let (base, disk) = (rig.model(), rig.engine.into_disk());
-    let (rig, _) = Rig::open(disk, config, base).unwrap();
+    rig.fill(id);
+    let rig = rig.closed_and_opened(config);
     assert!(rig.engine.info(id).unwrap().segments > 2);
     (rig, id)
 }

@@ -12,17 +12,10 @@ fn two_logs(seed: u64, config: EngineConfig) -> (Rig, LogId) {
     let mut rig = Rig::new(seed, config);
     let (goes, stays) = (log_id(1), log_id(2));
     for id in [goes, stays] {
-        let t = rig.create(id);
-        rig.until_durable(t);
-        for n in 0..60 {
-            let t = rig.append(id, &[n], 1, 1_000).unwrap();
-            rig.until_durable(t);
-        }
+        rig.fill(id);
     }
-    rig.engine.close(rig.now).unwrap();
-    let (base, disk) = (rig.model(), rig.engine.into_disk());
-    let (rig, _) = Rig::open(disk, rig.config, base).unwrap();
-    (rig, goes)
+    let config = rig.config.clone();
+    (rig.closed_and_opened(config), goes)
 }
 
 fn files(rig: &mut Rig, directory: &str) -> Vec<(String, u64)> {

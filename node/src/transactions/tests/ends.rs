@@ -165,11 +165,7 @@ fn a_write_that_fails_changes_nothing() {
 #[test]
 fn a_completion_that_fails_is_tried_again() {
     let mut world = World::new();
-    let first = world.init(None).unwrap();
-    world.add(first, 0, V1).unwrap();
-    world.prompt = false;
-    world.send(end(first, COMMIT, V1));
-    world.commit();
+    world.committing();
     world.tell(0);
     for _ in 0..3 {
         world.refuse(PersistError::NotAvailable);
@@ -313,11 +309,7 @@ fn a_coordinator_that_can_write_no_more_refuses_nobody_for_good() {
 #[test]
 fn partitions_that_are_told_while_somebody_is_refused_are_not_forgotten() {
     let mut world = World::new();
-    let first = world.init(None).unwrap();
-    world.add(first, 0, V1).unwrap();
-    world.prompt = false;
-    world.send(end(first, COMMIT, V1));
-    world.commit();
+    let first = world.committing();
     let refused = world.send(end((first.0, 9), COMMIT, V1));
     world.tell(0);
     assert!(world.state().is_prepared());

@@ -129,6 +129,16 @@ impl World {
         self.replies.remove(&request).expect("an answer")
     }
 
+    /// A transaction of one partition whose commit is written, and not yet told. Nothing happens by itself from here on.
+    fn committing(&mut self) -> (i64, i16) {
+        let first = self.init(None).unwrap();
+        self.add(first, 0, TransactionVersion::V1).unwrap();
+        self.prompt = false;
+        self.send(end(first, true, TransactionVersion::V1));
+        self.commit();
+        first
+    }
+
     fn advance_ms(&mut self, ms: u64) {
         self.now.monotonic_ns += ms * 1_000_000;
         self.now.wall_ms += i64::try_from(ms).unwrap();
