@@ -21,8 +21,11 @@ pub mod limits {
     pub const MAX_MESSAGE_BYTES: usize = MAX_APPEND_BYTES + MAX_PAYLOAD_BYTES;
     /// The largest encoded record of the quorum log.
     pub const MAX_RECORD_BYTES: usize = MAX_MESSAGE_BYTES;
-    /// Snapshots are written and sent in parts of this size, and so are entries.
+    /// Snapshots are sent in parts of this size.
     pub const PART_BYTES: usize = 512 << 10;
+    /// Entries go together into one record of the quorum log, and snapshots are cut into records, up to this size; an
+    /// entry is never cut. Small, as each record becomes a batch, and no journal takes a batch larger than itself.
+    pub const RECORD_BYTES: usize = 32 << 10;
     /// The largest snapshot.
     pub const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
     /// Voters and learners together.

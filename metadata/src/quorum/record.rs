@@ -46,7 +46,7 @@ pub(super) fn entry_records<'a>(
     let (mut records, mut group, mut size) = (Vec::new(), Vec::new(), 0);
     for entry in entries {
         let bytes = entry_bytes(entry);
-        if size + bytes > limits::PART_BYTES && !group.is_empty() {
+        if size + bytes > limits::RECORD_BYTES && !group.is_empty() {
             records.push(encode(&record(std::mem::take(&mut group)))?);
             size = 0;
         }
@@ -70,7 +70,7 @@ pub(super) fn superseding_records<'a>(
     let coverage = Coverage::of(meta).ok_or_else(|| QuorumError::Malformed("a snapshot of nothing".into()))?;
     let vote = vote.map(Into::into);
     let mut records = vec![encode(&Record::Begin { node_id, vote, coverage, bytes: bytes.len() as u64 })?];
-    for part in bytes.chunks(limits::PART_BYTES) {
+    for part in bytes.chunks(limits::RECORD_BYTES) {
         records.push(encode(&Record::Part(part.into()))?);
     }
     records.extend(entry_records(kept, Record::Kept)?);

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use uuid::Uuid;
-use wherry_metadata::quorum::{Message, Output, ProposalId, Quorum, QuorumError, WriteId, limits as quorum_limits};
+use wherry_metadata::quorum::{Message, Output, ProposalId, Quorum, QuorumError, WriteId};
 use wherry_metadata::{
     Applied, Change, Command, Metadata, MetadataError, Origin, PartitionId, Payload, decode_payload, encode_payload,
 };
@@ -31,8 +31,8 @@ pub const QUORUM_LOG: LogId = LogId { topic: Uuid::from_u128(0x7768_6572_7279_00
 const MAX_GIVEN: usize = 4;
 /// Proposals are given again when nothing was heard of them for so long, in nanoseconds.
 const GIVE_AGAIN_NS: u64 = 1_000_000_000;
-/// Bytes of commands in one payload.
-const MAX_GROUP_BYTES: usize = quorum_limits::MAX_PAYLOAD_BYTES / 2;
+/// Bytes of commands in one payload, about; a command is never cut. A payload is one record of the quorum log.
+const MAX_GROUP_BYTES: usize = 64 << 10;
 
 /// Which handler goes on after a commit.
 #[derive(Debug)]
