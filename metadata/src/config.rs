@@ -58,6 +58,8 @@ pub struct ConfigKey {
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 const MAX_INT: i64 = i32::MAX as i64;
+/// 30 days.
+const MAX_DEDUPE_WINDOW_MS: i64 = 30 * 24 * 3_600_000;
 
 pub(crate) const fn key(
     name: &'static str,
@@ -332,6 +334,23 @@ static KEYS: &[ConfigKey] = &[
         DefaultOnly,
         "Always off: an out-of-sync replica never leads.",
     ),
+    key(
+        "wherry.dedupe.max.ids",
+        Int,
+        "250000",
+        "wherry.dedupe.max.ids",
+        Range(1, 10_000_000),
+        "Message ids that a partition remembers at the most; where more come within the window, the oldest are forgotten.",
+    ),
+    key(
+        "wherry.dedupe.window.ms",
+        Long,
+        "0",
+        "wherry.dedupe.window.ms",
+        Range(0, MAX_DEDUPE_WINDOW_MS),
+        "For how long a message id is remembered at least, in milliseconds: a message with an id that is known is not \
+         appended again. 0: ids mean nothing.",
+    ),
 ];
 
 /// All keys, sorted by name.
@@ -460,6 +479,10 @@ pub struct TopicConfig {
     pub min_compaction_lag_ms: u64,
     /// Share of a log that must be new before it is compacted again, in per mille.
     pub min_cleanable_permille: u32,
+    /// For how long message ids are remembered, in milliseconds; `None` where they mean nothing.
+    pub dedupe_window_ms: Option<u64>,
+    /// Message ids that a partition remembers at the most.
+    pub dedupe_max_ids: usize,
 }
 
 impl Default for TopicConfig {
@@ -490,6 +513,8 @@ impl TopicConfig {
             delete_retention_ms: values.unsigned("delete.retention.ms"),
             min_compaction_lag_ms: values.unsigned("min.compaction.lag.ms"),
             min_cleanable_permille: values.permille("min.cleanable.dirty.ratio"),
+            dedupe_window_ms: Some(values.unsigned("wherry.dedupe.window.ms")).filter(|window_ms| *window_ms > 0),
+            dedupe_max_ids: usize::try_from(values.int("wherry.dedupe.max.ids")).unwrap_or(1),
         }
     }
 

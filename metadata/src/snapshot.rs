@@ -71,6 +71,8 @@ struct TopicRecord {
     internal: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     configs: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id_partitions: Option<i32>,
     partitions: Vec<PartitionRecord>,
 }
 
@@ -150,6 +152,7 @@ impl From<&Topic> for TopicRecord {
             factor: topic.replication_factor,
             internal: topic.internal,
             configs: topic.overrides.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            id_partitions: topic.id_partitions,
             partitions: topic.partitions.iter().map(PartitionRecord::from).collect(),
         }
     }
@@ -171,6 +174,7 @@ impl TopicRecord {
             internal: self.internal,
             config: TopicConfig::from_overrides(&overrides),
             overrides,
+            id_partitions: self.id_partitions,
         })
     }
 }

@@ -12,6 +12,7 @@ pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod core;
+pub(crate) mod dedupe;
 pub mod driver;
 pub mod entropy;
 pub mod error;

@@ -122,6 +122,11 @@ pub const GROUP_LOAD_BYTES: usize = 1 << 20;
 pub const GROUP_LOAD_RETRY_MS: u64 = 10;
 /// Coordinators whose deadlines are served in one turn; the others follow in the next.
 pub const MAX_GROUP_TICKS_PER_TURN: usize = 32;
+/// Message ids that a node remembers, of all partitions that it leads (each takes some 100 bytes): beyond it a new one takes
+/// the place of its partition's oldest, whatever the window.
+pub const MAX_MESSAGE_IDS: usize = 8_000_000;
+/// Partitions whose message ids are read back from their logs at once; the others wait their turn.
+pub const MAX_MESSAGE_ID_LOADS: usize = 4;
 /// Transactional ids of a whole cluster; each coordinator takes its share.
 pub const MAX_TRANSACTIONAL_IDS: usize = 1_000_000;
 /// Partitions in one message between nodes about a transaction; a longer list is cut into several.

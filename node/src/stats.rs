@@ -149,6 +149,10 @@ pub struct NodeStats {
     pub bytes_appended: Counter,
     /// Batches that were duplicates of an idempotent producer.
     pub duplicates: Counter,
+    /// Records that were not appended because their message id was known.
+    pub duplicate_ids: Counter,
+    /// Message ids that are remembered.
+    pub message_ids: Gauge,
     /// Bytes of batches sent to consumers.
     pub bytes_fetched: Counter,
     /// Nanoseconds from the append to its durability.
@@ -320,6 +324,8 @@ impl Default for NodeStats {
             records_appended: Counter::default(),
             bytes_appended: Counter::default(),
             duplicates: Counter::default(),
+            duplicate_ids: Counter::default(),
+            message_ids: Gauge::default(),
             bytes_fetched: Counter::default(),
             append_latency_ns: Histogram::default(),
             fetch_latency_ns: Histogram::default(),

@@ -36,6 +36,7 @@ fn counters(text: &mut Text, stats: &NodeStats) {
         ("appended_records", "Records appended", &stats.records_appended),
         ("appended_bytes", "Bytes of batches appended", &stats.bytes_appended),
         ("duplicate_batches", "Batches that an idempotent producer sent again", &stats.duplicates),
+        ("duplicate_message_ids", "Records not appended because their message id was known", &stats.duplicate_ids),
         ("fetched_bytes", "Bytes of batches sent to consumers", &stats.bytes_fetched),
         ("produce_stalls", "Produce requests held back because the disk can't keep up", &stats.produce_stalls),
     ];
@@ -44,6 +45,7 @@ fn counters(text: &mut Text, stats: &NodeStats) {
 
 fn gauges(text: &mut Text, stats: &NodeStats) {
     let gauges = [
+        ("message_ids", "Message ids that are remembered, to know them again", &stats.message_ids),
         ("connections", "Connections open", &stats.connections),
         ("links", "Links with other nodes, in both directions", &stats.links),
         ("running_nodes", "Nodes of the cluster that run", &stats.nodes_running),

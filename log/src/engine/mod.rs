@@ -27,6 +27,7 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::RandomState;
 use slab::Slab;
 use uuid::Uuid;
+use wherry_wire::batch::CheckedBatch;
 use wherry_wire::types::{LeaderEpoch, LogId, Offset};
 
 use crate::config::EngineConfig;
@@ -35,6 +36,7 @@ use crate::files::Files;
 use crate::io::{Completion, Disk, DiskError, Done};
 use crate::journal::{Journal, Progress};
 use crate::partition::Partition;
+use crate::producers::Verdict;
 use crate::{Now, Ticket};
 pub use append::Appended;
 use ops::{Ops, Pending};
@@ -263,6 +265,14 @@ impl<D: Disk> Engine<D> {
     #[must_use]
     pub fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         self.logs.get(*self.by_id.get(&id)?)?.epochs.at(offset)
+    }
+
+    /// Whether the log has this very batch already, as far as it remembers its producer's last ones: an append of it would be
+    /// answered as a duplicate.
+    #[must_use]
+    pub fn has_batch(&self, id: LogId, batch: &CheckedBatch) -> bool {
+        let log = self.by_id.get(&id).and_then(|index| self.logs.get(*index));
+        log.is_some_and(|log| matches!(log.producers.check(id, batch.header()), Ok(Verdict::Duplicate(_))))
     }
 
     /// Whether the log remembers batches of this idempotent producer.

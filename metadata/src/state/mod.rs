@@ -58,6 +58,8 @@ pub struct Topic {
     pub overrides: BTreeMap<&'static str, String>,
     /// The same, typed, with defaults filled in.
     pub config: TopicConfig,
+    /// Where message ids are remembered: the partitions that there were when the first one was added to them.
+    pub id_partitions: Option<i32>,
 }
 
 impl Topic {
@@ -71,6 +73,13 @@ impl Topic {
     #[must_use]
     pub fn partition(&self, number: i32) -> Option<&Partition> {
         usize::try_from(number).ok().and_then(|n| self.partitions.get(n))
+    }
+
+    /// Over how many of its partitions message ids are spread. It stays when partitions are added, as an id that goes to
+    /// another partition than before would not be recognised there; until the window is set to 0.
+    #[must_use]
+    pub fn id_partition_count(&self) -> i32 {
+        self.id_partitions.unwrap_or_else(|| self.partition_count())
     }
 
     /// `min.insync.replicas`, as it is set. What a partition requires is [`Partition::effective_min`].

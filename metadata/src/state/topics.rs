@@ -44,7 +44,11 @@ impl Metadata {
         let topic = self.topics.get_mut(&id).ok_or(MetadataError::UnknownTopic(id))?;
         let from = topic.partition_count();
         self.partitions += new.len();
-        Arc::make_mut(topic).partitions.extend(new);
+        let topic = Arc::make_mut(topic);
+        if topic.config.dedupe_window_ms.is_some() {
+            topic.id_partitions.get_or_insert(from);
+        }
+        topic.partitions.extend(new);
         touched.extend((from..partitions).map(|partition| PartitionId { topic: id, partition }));
         Ok(Change::TopicGrown { id, from, to: partitions })
     }
@@ -59,6 +63,7 @@ impl Metadata {
         let topic = Arc::make_mut(self.topics.get_mut(&id).ok_or(MetadataError::UnknownTopic(id))?);
         topic.config = TopicConfig::from_overrides(&overrides);
         topic.overrides = overrides;
+        topic.id_partitions = topic.id_partitions.filter(|_| topic.config.dedupe_window_ms.is_some());
         // A lower minimum lets fewer replicas commit: from this very command on nobody outside the set is eligible.
         let ids: Vec<PartitionId> = topic.numbered().map(|(id, _)| id).collect();
         for id in ids {
@@ -96,6 +101,7 @@ impl Metadata {
             internal,
             config: TopicConfig::from_overrides(&overrides),
             overrides,
+            id_partitions: None,
         })
     }
 

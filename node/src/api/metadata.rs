@@ -13,6 +13,7 @@ use super::{Ctx, Outcome, create_topics, topics};
 use crate::core::store::LogStore;
 use crate::core::{AfterCommit, Core};
 use crate::limits::MAX_TOPICS_PER_CHANGE;
+use wherry_wire::codec::dedupe::TopicIds;
 use wherry_wire::codec::messages::metadata_request::MetadataRequestTopic;
 use wherry_wire::codec::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -160,6 +161,10 @@ fn known_topic<S: LogStore>(core: &Core<S>, ctx: &Ctx, topic: &Topic, operations
     known.is_internal = topic.internal;
     known.topic_authorized_operations =
         if operations { core.operations(ctx, ResourceType::Topic, &topic.name) } else { OPERATIONS_UNKNOWN };
+    if let Some(window_ms) = topic.config.dedupe_window_ms {
+        let ids = TopicIds { window_ms, partitions: topic.id_partition_count() };
+        ids.write(&mut known.unknown_tagged_fields);
+    }
     known.partitions =
         topic.numbered().map(|(id, partition)| known_partition(core, ctx, id.partition, partition)).collect();
     known

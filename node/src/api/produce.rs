@@ -8,6 +8,7 @@
 //! Where no other node has a share, the response is encoded as soon as the offsets are known, and only its sending waits
 //! for the disk.
 
+mod ids;
 mod transaction;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::core::verification::Verified;
 use crate::core::{Awaited, Blocked, Core, Then};
 use crate::limits::{MAX_INSPECTED_BATCH_BYTES, MAX_PARTITIONS_PER_REQUEST};
 use wherry_wire::codec::ResponseError;
+use wherry_wire::codec::dedupe::{self, Duplicate};
 use wherry_wire::codec::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use wherry_wire::codec::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
@@ -51,6 +53,8 @@ pub(crate) struct ProduceOp {
     acks: i16,
     /// It names a transactional id.
     is_transactional: bool,
+    /// Its producer wants to hear which of its message ids are known.
+    asks_for_duplicates: bool,
     /// What the coordinator of its transaction said.
     pub(crate) verified: Verified,
     topics: std::vec::IntoIter<TopicProduceData>,
@@ -98,6 +102,7 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: Produc
         ctx: ctx.clone(),
         acks: request.acks,
         is_transactional: transactional_id.is_some(),
+        asks_for_duplicates: request.acks != 0 && dedupe::is_asked(&request.unknown_tagged_fields),
         verified: Verified::default(),
         topics: request.topic_data.into_iter(),
         current: None,
@@ -160,6 +165,9 @@ pub(crate) fn run<S: LogStore>(core: &mut Core<S>, mut op: ProduceOp) -> Outcome
                 Err(Failure::Refused(error)) => {
                     result.partition_responses.push(failed(core, data.index, &error));
                     op.failed = Some(error);
+                }
+                Err(Failure::Duplicates(duplicates)) => {
+                    result.partition_responses.push(known_already(core, data.index, &duplicates));
                 }
             }
         }
@@ -229,6 +237,14 @@ fn failed<S: LogStore>(core: &Core<S>, index: i32, error: &ApiError) -> Partitio
     response
 }
 
+/// Some of the records are there already, and nothing of the batch was appended.
+fn known_already<S: LogStore>(core: &Core<S>, index: i32, duplicates: &[Duplicate]) -> PartitionProduceResponse {
+    let text = format!("{} records have message ids that are known; the others were not appended", duplicates.len());
+    let mut response = failed(core, index, &invalid(&text));
+    dedupe::write_duplicates(duplicates, &mut response.unknown_tagged_fields);
+    response
+}
+
 struct Placed {
     appended: Appended,
     log_append_time: Option<i64>,
@@ -243,6 +259,8 @@ enum Failure {
     /// Try this partition again when there is room.
     Busy,
     Refused(ApiError),
+    /// Records with these message ids are there already.
+    Duplicates(Vec<Duplicate>),
 }
 
 impl<E: Into<ApiError>> From<E> for Failure {
@@ -289,6 +307,11 @@ fn append<S: LogStore>(
             note_refusal(core, ctx, log, data, error.error);
             Err(Failure::Refused(error))
         }
+        Err(Failure::Duplicates(duplicates)) => {
+            // What follows must wait until the others come again.
+            note_refusal(core, ctx, log, data, ResponseError::NotEnoughReplicas);
+            Err(Failure::Duplicates(duplicates))
+        }
         outcome @ (Ok(_) | Err(Failure::Busy)) => outcome,
     }
 }
@@ -332,18 +355,22 @@ fn place<S: LogStore>(
     data: &PartitionProduceData,
     log: LogId,
 ) -> Result<Placed, Failure> {
-    let found = find(core, &op.ctx, topic)?;
-    topics::check_not_internal(found, "producing to")?;
+    let found = find(core, &op.ctx, topic)?.clone();
+    topics::check_not_internal(&found, "producing to")?;
     let epoch = core.leads(log)?;
     if op.acks == -1 {
-        check_in_sync(found, data.index)?;
+        check_in_sync(&found, data.index)?;
     }
-    let rules = Rules { topic: found, version: op.ctx.version, now_ms: core.now.wall_ms };
+    let rules = Rules { topic: &found, version: op.ctx.version, now_ms: core.now.wall_ms };
     let batches = rules.check(data.records.clone().unwrap_or_default())?;
     let log_append_time = rules.log_append_time();
     let replicated = found.partition(data.index).is_some_and(|partition| partition.replicas.len() > 1);
     transaction::check(core, op, log, epoch, &batches)?;
+    let ids = ids::check(core, op, &found, log, epoch, &batches)?;
     let appended = store(core, log, &batches, epoch)?;
+    if let Some(ids) = ids.filter(|_| !appended.duplicate) {
+        ids.remember(core, log, &batches, &appended);
+    }
     let batch = batches.first().and_then(|batch| Sequenced::of(batch.header()));
     Ok(Placed { appended, log_append_time, log, batch, replicated })
 }

@@ -156,7 +156,12 @@ impl<S: LogStore> Core<S> {
         if let Err(error) = self.renew_if_damaged(id) {
             tracing::warn!(%log, %error, "a damaged copy can't be made anew before the next start");
         }
+        let leads_in = match &role {
+            Role::Leader(role) => Some(role.leader_epoch),
+            Role::Follower(_) | Role::None => None,
+        };
         self.replicas.partition(&mut self.store, log, role);
+        self.id_duty(id, leads_in);
         self.coordinator_duty(id);
         // Who waits for its records may have to go elsewhere.
         self.wake_log(log);

@@ -118,6 +118,7 @@ impl<S: LogStore> Core<S> {
         let appended = appended.map_err(|error| ApiError::from(&error))?;
         self.verification.ended(log, producer_id);
         self.transactional_commits.ended(log, producer_id);
+        self.ids_take_marker(log, epoch, producer_id, commit);
         Ok(appended)
     }
 

@@ -21,6 +21,7 @@ pub(crate) mod gate;
 mod internal_log;
 mod links;
 pub(crate) mod markers;
+pub(crate) mod message_ids;
 mod open;
 mod peers;
 mod producer_ids;
@@ -79,6 +80,7 @@ use gate::Gate;
 pub(crate) use internal_log::Pair;
 pub(crate) use markers::Marker;
 use markers::Markers;
+use message_ids::MessageIds;
 use producer_ids::ProducerIds;
 pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
@@ -118,6 +120,7 @@ pub struct Core<S: LogStore> {
     pub(crate) stalled: VecDeque<Box<api::produce::ProduceOp>>,
     pub(crate) verification: Verification,
     pub(crate) markers: Markers,
+    pub(crate) message_ids: MessageIds,
     pub(crate) purgatory: Purgatory,
     pub(crate) lookups: api::list_offsets::Lookups,
     pub(crate) sessions: Sessions,
@@ -252,7 +255,8 @@ impl<S: LogStore> Core<S> {
         let requests = [self.purgatory.next_deadline(), self.acks.next_deadline()];
         let coordinators =
             [self.desk.next_deadline(), self.transactions.next_deadline(), self.questions.next_deadline()];
-        let coordinators = coordinators.into_iter().chain([self.throttle.next_deadline()]);
+        let coordinators =
+            coordinators.into_iter().chain([self.throttle.next_deadline(), self.message_ids.next_deadline()]);
         cluster
             .into_iter()
             .chain(requests)

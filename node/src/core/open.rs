@@ -107,6 +107,7 @@ impl<S: LogStore> Core<S> {
             stalled: VecDeque::new(),
             verification: super::verification::Verification::default(),
             markers: super::markers::Markers::default(),
+            message_ids: super::message_ids::MessageIds::new(entropy.seed()),
             purgatory: Purgatory::new(),
             lookups: api::list_offsets::Lookups::default(),
             sessions: Sessions::new(session_seed(entropy.seed())),

@@ -169,6 +169,9 @@ pub trait LogStore {
     /// The epoch of the batch at an offset.
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch>;
 
+    /// Whether the log has this very batch already, as far as it remembers its producer's last ones.
+    fn has_batch(&self, id: LogId, batch: &CheckedBatch) -> bool;
+
     /// Whether the log remembers batches of this idempotent producer.
     fn knows_producer(&self, id: LogId, producer_id: i64) -> bool;
 
@@ -314,6 +317,10 @@ impl<D: Disk> LogStore for Engine<D> {
 
     fn epoch_at(&self, id: LogId, offset: Offset) -> Option<LeaderEpoch> {
         Engine::epoch_at(self, id, offset)
+    }
+
+    fn has_batch(&self, id: LogId, batch: &CheckedBatch) -> bool {
+        Engine::has_batch(self, id, batch)
     }
 
     fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {

@@ -27,6 +27,7 @@ impl<S: LogStore> Core<S> {
         self.count_partitions();
         self.load_coordinators::<Groups>();
         self.load_coordinators::<Transactions>();
+        self.load_message_ids();
         self.tick_groups();
         self.count_groups();
         self.tick_transactions();
@@ -147,6 +148,8 @@ impl<S: LogStore> Core<S> {
                 self.load_read_done::<Groups>(partition, result);
             } else if let Some(partition) = self.transactions.seats.take_read(token) {
                 self.load_read_done::<Transactions>(partition, result);
+            } else if let Some(log) = self.message_ids.take_read(token) {
+                self.id_read_done(log, result);
             } else {
                 api::fetch::read_done(self, token, result);
             }

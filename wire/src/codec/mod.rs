@@ -4,6 +4,7 @@
 //! Frames are without their length prefix when they are decoded, and with it when they are encoded.
 
 mod api;
+pub mod dedupe;
 mod error;
 mod fetch;
 mod request;

@@ -12,6 +12,7 @@
 
 mod build;
 mod control;
+mod ids;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -20,5 +21,6 @@ pub(crate) mod varint;
 
 pub use build::{BatchBuilder, BuildError, Sealed, Stamp};
 pub use control::EndMarker;
+pub use ids::{MESSAGE_ID_HEADER, message_ids};
 pub use parse::{Header, Headers, Record, RecordError, RecordRef, RecordSet, RecordsError, records};
 pub use validate::{InvalidRecords, RecordsSummary, ValidateOptions, validate_records};

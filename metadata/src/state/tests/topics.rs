@@ -71,6 +71,30 @@ fn partitions_only_grow() {
 }
 
 #[test]
+fn message_ids_stay_where_they_are_remembered() {
+    let mut state = running(1);
+    state.done(create("a", 1, 2, 1));
+    let grow = |partitions| Command::GrowTopic { id: id(1), partitions, assignment: None };
+    let window = |ms: &str| {
+        let set = BTreeMap::from([("wherry.dedupe.window.ms".to_owned(), Some(ms.to_owned()))]);
+        Command::AlterTopicConfigs { id: id(1), set }
+    };
+    let spread = |state: &Metadata| state.topic("a").unwrap().id_partition_count();
+    state.done(grow(3));
+    assert_eq!(spread(&state), 3, "without a window there is nothing to remember");
+    state.done(window("60000"));
+    state.done(grow(5));
+    state.done(grow(6));
+    state.done(window("90000"));
+    assert_eq!(spread(&state), 3);
+    let restored = Metadata::restore(&state.snapshot()).unwrap();
+    assert_eq!((spread(&restored), restored.snapshot()), (3, state.snapshot()));
+    state.done(window("0"));
+    state.done(window("60000"));
+    assert_eq!(spread(&state), 6);
+}
+
+#[test]
 fn growth_with_chosen_replicas() {
     let mut state = cluster(3, 1, &[0, 1]);
     let grow = |partitions, lists: &[&[i32]]| Command::GrowTopic {

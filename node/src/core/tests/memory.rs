@@ -402,6 +402,11 @@ impl LogStore for MemStore {
         batches.iter().find(|(h, _)| h.next_offset() > offset).map(|(h, _)| h.leader_epoch)
     }
 
+    fn has_batch(&self, id: LogId, batch: &CheckedBatch) -> bool {
+        let log = self.logs.get(&id);
+        log.is_some_and(|log| matches!(Self::check_producer(log, id, batch.header()), Ok(Some(_))))
+    }
+
     fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
         self.logs.get(&id).is_some_and(|log| log.producers.contains_key(&producer_id))
     }

@@ -12,6 +12,7 @@ mod groups;
 mod hostile;
 mod links;
 mod memory;
+mod message_ids;
 mod ordering;
 mod partition_transactions;
 mod produce;
