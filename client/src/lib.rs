@@ -26,7 +26,9 @@ pub use config::{
 pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
 pub use producer::{Delivery, Producer, TransactionalProducer};
-pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
+pub use record::{
+    ConsumedRecord, DedupeWindow, Header, MESSAGE_ID_HEADER, ProduceRecord, RecordMetadata, TopicPartition,
+};
 pub use security::{SaslConfig, ScramHash, SecurityConfig, TlsConfig};
 
 use std::sync::Arc;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+pub use wherry_wire::records::MESSAGE_ID_HEADER;
 
 /// A header of a record: name and value (`None` is the protocol's null, distinct from empty).
 pub type Header = (Arc<str>, Option<Bytes>);
@@ -81,6 +83,13 @@ impl ProduceRecord {
         self
     }
 
+    /// The application's id of the message: the first header of that name, if it is not empty.
+    #[must_use]
+    pub fn message_id(&self) -> Option<&[u8]> {
+        let found = self.headers.iter().find(|(name, _)| name == MESSAGE_ID_HEADER);
+        found.map(|(_, id)| id.as_ref()).filter(|id| !id.is_empty())
+    }
+
     /// With this time in milliseconds since the epoch.
     #[must_use]
     pub fn timestamp_ms(mut self, timestamp_ms: i64) -> Self {
@@ -100,6 +109,18 @@ pub struct RecordMetadata {
     pub offset: i64,
     /// Milliseconds since the epoch: the record's, or the broker's where the topic uses append time.
     pub timestamp_ms: i64,
+    /// A record with the same message id was there already: this one was not appended, and place and offset are those of the
+    /// first one. Its time is not known here; `timestamp_ms` is what this record would have had.
+    pub duplicate: bool,
+}
+
+/// What a topic does with message ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DedupeWindow {
+    /// How long they are remembered at least.
+    pub window: Duration,
+    /// They are spread over the first so many partitions.
+    pub partitions: i32,
 }
 
 /// A record as consumed. Key, value and header values share the memory of the batch they came in.

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::MetadataResponse;
 use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 use uuid::Uuid;
+use wherry_wire::codec::dedupe::TopicIds;
 
 use crate::net::Address;
+use crate::record::DedupeWindow;
 
 /// A live broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(crate) struct TopicMeta {
     pub(crate) id: Uuid,
     pub(crate) internal: bool,
     pub(crate) partitions: Vec<PartitionMeta>,
+    /// What it does with message ids; `None` where they mean nothing.
+    pub(crate) dedupe: Option<DedupeWindow>,
 }
 
 impl TopicMeta {
@@ -108,7 +113,11 @@ pub(crate) fn known(topic: &MetadataResponseTopic, name: Arc<str>, before: Optio
     if partitions.is_empty() || !contiguous {
         return Err(ResponseError::LeaderNotAvailable);
     }
-    Ok(Arc::new(TopicMeta { name, id: topic.topic_id, internal: topic.is_internal, partitions }))
+    let dedupe = TopicIds::read(&topic.unknown_tagged_fields).map(|ids| {
+        let window = Duration::from_millis(ids.window_ms);
+        DedupeWindow { window, partitions: ids.partitions.min(i32::try_from(partitions.len()).unwrap_or(i32::MAX)) }
+    });
+    Ok(Arc::new(TopicMeta { name, id: topic.topic_id, internal: topic.is_internal, partitions, dedupe }))
 }
 
 fn partition(p: &MetadataResponsePartition, before: Option<&TopicMeta>) -> PartitionMeta {

@@ -85,6 +85,8 @@ pub(super) struct Shape {
     pub(super) codec: (Codec, Option<i32>),
     /// They belong to transactions.
     pub(super) transactional: bool,
+    /// They have message ids that the topic cares for.
+    pub(super) asks: bool,
 }
 
 fn too_large(record: &ProduceRecord, size: usize, error: &BuildError) -> ClientError {
@@ -134,6 +136,7 @@ impl Partition {
             state.wake = Wake::Never;
         }
         let Some(open) = &mut state.open else { return Err(CLOSED) };
+        open.asks |= shape.asks;
         let delivery = open.push(record, size, timestamp_ms).map_err(|error| too_large(record, size, &error))?;
         Ok(Pushed { delivery, wake })
     }
@@ -206,7 +209,7 @@ impl Partition {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { batch_bytes: 161, codec: (Codec::None, None), transactional: false };
+    const SHAPE: Shape = Shape { batch_bytes: 161, codec: (Codec::None, None), transactional: false, asks: false };
 
     fn push(partition: &Partition, bytes: usize) -> bool {
         let record = ProduceRecord::new("t", vec![0; bytes]);

@@ -1,16 +1,18 @@
 //! Batches under construction and on their way: the wire's builder, with the receipt and the bookkeeping of this producer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 use wherry_wire::batch;
+use wherry_wire::codec::dedupe::Duplicate;
 use wherry_wire::limits::MAX_BATCH_BYTES;
-use wherry_wire::records::{self, BatchBuilder, BuildError, Sealed, Stamp};
+use wherry_wire::records::{self, BatchBuilder, BuildError, RecordRef, Sealed, Stamp};
 
 use super::accumulator::Shape;
-use super::receipt::{Delivery, Receipt};
-use crate::record::ProduceRecord;
+use super::receipt::{Delivery, Fate, Receipt};
+use crate::record::{MESSAGE_ID_HEADER, ProduceRecord};
 
 /// Records of one partition, still growing or waiting to be sent. Uncompressed.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct OpenBatch {
     shape: Shape,
     /// What its records count for in the producer's memory.
     reserved: usize,
+    /// Some of its records have message ids that the topic cares for.
+    pub(super) asks: bool,
     /// Since when its first record waits.
     pub(super) opened: Instant,
     pub(super) receipt: Arc<Receipt>,
@@ -38,7 +42,7 @@ fn builder(shape: Shape, capacity: usize) -> BatchBuilder {
 impl OpenBatch {
     /// Empty, with memory for `capacity` bytes of records.
     pub(super) fn new(receipt: Arc<Receipt>, shape: Shape, capacity: usize, opened: Instant) -> Self {
-        Self { builder: builder(shape, capacity), shape, reserved: 0, opened, receipt }
+        Self { builder: builder(shape, capacity), shape, reserved: 0, asks: shape.asks, opened, receipt }
     }
 
     /// Bytes so far, uncompressed.
@@ -67,9 +71,14 @@ impl OpenBatch {
     /// Compresses the records: from here on the bytes stay as they are, whatever is retried.
     pub(super) fn seal(mut self) -> Result<SealedBatch, BuildError> {
         let sealed = self.builder.seal()?;
-        let Self { shape, reserved, opened, receipt, .. } = self;
-        Ok(SealedBatch { sealed, shape, reserved, opened, receipt })
+        let Self { shape, reserved, asks, opened, receipt, .. } = self;
+        Ok(SealedBatch { sealed, shape, reserved, asks, opened, receipt })
     }
+}
+
+fn copy(record: RecordRef<'_>, timestamp_ms: i64, to: &mut BatchBuilder) -> Option<()> {
+    let headers: Vec<_> = record.headers().collect();
+    to.append_nullable(timestamp_ms, record.key, record.value, headers.into_iter()).ok().map(drop)
 }
 
 /// A batch whose records are fixed. Only the producer's identity and sequence are set when it is sent.
@@ -79,8 +88,19 @@ pub(super) struct SealedBatch {
     shape: Shape,
     /// What its records count for in the producer's memory.
     pub(super) reserved: usize,
+    /// The broker is asked which of its message ids it knows.
+    pub(super) asks: bool,
     pub(super) opened: Instant,
     pub(super) receipt: Arc<Receipt>,
+}
+
+/// A batch without the records that are there already.
+#[derive(Debug)]
+pub(super) struct Parted {
+    /// The others; `None` where there are none.
+    pub(super) rest: Option<SealedBatch>,
+    /// What became of each record.
+    pub(super) fates: Arc<[Fate]>,
 }
 
 impl SealedBatch {
@@ -96,22 +116,65 @@ impl SealedBatch {
         if half == 0 {
             return None;
         }
+        let (mut first, mut second) = (builder(self.shape, 0), builder(self.shape, 0));
+        self.each_record(|record, timestamp_ms| {
+            let to = if record.offset_delta < half { &mut first } else { &mut second };
+            copy(record, timestamp_ms, to)
+        })?;
+        let reserved = self.reserved / 2;
+        Some((self.part(first, reserved)?, self.part(second, self.reserved - reserved)?))
+    }
+
+    /// What is left of it when these records are there already; `None` where they are none of its records.
+    pub(super) fn without(&self, duplicates: &[Duplicate]) -> Option<Parted> {
+        let mut fates = Vec::with_capacity(usize::try_from(self.count()).ok()?);
+        let mut first_with: HashMap<Vec<u8>, u32> = HashMap::new();
+        let mut kept = 0;
+        let mut rest = builder(self.shape, 0);
+        self.each_record(|record, timestamp_ms| {
+            let index = record.offset_delta.cast_unsigned();
+            let id = record.headers().find(|(name, _)| *name == MESSAGE_ID_HEADER.as_bytes()).and_then(|(_, id)| id);
+            let known = duplicates.binary_search_by_key(&index, |duplicate| duplicate.index).ok();
+            let offset = known.and_then(|at| duplicates.get(at)).map(|duplicate| duplicate.offset);
+            let fate = match (offset, id.and_then(|id| first_with.get(id))) {
+                (Some(offset @ 0..), _) => Fate::Known(offset),
+                (Some(_), Some(first)) => Fate::Repeats(*first),
+                (Some(_), None) => Fate::Known(-1),
+                (None, _) => {
+                    first_with.extend(id.map(|id| (id.to_vec(), kept)));
+                    kept += 1;
+                    copy(record, timestamp_ms, &mut rest)?;
+                    Fate::Sent(kept - 1)
+                }
+            };
+            fates.push(fate);
+            Some(())
+        })?;
+        let count = self.count().cast_unsigned();
+        if kept == count {
+            return None;
+        }
+        let share = self.reserved / usize::try_from(count).unwrap_or(1).max(1);
+        let reserved = share.saturating_mul(usize::try_from(kept).unwrap_or(0));
+        let rest = if kept == 0 { None } else { Some(self.part(rest, reserved)?) };
+        Some(Parted { rest, fates: fates.into() })
+    }
+
+    /// Hands over each record with its time.
+    fn each_record(&self, mut take: impl FnMut(RecordRef<'_>, i64) -> Option<()>) -> Option<()> {
         let raw = batch::split(self.sealed.to_bytes(Stamp::NONE)).next()?.ok()?;
         let (header, checked) = (*raw.header(), raw.check().ok()?);
-        let (mut first, mut second) = (builder(self.shape, 0), builder(self.shape, 0));
         for record in &records::records(&header, checked.bytes(), MAX_BATCH_BYTES).ok()? {
             let record = record.ok()?;
-            let headers: Vec<_> = record.headers().collect();
-            let to = if record.offset_delta < half { &mut first } else { &mut second };
-            let timestamp_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
-            to.append_nullable(timestamp_ms, record.key, record.value, headers.into_iter()).ok()?;
+            take(record, header.base_timestamp.saturating_add(record.timestamp_delta))?;
         }
-        let part = |mut builder: BatchBuilder, reserved| {
-            let (shape, opened, receipt) = (self.shape, self.opened, self.receipt.another());
-            Some(Self { sealed: builder.seal().ok()?, shape, reserved, opened, receipt })
-        };
-        let reserved = self.reserved / 2;
-        Some((part(first, reserved)?, part(second, self.reserved - reserved)?))
+        Some(())
+    }
+
+    /// A batch of some of its records, with a receipt of its own.
+    fn part(&self, mut builder: BatchBuilder, reserved: usize) -> Option<Self> {
+        let (shape, asks, opened, receipt) = (self.shape, self.asks, self.opened, self.receipt.another());
+        Some(Self { sealed: builder.seal().ok()?, shape, reserved, asks, opened, receipt })
     }
 
     /// Header and body as they go on the wire.

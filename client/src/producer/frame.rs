@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use wherry_wire::batch::HEADER_LEN;
+use wherry_wire::codec::dedupe;
 
 /// From here on lengths are varints and structures end with tagged fields.
 const FLEXIBLE: i16 = 9;
@@ -17,6 +18,8 @@ pub(super) struct Part {
     pub(super) partition: i32,
     pub(super) header: [u8; HEADER_LEN],
     pub(super) body: Bytes,
+    /// The broker is asked which of its message ids it knows.
+    pub(super) asks: bool,
 }
 
 impl Part {
@@ -74,6 +77,14 @@ impl Writer {
         }
     }
 
+    /// The one tagged field that we know of.
+    fn tag(&mut self, tag: i32, value: &[u8]) {
+        self.uvarint(1);
+        self.uvarint(usize::try_from(tag).unwrap_or(0));
+        self.uvarint(value.len());
+        self.small.put_slice(value);
+    }
+
     fn records(&mut self, part: &Part) {
         self.count(part.len());
         self.small.put_slice(&part.header);
@@ -119,7 +130,11 @@ pub(super) fn encode(envelope: Envelope<'_>, mut parts: Vec<Part>) -> Vec<Bytes>
         }
         w.no_tags();
     }
-    w.no_tags();
+    if w.flexible && parts.iter().any(|part| part.asks) {
+        w.tag(dedupe::TAG, &dedupe::asked());
+    } else {
+        w.no_tags();
+    }
     w.chunks.push(w.small.freeze());
     with_length(w.chunks)
 }
@@ -144,7 +159,20 @@ mod tests {
     use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
     fn part(topic: &str, partition: i32, body: usize) -> Part {
-        Part { topic: topic.into(), partition, header: [7; HEADER_LEN], body: vec![9; body].into() }
+        Part { topic: topic.into(), partition, header: [7; HEADER_LEN], body: vec![9; body].into(), asks: false }
+    }
+
+    #[test]
+    fn one_batch_that_asks_is_enough() {
+        for (version, asked) in [(8, false), (9, true), (12, true)] {
+            let envelope =
+                Envelope { version, correlation: 1, client_id: "", transactional_id: None, acks: -1, timeout_ms: 1 };
+            let parts = vec![part("a", 0, 10), Part { asks: true, ..part("b", 0, 10) }];
+            let mut frame = Bytes::from(encode(envelope, parts).concat()).slice(4..);
+            RequestHeader::decode(&mut frame, ProduceRequest::header_version(version)).unwrap();
+            let request = ProduceRequest::decode(&mut frame, version).unwrap();
+            assert_eq!(dedupe::is_asked(&request.unknown_tagged_fields), asked, "v{version}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@
 //! 4. A broker that knows nothing of a producer takes any sequence as its first. So until the first batch of an identity and
 //!    epoch is acknowledged, it goes alone: a second one must not get there before it.
 //! 5. Epochs are counted per partition: a broker keeps producer state per partition, so one lane's reset needs no other's.
+//! 6. A batch of which the broker has some records (their message ids are known there) was not written at all: what is left of it
+//!    takes its place and its first sequence. What was sent behind it counted on its length and is renumbered as rule 3 says;
+//!    where the epoch can't be raised, in transactions, nothing is sent behind a batch that may shrink.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,9 +27,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use wherry_wire::codec::dedupe::Duplicate;
 use wherry_wire::records::Stamp;
 
-use super::batch::SealedBatch;
+use super::batch::{Parted, SealedBatch};
 use super::receipt::Outcome;
 use crate::error::ClientError;
 
@@ -82,6 +86,8 @@ pub(super) enum Answer {
     Refused(ClientError),
     /// Not in one piece.
     TooLarge(ClientError),
+    /// These of its records are there already; nothing of it was written.
+    Duplicates(Vec<Duplicate>),
 }
 
 /// A receipt to settle, and memory to give back.
@@ -135,6 +141,8 @@ pub(super) struct Lane {
     max_in_flight: usize,
     /// A batch of the present identity and epoch has been acknowledged.
     known_to_broker: bool,
+    /// Its epoch is not its own to raise: that of a transaction.
+    fixed_epoch: bool,
 }
 
 /// The sequence `count` records after `sequence`; wraps to 0 as brokers expect.
@@ -143,7 +151,7 @@ fn advance(sequence: i32, count: i32) -> i32 {
 }
 
 impl Lane {
-    pub(super) fn new(identity: Option<Identity>, max_in_flight: usize) -> Self {
+    pub(super) fn new(identity: Option<Identity>, max_in_flight: usize, fixed_epoch: bool) -> Self {
         Self {
             identity,
             next_sequence: 0,
@@ -157,6 +165,7 @@ impl Lane {
             last_cause: "not sent yet".into(),
             max_in_flight,
             known_to_broker: false,
+            fixed_epoch,
         }
     }
 
@@ -174,9 +183,10 @@ impl Lane {
         self.unacknowledged.iter().filter(|e| e.progress == Progress::InFlight).count()
     }
 
-    /// Rule 4.
+    /// Rules 4 and 6.
     fn limit(&self) -> usize {
-        if self.known_to_broker || self.identity.is_none() { self.max_in_flight } else { 1 }
+        let may_shrink = self.fixed_epoch && self.unacknowledged.iter().any(|entry| entry.batch.asks);
+        if (self.known_to_broker || self.identity.is_none()) && !may_shrink { self.max_in_flight } else { 1 }
     }
 
     /// Rule 2: counted from the oldest that is unacknowledged, those behind it that are acknowledged included, so that the
@@ -342,7 +352,41 @@ impl Lane {
             }
             Answer::Refused(error) => self.refuse(index, error),
             Answer::TooLarge(error) => self.split(index, error),
+            Answer::Duplicates(duplicates) => self.part(index, &duplicates),
         }
+    }
+
+    /// Rule 6.
+    fn part(&mut self, index: usize, duplicates: &[Duplicate]) -> Option<Settled> {
+        self.failures = 0;
+        self.not_before = None;
+        let entry = self.unacknowledged.get_mut(index)?;
+        if entry.given_up {
+            self.wait(index, false);
+            return None;
+        }
+        let Some(Parted { rest, fates }) = entry.batch.without(duplicates) else {
+            let what = format!("produce to {}", entry.batch.receipt.place()).into();
+            let (name, message) =
+                ("INVALID_RECORD".into(), ": it names records as duplicates that were not sent".into());
+            return self.refuse(index, ClientError::Rejected { what, code: 87, name, message });
+        };
+        let mut batch = entry.batch.clone();
+        let outcome = Outcome::Parted { fates, rest: rest.as_ref().map(|rest| rest.receipt.clone()) };
+        batch.reserved = batch.reserved.saturating_sub(rest.as_ref().map_or(0, |rest| rest.reserved));
+        let (sequence, order) = (entry.sequence, entry.order);
+        let is_last = index + 1 == self.unacknowledged.len();
+        self.unacknowledged.remove(index);
+        if is_last {
+            self.next_sequence = rest.as_ref().map_or(sequence, |rest| advance(sequence, rest.count()));
+        } else if self.identity.is_some() {
+            self.demand(Reset::NextEpoch);
+        }
+        if let Some(rest) = rest {
+            let rest = self.entry(rest, sequence, order);
+            self.unacknowledged.insert(index, rest);
+        }
+        Some(Settled { batch, outcome })
     }
 
     /// Puts two halves in the place of a batch: together they have its sequences, so that nothing behind it changes.

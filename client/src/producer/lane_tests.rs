@@ -11,7 +11,7 @@ use crate::record::ProduceRecord;
 /// A batch of `count` records that carries `number` where the test finds it again.
 fn batch(number: usize, count: i32) -> SealedBatch {
     let receipt = Receipt::new("t".into(), 0);
-    let shape = Shape { batch_bytes: 1 << 20, codec: (Codec::None, None), transactional: false };
+    let shape = Shape { batch_bytes: 1 << 20, codec: (Codec::None, None), transactional: false, asks: false };
     let mut open = OpenBatch::new(receipt, shape, 0, Instant::now());
     for i in 0..count {
         drop(open.push(&ProduceRecord::new("t", "x"), if i == 0 { number } else { 0 }, 0).unwrap());
@@ -25,7 +25,7 @@ fn identity(producer_id: i64) -> Identity {
 
 /// A lane whose first batch has been acknowledged: the next sequence is 10.
 fn lane() -> Lane {
-    let mut lane = Lane::new(Some(identity(1)), 5);
+    let mut lane = Lane::new(Some(identity(1)), 5, false);
     let (first, stamp) = send(&mut lane, 0);
     assert_eq!(stamp.base_sequence, 0);
     assert!(matches!(lane.next(Instant::now(), 1), Next::Blocked), "the first goes alone");
@@ -90,6 +90,80 @@ fn after_a_failure_all_in_flight_is_awaited_and_resent_in_order() {
     assert!(lane.is_idle());
 }
 
+/// A batch of records with these message ids.
+fn named(ids: &[&str]) -> SealedBatch {
+    let shape = Shape { batch_bytes: 1 << 20, codec: (Codec::Lz4, None), transactional: false, asks: true };
+    let mut open = OpenBatch::new(Receipt::new("t".into(), 0), shape, 0, Instant::now());
+    for (id, n) in ids.iter().zip(0..) {
+        let record = ProduceRecord::new("t", format!("value {n}")).header(crate::MESSAGE_ID_HEADER, id.to_string());
+        drop(open.push(&record, 10, n).unwrap());
+    }
+    open.seal().unwrap()
+}
+
+fn send_named(lane: &mut Lane, ids: &[&str]) -> (u64, Stamp) {
+    assert!(matches!(lane.next(Instant::now(), 1), Next::Room));
+    lane.add(named(ids));
+    sent(lane.next(Instant::now(), 1))
+}
+
+fn duplicates(list: &[(u32, i64)]) -> Answer {
+    Answer::Duplicates(list.iter().map(|(index, offset)| Duplicate { index: *index, offset: *offset }).collect())
+}
+
+#[test]
+fn what_is_left_of_a_batch_takes_its_place() {
+    use crate::producer::receipt::Fate;
+    let now = Instant::now();
+    let mut lane = lane();
+    let (a, first) = send_named(&mut lane, &["a", "b", "c", "b", "d"]);
+    let settled = lane.answered(a, duplicates(&[(0, 70), (3, -1)]), now).unwrap();
+    let Outcome::Parted { fates, rest: Some(rest) } = &settled.outcome else { panic!("{settled:?}") };
+    assert_eq!(**fates, [Fate::Known(70), Fate::Sent(0), Fate::Sent(1), Fate::Repeats(0), Fate::Sent(2)]);
+    assert!(!rest.is_settled());
+    assert_eq!(settled.batch.reserved, 20, "the rest keeps its share of the memory");
+    let Next::Send { token, batch, stamp } = lane.next(now, 1) else { panic!() };
+    assert_eq!((batch.count(), batch.reserved, stamp), (3, 30, first));
+    assert!(batch.asks);
+    assert!(lane.answered(token, acknowledged(), now).is_some());
+    assert_eq!(send(&mut lane, 1).1.base_sequence, first.base_sequence + 3);
+}
+
+#[test]
+fn what_was_behind_a_batch_that_shrank_is_renumbered() {
+    let now = Instant::now();
+    let mut lane = lane();
+    let (a, _) = send_named(&mut lane, &["a", "b"]);
+    let (b, _) = send_named(&mut lane, &["c"]);
+    assert!(lane.answered(a, duplicates(&[(0, 7), (1, 8)]), now).is_some());
+    assert!(matches!(lane.next(now, 1), Next::Blocked), "its answer is awaited");
+    lane.answered(b, retry(false), now);
+    let (again, stamp) = sent(lane.next(now, 1));
+    assert_eq!((again, stamp.producer_epoch, stamp.base_sequence), (b, 1, 0));
+}
+
+#[test]
+fn in_a_transaction_nothing_is_sent_behind_a_batch_that_may_shrink() {
+    let now = Instant::now();
+    let mut lane = Lane::new(Some(identity(1)), 5, true);
+    let (first, _) = send(&mut lane, 0);
+    lane.answered(first, acknowledged(), now);
+    let (named, stamp) = send_named(&mut lane, &["a", "b"]);
+    assert!(matches!(lane.next(now, 1), Next::Blocked));
+    assert!(lane.answered(named, duplicates(&[(1, 7)]), now).is_some());
+    let (token, again) = sent(lane.next(now, 1));
+    assert_eq!(again, stamp);
+    assert!(lane.answered(token, acknowledged(), now).is_some());
+}
+
+#[test]
+fn duplicates_that_were_not_sent_are_an_error() {
+    let mut lane = lane();
+    let (a, _) = send_named(&mut lane, &["a"]);
+    let settled = lane.answered(a, duplicates(&[(5, 7)]), Instant::now()).unwrap();
+    assert!(matches!(settled.outcome, Outcome::Failed(ClientError::Rejected { code: 87, .. })));
+}
+
 #[test]
 fn the_pause_is_kept_and_counted_once() {
     let mut lane = lane();
@@ -139,7 +213,7 @@ fn a_batch_that_is_too_large_is_sent_as_two_in_its_place() {
     for token in [a1, a2, b] {
         assert!(lane.answered(token, acknowledged(), now).is_some());
     }
-    let alone = Lane::new(Some(identity(1)), 5);
+    let alone = Lane::new(Some(identity(1)), 5, false);
     let mut lane = alone;
     lane.add(batch(1, 1));
     let (a, _) = sent(lane.next(now, 1));
@@ -251,6 +325,7 @@ impl World {
                 Outcome::Delivered { .. } => self.acknowledged.push(batch.reserved),
                 Outcome::Failed(_) => self.given_up.push(batch.reserved),
                 Outcome::Split { .. } => panic!("no broker here finds anything too large"),
+                Outcome::Parted { .. } => panic!("no broker here knows message ids"),
             }
         }
     }
@@ -339,7 +414,7 @@ fn random_histories_never_duplicate_reorder_or_lose() {
     for seed in 0..3000 {
         let mut world = World {
             seed,
-            lane: Lane::new(Some(identity(1)), 5),
+            lane: Lane::new(Some(identity(1)), 5, false),
             broker: Broker::default(),
             wire: VecDeque::new(),
             route: 1,

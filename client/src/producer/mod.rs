@@ -33,7 +33,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cluster::Cluster;
 use crate::config::ProducerConfig;
 use crate::error::{ClientError, Result};
-use crate::record::ProduceRecord;
+use crate::record::{DedupeWindow, ProduceRecord};
+use accumulator::Shape;
 use coordinator::Coordinator;
 use gate::Gate;
 use shared::{Shared, Transactions};
@@ -155,11 +156,28 @@ impl Producer {
         let shared = &self.handle.shared;
         let partition = topic.choose(record, size, shared.config.batch_bytes)?;
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
-        let pushed = partition.push(record, size, timestamp_ms, shared.shape)?;
+        let asks = topic.dedupe.is_some() && record.message_id().is_some();
+        let pushed = partition.push(record, size, timestamp_ms, Shape { asks, ..shared.shape })?;
         if pushed.wake {
             shared.ready.add(partition.clone());
         }
         Ok(pushed.delivery)
+    }
+
+    /// What a topic does with message ids ([`ProduceRecord::message_id`]): within the window a record whose id is known is not
+    /// appended again, whoever sends it, and its receipt says that it is a duplicate. `None` where ids mean nothing, as with
+    /// every broker that is not ours.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`]; [`ClientError::Retry`] where no broker could be asked about the topic.
+    pub async fn dedupe_window(&self, topic: &str) -> Result<Option<DedupeWindow>> {
+        let shared = &self.handle.shared;
+        if let Some(known) = shared.topic(topic) {
+            return Ok(known.dedupe);
+        }
+        let meta = shared.cluster.topic("send to", &topic.into(), true).await?;
+        shared.learn(&meta);
+        Ok(meta.dedupe)
     }
 
     /// Sends what has been accepted without further linger, and waits until every record accepted before has its receipt or error.

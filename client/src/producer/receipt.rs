@@ -29,6 +29,24 @@ pub(super) enum Outcome {
         /// Of the records from there on.
         second: Arc<Receipt>,
     },
+    /// Some records were there already; the others are sent again without them.
+    Parted {
+        /// What became of each.
+        fates: Arc<[Fate]>,
+        /// Of the others, if there are any.
+        rest: Option<Arc<Receipt>>,
+    },
+}
+
+/// What became of a record of a batch of which some records were there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was there, at this offset; -1 unknown.
+    Known(i64),
+    /// It is sent with the rest, in this place.
+    Sent(u32),
+    /// It has the same message id as that record of the rest.
+    Repeats(u32),
 }
 
 /// The receipt of a batch: open until it has an outcome, which never changes.
@@ -75,6 +93,7 @@ impl Receipt {
             None => false,
             Some(Outcome::Delivered { .. } | Outcome::Failed(_)) => true,
             Some(Outcome::Split { first, second, .. }) => first.is_settled() && second.is_settled(),
+            Some(Outcome::Parted { rest, .. }) => rest.as_ref().is_none_or(|rest| rest.is_settled()),
         }
     }
 
@@ -104,8 +123,10 @@ impl Receipt {
         while let Some(receipt) = open.pop() {
             let mut slot = None;
             let outcome = std::future::poll_fn(|context| receipt.poll(context, &mut slot).map(Outcome::clone)).await;
-            if let Outcome::Split { first, second, .. } = outcome {
-                open.extend([first, second]);
+            match outcome {
+                Outcome::Split { first, second, .. } => open.extend([first, second]),
+                Outcome::Parted { rest, .. } => open.extend(rest),
+                Outcome::Delivered { .. } | Outcome::Failed(_) => {}
             }
         }
     }
@@ -119,11 +140,13 @@ pub struct Delivery {
     index: u32,
     slot: Option<usize>,
     timestamp_ms: i64,
+    /// It has the message id of a record before it.
+    duplicate: bool,
 }
 
 impl Delivery {
     pub(super) fn new(receipt: Arc<Receipt>, index: u32, timestamp_ms: i64) -> Self {
-        Self { receipt, index, slot: None, timestamp_ms }
+        Self { receipt, index, slot: None, timestamp_ms, duplicate: false }
     }
 
     /// The partition that was chosen.
@@ -132,7 +155,7 @@ impl Delivery {
         self.receipt.partition
     }
 
-    /// What the outcome means for this record; `None` where its batch was split, and it now waits for its half.
+    /// What the outcome means for this record; `None` where it now waits for that of another batch.
     fn read(&mut self, outcome: &Outcome) -> Option<Result<RecordMetadata>> {
         Some(match outcome {
             Outcome::Delivered { base_offset, append_time_ms } => Ok(RecordMetadata {
@@ -140,20 +163,40 @@ impl Delivery {
                 partition: self.receipt.partition,
                 offset: if *base_offset < 0 { -1 } else { base_offset.saturating_add(i64::from(self.index)) },
                 timestamp_ms: if *append_time_ms < 0 { self.timestamp_ms } else { *append_time_ms },
+                duplicate: self.duplicate,
             }),
+            Outcome::Parted { fates, rest } => {
+                match (usize::try_from(self.index).ok().and_then(|i| fates.get(i)), rest) {
+                    (Some(Fate::Sent(index)), Some(rest)) => return self.follow(rest, *index),
+                    (Some(Fate::Repeats(index)), Some(rest)) => {
+                        self.duplicate = true;
+                        return self.follow(rest, *index);
+                    }
+                    (Some(Fate::Known(offset)), _) => Ok(self.known_at(*offset)),
+                    (Some(Fate::Sent(_) | Fate::Repeats(_)) | None, _) => Ok(self.known_at(-1)),
+                }
+            }
             Outcome::Failed(error) => Err(error.clone()),
             Outcome::Split { at, first, second } => {
-                self.slot = None;
-                match self.index.checked_sub(*at) {
-                    None => self.receipt = first.clone(),
-                    Some(index) => {
-                        self.index = index;
-                        self.receipt = second.clone();
-                    }
-                }
-                return None;
+                return match self.index.checked_sub(*at) {
+                    None => self.follow(first, self.index),
+                    Some(index) => self.follow(second, index),
+                };
             }
         })
+    }
+
+    /// Waits for another receipt from here on.
+    fn follow(&mut self, receipt: &Arc<Receipt>, index: u32) -> Option<Result<RecordMetadata>> {
+        self.slot = None;
+        self.index = index;
+        self.receipt = receipt.clone();
+        None
+    }
+
+    fn known_at(&self, offset: i64) -> RecordMetadata {
+        let (topic, partition) = (self.receipt.topic.clone(), self.receipt.partition);
+        RecordMetadata { topic, partition, offset, timestamp_ms: self.timestamp_ms, duplicate: true }
     }
 }
 
@@ -207,6 +250,24 @@ mod tests {
             offsets.push(waiting.await.unwrap().unwrap().offset);
         }
         assert_eq!((offsets, receipt.is_settled()), (vec![7, 8, 100, 101, 102], true));
+    }
+
+    #[tokio::test]
+    async fn records_of_a_batch_that_shrank_learn_where_they_are() {
+        let (receipt, rest) = (Receipt::new("t".into(), 2), Receipt::new("t".into(), 2));
+        let waiting: Vec<_> = (0..4).map(|i| tokio::spawn(Delivery::new(receipt.clone(), i, 5))).collect();
+        tokio::task::yield_now().await;
+        let fates = [Fate::Sent(0), Fate::Known(40), Fate::Repeats(0), Fate::Known(-1)];
+        receipt.settle(Outcome::Parted { fates: fates.into(), rest: Some(rest.clone()) });
+        assert!(!receipt.is_settled());
+        rest.settle(Outcome::Delivered { base_offset: 90, append_time_ms: -1 });
+        assert!(receipt.is_settled());
+        let mut told = Vec::new();
+        for waiting in waiting {
+            let got = waiting.await.unwrap().unwrap();
+            told.push((got.offset, got.duplicate));
+        }
+        assert_eq!(told, [(90, false), (40, true), (90, true), (-1, true)]);
     }
 
     #[tokio::test]

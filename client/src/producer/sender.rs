@@ -159,7 +159,7 @@ impl Sender {
         let max = self.shared.config.max_in_flight_batches;
         self.lanes.entry(partition.lane).or_insert_with(|| Slot {
             partition,
-            lane: Lane::new(identity, max),
+            lane: Lane::new(identity, max, self.shared.transactions.is_some()),
             identifying: false,
             adding: false,
         });
@@ -195,7 +195,8 @@ impl Sender {
                 Next::Send { token, batch, stamp } => {
                     let at = TopicPartition { topic: partition.topic.clone(), partition: partition.index };
                     let (header, body) = batch.parts(stamp);
-                    let part = Part { topic: partition.topic.clone(), partition: partition.index, header, body };
+                    let (topic, asks) = (partition.topic.clone(), batch.asks);
+                    let part = Part { topic, partition: partition.index, header, body, asks };
                     let item = Item { lane: index, token, at };
                     let sent = broker.add(leader.id, &self.shared, part, item);
                     self.await_answer(sent);
@@ -359,7 +360,9 @@ impl Sender {
             Answer::Retry { .. } | Answer::IdentityLost | Answer::OutOfSequence => {
                 Instant::now() + retry::pause_after(&self.shared.cluster.config, failures)
             }
-            Answer::Acknowledged { .. } | Answer::Refused(_) | Answer::TooLarge(_) => Instant::now(),
+            Answer::Acknowledged { .. } | Answer::Refused(_) | Answer::TooLarge(_) | Answer::Duplicates(_) => {
+                Instant::now()
+            }
         };
         let settled = slot.lane.answered(item.token, answer, resend_at);
         self.attend.push(item.lane);
@@ -370,7 +373,8 @@ impl Sender {
     fn finish(&self, settled: impl IntoIterator<Item = Settled>) {
         for Settled { batch, outcome } in settled {
             match outcome {
-                Outcome::Delivered { .. } => self.shared.memory.give_back(batch.reserved),
+                // The rest has its own share.
+                Outcome::Delivered { .. } | Outcome::Parted { .. } => self.shared.memory.give_back(batch.reserved),
                 Outcome::Failed(ref error) => {
                     self.shared.memory.give_back(batch.reserved);
                     self.not_delivered(error);
@@ -524,9 +528,11 @@ impl Sender {
         match answer {
             Answer::OutOfSequence => refused("the broker expects another sequence"),
             Answer::IdentityLost => refused("the broker no longer accepts this producer's epoch"),
-            other @ (Answer::Acknowledged { .. } | Answer::Retry { .. } | Answer::Refused(_) | Answer::TooLarge(_)) => {
-                other
-            }
+            other @ (Answer::Acknowledged { .. }
+            | Answer::Retry { .. }
+            | Answer::Refused(_)
+            | Answer::TooLarge(_)
+            | Answer::Duplicates(_)) => other,
         }
     }
 }

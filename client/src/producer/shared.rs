@@ -15,12 +15,14 @@ use super::partitioner::{self, Sticky};
 use crate::cluster::{Cluster, TopicMeta};
 use crate::config::ProducerConfig;
 use crate::error::{ClientError, Result};
-use crate::record::ProduceRecord;
+use crate::record::{DedupeWindow, ProduceRecord};
 
 /// A topic that is produced to. Replaced whole when it gets more partitions; the partitions themselves are kept.
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) partitions: Vec<Arc<Partition>>,
+    /// What it does with message ids.
+    pub(super) dedupe: Option<DedupeWindow>,
     sticky: Sticky,
 }
 
@@ -28,10 +30,14 @@ impl Topic {
     /// Where a record of `size` bytes goes.
     pub(super) fn choose(&self, record: &ProduceRecord, size: usize, run: usize) -> Result<&Arc<Partition>> {
         let count = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
-        let index = match (record.partition, &record.key) {
-            (Some(partition), _) => u32::try_from(partition).unwrap_or(u32::MAX),
-            (None, Some(key)) => partitioner::partition_of(key, count),
-            (None, None) => self.sticky.next(count, size, run),
+        let id = self.dedupe.and_then(|dedupe| Some((record.message_id()?, u32::try_from(dedupe.partitions).ok()?)));
+        let index = match (record.partition, &record.key, id) {
+            (Some(partition), ..) => u32::try_from(partition).unwrap_or(u32::MAX),
+            // An id must come to where it is remembered, whoever sends it and when.
+            (None, Some(key), Some((_, count))) => partitioner::partition_of(key, count),
+            (None, None, Some((id, count))) => partitioner::partition_of(id, count),
+            (None, Some(key), None) => partitioner::partition_of(key, count),
+            (None, None, None) => self.sticky.next(count, size, run),
         };
         let chosen = usize::try_from(index).ok().and_then(|i| self.partitions.get(i));
         chosen.ok_or_else(|| ClientError::NoSuchTopic {
@@ -104,7 +110,7 @@ impl Shared {
         let codec = (config.codec, config.compression_level);
         Self {
             cluster,
-            shape: Shape { batch_bytes: config.batch_bytes, codec, transactional: transactions.is_some() },
+            shape: Shape { batch_bytes: config.batch_bytes, codec, transactional: transactions.is_some(), asks: false },
             memory: Memory::new(config.max_buffer_bytes),
             config,
             ready: Ready::default(),
@@ -147,7 +153,7 @@ impl Shared {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let known = topics.get(&meta.name);
         let have = known.map_or(0, |t| t.partitions.len());
-        if have >= meta.partitions.len() {
+        if known.is_some_and(|known| have >= meta.partitions.len() && known.dedupe == meta.dedupe) {
             return;
         }
         let mut partitions = known.map(|t| t.partitions.clone()).unwrap_or_default();
@@ -156,7 +162,8 @@ impl Shared {
             partitions.push(Arc::new(Partition::new(meta.name.clone(), new.partition, lane)));
         }
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        topics.insert(meta.name.clone(), Arc::new(Topic { partitions, sticky: Sticky::new(seed) }));
+        topics
+            .insert(meta.name.clone(), Arc::new(Topic { partitions, dedupe: meta.dedupe, sticky: Sticky::new(seed) }));
     }
 
     /// Names of the topics that are produced to.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use wherry_wire::codec::dedupe;
 
 use super::lane::Answer;
 use crate::cluster::codes::{self, Advice};
@@ -18,7 +19,9 @@ pub(super) fn of_partition(place: &TopicPartition, answer: &PartitionProduceResp
         let (base_offset, append_time_ms) = (answer.base_offset, answer.log_append_time_ms);
         return (Answer::Acknowledged { base_offset, append_time_ms }, false);
     };
+    let duplicates = dedupe::read_duplicates(&answer.unknown_tagged_fields);
     match error {
+        ResponseError::InvalidRecord if !duplicates.is_empty() => (Answer::Duplicates(duplicates), false),
         // It has the batch, but no longer knows where.
         ResponseError::DuplicateSequenceNumber => (Answer::Acknowledged { base_offset: -1, append_time_ms: -1 }, false),
         ResponseError::OutOfOrderSequenceNumber | ResponseError::UnknownProducerId => (Answer::OutOfSequence, false),

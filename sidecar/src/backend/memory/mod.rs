@@ -225,7 +225,7 @@ impl State {
             value: record.value,
             headers: record.headers.into_iter().map(|(name, value)| (name.into(), Some(value))).collect(),
         });
-        Ok(RecordMetadata { topic: record.topic, partition, offset, timestamp_ms })
+        Ok(RecordMetadata { topic: record.topic, partition, offset, timestamp_ms, duplicate: false })
     }
 
     fn partition_counts(&self) -> BTreeMap<Arc<str>, usize> {
@@ -248,7 +248,8 @@ impl Backend for MemoryCluster {
 
     fn try_send(&self, record: ProduceRecord) -> Result<Taken<MemoryReceipt>, ClientError> {
         if self.null {
-            let receipt = RecordMetadata { topic: record.topic, partition: 0, offset: 0, timestamp_ms: 0 };
+            let receipt =
+                RecordMetadata { topic: record.topic, partition: 0, offset: 0, timestamp_ms: 0, duplicate: false };
             return Ok(Taken::Now(MemoryReceipt::Known(Some(receipt))));
         }
         match self.buffer.clone().try_acquire_owned() {
