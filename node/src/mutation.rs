@@ -101,6 +101,10 @@ mutations! {
     NoVerification,
     /// Offsets that an aborted transaction committed count.
     AbortedOffsetsCount,
+    /// A leader does not read message ids back from its log.
+    UnreadIds,
+    /// A message is told as a duplicate of one that is not committed.
+    HastyDuplicates,
     /// Offsets that an open transaction may change are told as if they were stable.
     UnstableOffsets,
 }

@@ -37,6 +37,9 @@ struct Args {
     /// Every life has transactional clients.
     #[arg(long)]
     transactions: bool,
+    /// Every life has publishers of messages with ids.
+    #[arg(long)]
+    ids: bool,
     /// Live with one of the node's mutations.
     #[cfg(feature = "mutations")]
     #[arg(long, value_parser = mutation)]
@@ -72,7 +75,7 @@ impl Args {
             print_trace: self.trace,
             sabotage: self.sabotage.unwrap_or_default(),
             nodes: self.nodes,
-            extra: Extra { rot: self.rot, lost_disks: self.lost_disks, transactions: self.transactions },
+            extra: Extra { rot: self.rot, lost_disks: self.lost_disks, transactions: self.transactions, ids: self.ids },
             #[cfg(feature = "mutations")]
             mutation: self.mutation,
         }
@@ -94,7 +97,7 @@ impl Args {
             violation.seed, violation.nodes
         );
         let flags = [(" --rot", self.rot), (" --lost-disks", self.lost_disks), (" --transactions", self.transactions)];
-        for (flag, is_set) in flags {
+        for (flag, is_set) in flags.into_iter().chain([(" --ids", self.ids)]) {
             command += if is_set { flag } else { "" };
         }
         command
@@ -163,7 +166,7 @@ fn each(jobs: usize, numbers: std::ops::Range<u64>, work: impl Fn(u64) + Sync) {
 fn summarize(args: &Args, total: &Outcome, broken: u64) {
     println!(
         "{} lives, {broken} broken; {} nodes; {} records acknowledged, {} in the logs; {} leader epochs; {} group \
-         generations, {} commits; {} transactions committed, {} aborted; {} events in {} virtual seconds",
+         generations, {} commits; {} transactions committed, {} aborted; {} duplicates told; {} events in {} virtual seconds",
         args.seeds,
         total.nodes,
         total.acknowledged,
@@ -173,6 +176,7 @@ fn summarize(args: &Args, total: &Outcome, broken: u64) {
         total.commits,
         total.transactions,
         total.aborted,
+        total.duplicates,
         total.events,
         total.virtual_ms / 1_000
     );

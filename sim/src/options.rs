@@ -27,6 +27,8 @@ pub struct Extra {
     pub lost_disks: bool,
     /// There are transactional clients, whatever the seed says.
     pub transactions: bool,
+    /// There are publishers of messages with ids, whatever the seed says.
+    pub ids: bool,
 }
 
 /// Breaks a piece on purpose: a run that ends well nevertheless shows that nobody was looking.
@@ -67,6 +69,8 @@ pub struct Outcome {
     pub transactions: u64,
     /// Transactions that are known to have aborted.
     pub aborted: u64,
+    /// Messages that were told to be there already.
+    pub duplicates: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// What befell the cluster, by name.
@@ -96,6 +100,7 @@ impl Outcome {
         self.commits += other.commits;
         self.transactions += other.transactions;
         self.aborted += other.aborted;
+        self.duplicates += other.duplicates;
         self.virtual_ms += other.virtual_ms;
         for (fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;

@@ -40,6 +40,7 @@ fn thirty_lives_of_clusters_keep_every_promise() {
     let each = |n: u64| n * CLUSTER_SEEDS;
     assert!(total.acknowledged > each(200) && total.commits > each(20), "nothing was done: {total:?}");
     assert!(total.epochs > each(10), "leaders hardly moved: {total:?}");
+    assert!(total.duplicates > each(2), "hardly a duplicate: {total:?}");
     assert!(total.transactions > each(5) && total.aborted > each(2), "hardly a transaction: {total:?}");
 }
 

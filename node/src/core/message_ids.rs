@@ -28,6 +28,7 @@ use crate::dedupe::{Found, Ids, MessageId};
 use crate::limits::{
     GROUP_LOAD_BYTES, GROUP_LOAD_RETRY_MS, MAX_INSPECTED_BATCH_BYTES, MAX_MESSAGE_ID_LOADS, MAX_MESSAGE_IDS,
 };
+use crate::mutation::mutated;
 
 /// The ids in a batch: the place of each record behind the batch's first, and its id.
 pub(crate) type BatchIds = SmallVec<[(i32, MessageId); 1]>;
@@ -210,7 +211,7 @@ impl<S: LogStore> Core<S> {
             let index = index.cast_unsigned();
             match known.find(*id, transaction_of(batch.header())) {
                 Some(Found::Undecided) => return Verdict::NotYet("another transaction with this message id is open"),
-                Some(Found::At(offset)) if committed.is_none_or(|end| offset >= end) => {
+                Some(Found::At(offset)) if committed.is_none_or(|end| offset >= end) && !mutated!(HastyDuplicates) => {
                     return Verdict::NotYet("the first message with this id is not committed yet");
                 }
                 Some(Found::At(offset)) => duplicates.push(Duplicate { index, offset: offset.0 }),
@@ -274,6 +275,7 @@ impl<S: LogStore> Core<S> {
         // Each id took an offset at least.
         let most = i64::try_from(window.max_ids).unwrap_or(i64::MAX);
         let next = info.log_start.max(Offset(info.log_end.0.saturating_sub(most)));
+        let next = if mutated!(UnreadIds) { info.log_end } else { next };
         let (read, fresh) = (Ids::default(), Ids::default());
         let load = Load { next, upto: info.log_end, step: Step::Read, window, read, fresh, ended: Vec::new() };
         self.message_ids.seats.insert(log, Seat { epoch, phase: Phase::Loading(Box::new(load)) });

@@ -9,6 +9,7 @@ use wherry_wire::codec::messages::{CreateTopicsRequest, DeleteTopicsRequest, Met
 
 use super::{Client, Io, Topics, Wire, receive, text, topic_name};
 use crate::oracle::{Expected, Oracle};
+use crate::world::{NAMED, NAMED_WINDOW_MS};
 
 const CREATE: i16 = 7;
 const DELETE: i16 = 6;
@@ -80,13 +81,14 @@ impl Admin {
     }
 
     fn create(&mut self, io: &mut Io<'_>, name: &str, partitions: i32) -> Result<(), String> {
-        let minimum =
-            CreatableTopicConfig::default().with_name(text("min.insync.replicas")).with_value(Some(text("2")));
+        let config = |name, value| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)));
+        let minimum = (self.nodes > 1).then(|| config("min.insync.replicas", "2"));
+        let window = (name == NAMED.0).then(|| config("wherry.dedupe.window.ms", NAMED_WINDOW_MS));
         let topic = CreatableTopic::default()
             .with_name(topic_name(name))
             .with_num_partitions(partitions)
             .with_replication_factor(i16::try_from(self.replication_factor()).unwrap_or(1))
-            .with_configs(if self.nodes > 1 { vec![minimum] } else { Vec::new() });
+            .with_configs(minimum.into_iter().chain(window).collect());
         io.oracle.topics.asked(name);
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(1_000);
         let node = io.any_node();

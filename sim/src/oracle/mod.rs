@@ -17,6 +17,8 @@ pub(crate) struct Oracle {
     pub(crate) groups: GroupOracle,
     pub(crate) topics: TopicOracle,
     pub(crate) transactions: TransactionOracle,
+    /// Messages that were told to be there already.
+    pub(crate) duplicates: u64,
     producer_ids: std::collections::BTreeSet<i64>,
     broken: Option<String>,
 }

@@ -39,6 +39,10 @@ pub(crate) const LEDGER: (&str, i32) = ("ledger", 3);
 pub(crate) const COPIES: (&str, i32) = ("copies", 2);
 pub(crate) const TRANSACTIONAL: [(&str, i32); 2] = [LEDGER, COPIES];
 
+/// Written to by publishers of messages with ids, within one window.
+pub(crate) const NAMED: (&str, i32) = ("payments", 2);
+pub(crate) const NAMED_WINDOW_MS: &str = "3600000";
+
 const MS: u64 = 1_000_000;
 /// After trouble, everything must be done within this time.
 const PATIENCE_MS: u64 = 120_000;
@@ -211,6 +215,7 @@ impl World {
         (self.outcome.acknowledged, self.outcome.records) = (acknowledged, records);
         (self.outcome.generations, self.outcome.commits) = (generations, commits);
         (self.outcome.transactions, self.outcome.aborted) = self.oracle.transactions.totals();
+        self.outcome.duplicates = self.oracle.duplicates;
         self.outcome.virtual_ms = self.now_ns / MS;
         self.outcome
     }

@@ -1,16 +1,20 @@
 //! What a life is to be: how many nodes, which clients, how long. Drawn from the seed before anything happens.
 
 use crate::client::{
-    Acks, Admin, Client, Isolation, Member, Part, Producer, Protocol, Reader, Topics, Transactor, Who,
+    Acks, Admin, Client, Isolation, Member, Part, Producer, Protocol, Publisher, Reader, Topics, Transactor, Who,
 };
 use crate::options::Extra;
 use crate::rng::Rng;
 use crate::{Options, Sabotage};
 
-use super::{LEDGER, TOPICS, TRANSACTIONAL};
+use super::{LEDGER, NAMED, TOPICS, TRANSACTIONAL};
 
 /// Numbers of transactional clients begin here: those below are other producers.
 const TRANSACTORS: u32 = 100;
+/// Numbers of publishers begin here.
+const PUBLISHERS: u32 = 200;
+/// In percent: lives that have publishers.
+const WITH_PUBLISHERS: u64 = 50;
 /// In percent: lives of one node, and of several, that have transactional clients.
 const WITH_TRANSACTIONS: [u64; 2] = [30, 50];
 
@@ -27,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) transactions: bool,
     /// Whether one of them copies.
     pub(crate) copies: bool,
+    /// Whether there are publishers of messages with ids.
+    pub(crate) ids: bool,
 }
 
 impl Plan {
@@ -43,14 +49,16 @@ impl Plan {
         let share = WITH_TRANSACTIONS[usize::from(nodes > 1)];
         let transactions = rng.chance(share) || options.extra.transactions;
         let copies = rng.chance(70) && transactions;
+        let ids = rng.chance(WITH_PUBLISHERS) || options.extra.ids;
         let (sabotage, extra) = (options.sabotage, options.extra);
-        Self { nodes, peace_ms, trouble_ms, sabotage, extra, transactions, copies }
+        Self { nodes, peace_ms, trouble_ms, sabotage, extra, transactions, copies, ids }
     }
 
     /// Of all clients.
     pub(crate) fn topics(&self) -> Topics {
         let transactional = TRANSACTIONAL.into_iter().filter(|_| self.transactions);
-        Topics(TOPICS.into_iter().chain(transactional).collect())
+        let named = self.ids.then_some(NAMED);
+        Topics(TOPICS.into_iter().chain(transactional).chain(named).collect())
     }
 
     pub(crate) fn copied(&self) -> Option<&'static str> {
@@ -77,6 +85,13 @@ impl Plan {
         }
         if self.transactions {
             clients.extend(self.transactors(rng));
+        }
+        if self.ids {
+            for n in 0..rng.between(1, 2) {
+                let messages = u32::try_from(rng.between(30, 200)).unwrap_or(30);
+                let client = PUBLISHERS + u32::try_from(n).unwrap_or(0);
+                clients.push(Box::new(Publisher::new(client, messages, rng.chance(60))));
+            }
         }
         clients
     }
