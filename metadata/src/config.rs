@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::MetadataError;
+use crate::group_config::ShareReset;
+use crate::{MetadataError, check_name};
 
 /// How values of a key are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub(crate) enum Rule {
     ListOf(&'static [&'static str]),
     /// A decimal number from 0 to 1.
     Ratio,
+    /// Where a share group begins ([`crate::ShareReset`]).
+    Reset,
+    /// The name of a topic, or nothing.
+    TopicOrNothing,
     /// Known, but only its default is implemented.
     DefaultOnly,
 }
@@ -73,7 +78,7 @@ pub(crate) const fn key(
 }
 
 use ConfigKind::{Boolean, Double, Int, List, Long, String as Text};
-use Rule::{DefaultOnly, ListOf, OneOf, Range, Ratio};
+use Rule::{DefaultOnly, ListOf, OneOf, Range, Ratio, Reset, TopicOrNothing};
 
 /// Sorted by name: looked up by binary search.
 static KEYS: &[ConfigKey] = &[
@@ -393,6 +398,12 @@ impl ConfigKey {
                 Ok(n) if (0.0..=1.0).contains(&n) => Ok(value.to_owned()),
                 Ok(_) | Err(_) => wrong("it must be a number from 0 to 1"),
             },
+            Reset => match ShareReset::parse(value) {
+                Some(_) => Ok(value.to_owned()),
+                None => wrong("it must be earliest, latest, or by_duration: and a duration such as PT1H"),
+            },
+            TopicOrNothing if value.is_empty() || check_name(value).is_ok() => Ok(value.to_owned()),
+            TopicOrNothing => wrong("it must be the name of a topic"),
             DefaultOnly if self.is_default(value) => Ok(self.default.to_owned()),
             DefaultOnly => wrong(&format!("only the default '{}' is implemented here. {}", self.default, self.doc)),
         }

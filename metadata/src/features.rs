@@ -31,6 +31,8 @@ static FEATURES: &[Feature] = &[
     feature_of("kraft.version", 1, 1),
     // 4.1-IV1: the version whose requests are served.
     feature_of("metadata.version", 27, 27),
+    // 1: share groups (KIP-932).
+    feature_of("share.version", 0, 1),
     // 2: the protocol of KIP-890.
     feature_of("transaction.version", 0, 2),
 ];

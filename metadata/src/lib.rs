@@ -29,7 +29,7 @@ pub use config::{
 };
 pub use error::MetadataError;
 pub use features::{Feature, feature, features};
-pub use group_config::{group_config_key, group_config_keys};
+pub use group_config::{ShareReset, group_config_key, group_config_keys};
 pub use name::{MAX_TOPIC_NAME, check_name, collision_key};
 pub use partition::{Nodes, Partition, PartitionId};
 pub use scram::{ScramCredential, ScramMechanism};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::core::store::{BLOCK, EngineConfig};
-use crate::limits::{Limits, MAX_LISTENERS, MAX_OFFSETS_TOPIC_PARTITIONS};
+use crate::limits::{Limits, MAX_LISTENERS, MAX_OFFSETS_TOPIC_PARTITIONS, MAX_SHARE_SPANS};
 use crate::security::authorizer::AuthorizationConfig;
 use crate::security::config::{ClientAuth, LinkAuth, ListenerConfig, Protocol, TlsConfig};
 use crate::security::sasl::SaslConfig;
@@ -247,6 +247,19 @@ pub struct NodeConfig {
     pub group_consumer_session_timeout_ms: u32,
     /// How often members of a consumer group are to send a heartbeat, in milliseconds, unless the group says otherwise.
     pub group_consumer_heartbeat_interval_ms: u32,
+    /// Silence after which a member of a share group (KIP-932) is out, in milliseconds, unless the group says otherwise.
+    pub group_share_session_timeout_ms: u32,
+    /// How often members of a share group are to send a heartbeat, in milliseconds, unless the group says otherwise.
+    pub group_share_heartbeat_interval_ms: u32,
+    /// How long a member of a share group may keep a record, in milliseconds, unless the group says otherwise.
+    pub group_share_record_lock_duration_ms: u32,
+    /// Deliveries of one record to members of a share group, unless the group says otherwise.
+    pub group_share_delivery_count_limit: u16,
+    /// Records of one partition that members of a share group may have at once, unless the group says otherwise.
+    pub group_share_partition_max_record_locks: u32,
+    /// Partitions of the topic that keeps the state of share groups, each with a coordinator of its own. It is made when the
+    /// first share group asks for it and keeps its size.
+    pub share_topic_partitions: i32,
     /// Partitions of the topic that keeps the groups' state, each with a coordinator of its own. It is made when the first
     /// group asks for it and keeps its size.
     pub offsets_topic_partitions: i32,
@@ -290,6 +303,12 @@ impl Default for NodeConfig {
             group_initial_rebalance_delay_ms: 3_000,
             group_consumer_session_timeout_ms: 45_000,
             group_consumer_heartbeat_interval_ms: 5_000,
+            group_share_session_timeout_ms: 45_000,
+            group_share_heartbeat_interval_ms: 5_000,
+            group_share_record_lock_duration_ms: 30_000,
+            group_share_delivery_count_limit: 5,
+            group_share_partition_max_record_locks: 2_000,
+            share_topic_partitions: 16,
             offsets_topic_partitions: 16,
             transactions_topic_partitions: 16,
             transaction_max_timeout_ms: TransactionsConfig::default().max_timeout_ms,
@@ -302,6 +321,30 @@ impl Default for NodeConfig {
 }
 
 impl NodeConfig {
+    fn validate_share_groups(&self) -> Result<(), String> {
+        let (partitions, most) = (self.share_topic_partitions, MAX_OFFSETS_TOPIC_PARTITIONS);
+        if !(1..=most).contains(&partitions) {
+            return Err(format!("share_topic_partitions {partitions} must be from 1 to {most}"));
+        }
+        let (interval, session) = (self.group_share_heartbeat_interval_ms, self.group_share_session_timeout_ms);
+        if interval == 0 || interval >= session {
+            return Err(format!(
+                "group_share_heartbeat_interval_ms {interval} must be above 0 and below group_share_session_timeout_ms \
+                 {session}"
+            ));
+        }
+        let (locks, most) = (self.group_share_partition_max_record_locks as usize, MAX_SHARE_SPANS);
+        if !(1..=most).contains(&locks) {
+            return Err(format!("group_share_partition_max_record_locks {locks} must be from 1 to {most}"));
+        }
+        if self.group_share_record_lock_duration_ms == 0 || self.group_share_delivery_count_limit == 0 {
+            return Err(
+                "group_share_record_lock_duration_ms and group_share_delivery_count_limit must be above 0".into()
+            );
+        }
+        Ok(())
+    }
+
     /// Refuses what can't work or is not safe.
     ///
     /// # Errors
@@ -321,6 +364,7 @@ impl NodeConfig {
         if !(1..=most).contains(&partitions) {
             return Err(format!("offsets_topic_partitions {partitions} must be from 1 to {most}"));
         }
+        self.validate_share_groups()?;
         let (interval, session) = (self.group_consumer_heartbeat_interval_ms, self.group_consumer_session_timeout_ms);
         if interval == 0 || interval >= session {
             return Err(format!(

@@ -5,8 +5,8 @@
 //!                 <── effects ───
 //! ```
 //! [`core`] is a state machine without I/O; [`api`] holds one file per kind of request; [`driver`] owns sockets, the
-//! ring and the clock; [`groups`] is the coordinator of consumer groups, [`transactions`] that of transactions; [`cluster`]
-//! joins the nodes; [`security`] says who is at the other end.
+//! ring and the clock; [`groups`] is the coordinator of consumer groups, [`transactions`] that of transactions, `share`
+//! the queues of share groups; [`cluster`] joins the nodes; [`security`] says who is at the other end.
 
 pub mod api;
 pub mod cluster;
@@ -24,6 +24,7 @@ pub mod net;
 pub mod replication;
 mod run;
 pub mod security;
+mod share;
 pub mod stats;
 pub mod transactions;
 

@@ -192,3 +192,31 @@ pub const MAX_SECRET_FILE_BYTES: u64 = 1 << 20;
 pub const SHOWN_TEXT: usize = 200;
 /// Refused batches of idempotent producers that a connection remembers; the oldest are forgotten.
 pub(crate) const MAX_REFUSALS_PER_CONNECTION: usize = 256;
+/// Share-partitions (a group's view of a partition) whose state a whole cluster keeps; each coordinator takes its share.
+pub const MAX_SHARE_PARTITIONS: usize = 1_000_000;
+/// Runs of records in the state of one share-partition: as many as records may be under way at once.
+pub const MAX_SHARE_SPANS: usize = 10_000;
+/// Updates of a share-partition's state between two records of all of it.
+pub const SHARE_UPDATES_PER_SNAPSHOT: u16 = 100;
+/// Writes of a share coordinator that are not durable yet; beyond, more are refused with a retriable error.
+pub const MAX_SHARE_PENDING_WRITES: usize = 65_536;
+/// Topics and partitions that one request about a share group's offsets may name.
+pub const MAX_SHARE_NAMES_PER_REQUEST: usize = 10_000;
+/// Questions of one node to share coordinators that are not answered.
+pub const MAX_SHARE_QUESTIONS: usize = 50_000;
+/// How long such a question is put off when the coordinator can't answer it yet, in milliseconds.
+pub const SHARE_RETRY_MS: u64 = 5;
+/// How long an answer is waited for before the same is asked again, in milliseconds.
+pub const SHARE_ASK_AGAIN_MS: u64 = 1_000;
+/// How long a question is asked again, in milliseconds; after that who asked is refused.
+pub const SHARE_PATIENCE_MS: u64 = 10_000;
+/// Share-partitions that one node holds in memory.
+pub const MAX_LED_SHARE_PARTITIONS: usize = 200_000;
+/// Sessions of members of share groups on one node, and partitions in all of them together.
+pub const MAX_SHARE_SESSIONS: usize = 20_000;
+/// See [`MAX_SHARE_SESSIONS`].
+pub const MAX_SHARE_SESSION_PARTITIONS: usize = 500_000;
+/// Partitions in all requests of share groups that wait, of all connections; beyond it a request is refused.
+pub const MAX_WAITING_SHARE_PARTITIONS: usize = 500_000;
+/// Runs of records that one request may acknowledge: its batches, with a verdict for each record if they differ.
+pub const MAX_ACKNOWLEDGED_RUNS: usize = 200_000;

@@ -58,6 +58,13 @@ pub(crate) fn rule(body: &RequestBody) -> Rule {
         }
         Body::ConsumerGroupHeartbeat(_) => Each(&[(Type::Group, Op::Read), (Type::Topic, Op::Describe)]),
         Body::ConsumerGroupDescribe(_) => Each(&[(Type::Group, Op::Describe), (Type::Topic, Op::Describe)]),
+        Body::ShareGroupHeartbeat(_) => Each(&[(Type::Group, Op::Read), (Type::Topic, Op::Describe)]),
+        Body::ShareFetch(_) | Body::ShareAcknowledge(_) => Each(&[(Type::Group, Op::Read), (Type::Topic, Op::Read)]),
+        Body::ShareGroupDescribe(_) | Body::DescribeShareGroupOffsets(_) => {
+            Each(&[(Type::Group, Op::Describe), (Type::Topic, Op::Describe)])
+        }
+        Body::AlterShareGroupOffsets(_) => Each(&[(Type::Group, Op::Read), (Type::Topic, Op::Read)]),
+        Body::DeleteShareGroupOffsets(_) => Each(&[(Type::Group, Op::Delete), (Type::Topic, Op::Read)]),
         Body::DescribeGroups(_) => Each(&[(Type::Group, Op::Describe)]),
         Body::ListGroups(_) => Each(&[(Type::Cluster, Op::Describe), (Type::Group, Op::Describe)]),
         Body::DeleteGroups(_) => Each(&[(Type::Group, Op::Delete)]),
@@ -216,6 +223,13 @@ fn refusal(ctx: &Ctx, body: &RequestBody) -> Outcome {
         | Body::SyncGroup(_)
         | Body::ConsumerGroupHeartbeat(_)
         | Body::ConsumerGroupDescribe(_)
+        | Body::ShareGroupHeartbeat(_)
+        | Body::ShareGroupDescribe(_)
+        | Body::ShareFetch(_)
+        | Body::ShareAcknowledge(_)
+        | Body::DescribeShareGroupOffsets(_)
+        | Body::AlterShareGroupOffsets(_)
+        | Body::DeleteShareGroupOffsets(_)
         | Body::DescribeGroups(_)
         | Body::ListGroups(_)
         | Body::DeleteGroups(_)

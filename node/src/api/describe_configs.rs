@@ -193,6 +193,36 @@ fn node_settings<S: LogStore>(core: &Core<S>) -> Vec<Setting> {
             ConfigKind::Int,
             "Silence after which a member of a consumer group is out.",
         ),
+        setting(
+            "group.share.delivery.count.limit",
+            config.group_share_delivery_count_limit.to_string(),
+            ConfigKind::Int,
+            "Deliveries of one record to members of a share group.",
+        ),
+        setting(
+            "group.share.heartbeat.interval.ms",
+            config.group_share_heartbeat_interval_ms.to_string(),
+            ConfigKind::Int,
+            "How often members of share groups are to send a heartbeat.",
+        ),
+        setting(
+            "group.share.partition.max.record.locks",
+            config.group_share_partition_max_record_locks.to_string(),
+            ConfigKind::Int,
+            "Records of one partition that members of a share group may have at once.",
+        ),
+        setting(
+            "group.share.record.lock.duration.ms",
+            config.group_share_record_lock_duration_ms.to_string(),
+            ConfigKind::Int,
+            "How long a member of a share group may keep a record.",
+        ),
+        setting(
+            "group.share.session.timeout.ms",
+            config.group_share_session_timeout_ms.to_string(),
+            ConfigKind::Int,
+            "Silence after which a member of a share group is out.",
+        ),
         setting("listeners", listeners, ConfigKind::String, "Address that is served."),
         setting(
             "log.dirs",

@@ -32,6 +32,7 @@ pub(crate) mod quorum;
 pub(crate) mod reassignments;
 pub(crate) mod sasl;
 pub(crate) mod scram;
+pub(crate) mod share;
 pub(crate) mod topics;
 pub(crate) mod transactions;
 pub(crate) mod unregister_broker;
@@ -215,6 +216,13 @@ fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, body: RequestBody) -> Outc
         RequestBody::UnregisterBroker(request) => unregister_broker::handle(core, ctx, &request),
         RequestBody::ConsumerGroupHeartbeat(request) => groups::consumer_heartbeat::handle(core, ctx, &request),
         RequestBody::ConsumerGroupDescribe(request) => groups::consumer_describe::handle(core, ctx, &request),
+        RequestBody::ShareGroupHeartbeat(request) => groups::share_heartbeat::handle(core, ctx, &request),
+        RequestBody::ShareGroupDescribe(request) => groups::share_describe::handle(core, ctx, &request),
+        RequestBody::ShareFetch(request) => share::fetch::handle(core, ctx, request),
+        RequestBody::ShareAcknowledge(request) => share::acknowledge::handle(core, ctx, request),
+        RequestBody::DescribeShareGroupOffsets(request) => share::describe_offsets::handle(core, ctx, &request),
+        RequestBody::AlterShareGroupOffsets(request) => share::alter_offsets::handle(core, ctx, &request),
+        RequestBody::DeleteShareGroupOffsets(request) => share::delete_offsets::handle(core, ctx, &request),
         RequestBody::ListConfigResources(request) => list_config_resources::handle(core, ctx, &request),
         RequestBody::DescribeTopicPartitions(request) => describe_topic_partitions::handle(core, ctx, &request),
         RequestBody::AddRaftVoter(request) => quorum::add_voter(core, ctx, &request),

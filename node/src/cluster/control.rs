@@ -1,8 +1,8 @@
 //! What nodes say to one another on their control links. Consensus messages and proposals stay the bytes that they are,
-//! and what is said about transactions has a format of its own; the rest is small and rare, so it is JSON.
+//! and what is said about transactions and share groups has formats of its own; the rest is small and rare, so it is JSON.
 //!
 //! ```text
-//! body = kind u8, then: Quorum | Propose | Transaction: its bytes;  Other: JSON
+//! body = kind u8, then: Quorum | Propose | Transaction | Share: its bytes;  Other: JSON
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::asks::{Answer, Question};
+use super::share::ShareMessage;
 use super::transact::TransactionMessage;
 
 const QUORUM: u8 = 0;
 const PROPOSE: u8 = 1;
 const OTHER: u8 = 2;
 const TRANSACTION: u8 = 3;
+const SHARE: u8 = 4;
 /// Bytes of a JSON message: they are a few hundred.
 const MAX_OTHER_BYTES: usize = 16 << 10;
 
@@ -28,6 +30,8 @@ pub(crate) enum Control {
     Propose(Bytes),
     /// Between coordinators of transactions and leaders of partitions.
     Transaction(TransactionMessage),
+    /// Between leaders of partitions and share coordinators.
+    Share(ShareMessage),
     /// The small ones.
     Other(Other),
 }
@@ -106,6 +110,7 @@ impl Control {
             Self::Quorum(bytes) => vec![Bytes::from_static(&[QUORUM]), bytes.clone()],
             Self::Propose(bytes) => vec![Bytes::from_static(&[PROPOSE]), bytes.clone()],
             Self::Transaction(message) => vec![Bytes::from_static(&[TRANSACTION]), message.encode()],
+            Self::Share(message) => vec![Bytes::from_static(&[SHARE]), message.encode()],
             Self::Other(other) => {
                 let mut out = BytesMut::new().writer();
                 out.get_mut().put_u8(OTHER);
@@ -129,6 +134,7 @@ impl Control {
             Some(&QUORUM) => Ok(Self::Quorum(body)),
             Some(&PROPOSE) => Ok(Self::Propose(body)),
             Some(&TRANSACTION) => TransactionMessage::decode(body).map(Self::Transaction),
+            Some(&SHARE) => ShareMessage::decode(body).map(Self::Share),
             Some(&OTHER) if body.len() > MAX_OTHER_BYTES => Err(format!("a control message of {} bytes", body.len())),
             Some(&OTHER) => serde_json::from_slice(&body).map(Self::Other).map_err(|error| error.to_string()),
             other => Err(format!("a control message of the unknown kind {other:?}")),
@@ -139,6 +145,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::ledger::Response;
 
     fn round(message: &Control) -> Control {
         Control::decode(message.encode().concat().into()).unwrap()
@@ -152,6 +159,7 @@ mod tests {
             Control::Quorum(Bytes::from_static(b"abc")),
             Control::Propose(Bytes::new()),
             Control::Transaction(TransactionMessage::Verified { number: 8, code: 3 }),
+            Control::Share(ShareMessage::Answer { number: 9, response: Response::Done }),
             Control::Other(Other::Heartbeat(heartbeat)),
             Control::Other(Other::Join(join)),
             Control::Other(Other::JoinRefused { reason: "no".into() }),

@@ -16,6 +16,7 @@ pub(crate) mod controller;
 pub(crate) mod lease;
 pub mod links;
 mod membership;
+pub(crate) mod share;
 pub(crate) mod transact;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -164,6 +165,7 @@ impl<S: LogStore> Core<S> {
             Class::Control if outgoing => {
                 self.consensus.quorum.link_down(node);
                 self.ask_again_without(node);
+                self.share_questions_without(node);
             }
             Class::Control => {
                 self.cluster.speaking.remove(&node);
@@ -206,6 +208,7 @@ impl<S: LogStore> Core<S> {
                 self.propose_here(&payload);
             }
             Ok(Control::Transaction(message)) => self.transaction_message(from, message),
+            Ok(Control::Share(message)) => self.share_message(from, message),
             Ok(Control::Other(other)) => self.other_message(from, other),
             Err(why) => {
                 tracing::warn!(from, %why, "a node says what can't be understood; closing its link");

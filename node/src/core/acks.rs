@@ -195,7 +195,8 @@ impl<S: LogStore> Core<S> {
                 | Then::QuorumWritten { .. }
                 | Then::AckDurable { .. }
                 | Then::GroupPersisted { .. }
-                | Then::TransactionPersisted { .. },
+                | Then::TransactionPersisted { .. }
+                | Then::SharePersisted { .. },
             )
             | None => {}
         }

@@ -73,6 +73,17 @@ pub(crate) enum Then {
         /// Whether they were appended.
         result: Result<(), PersistError>,
     },
+    /// The same of a share coordinator.
+    SharePersisted {
+        /// Its partition.
+        partition: i32,
+        /// Its leadership.
+        term: Term,
+        /// Which.
+        id: PersistId,
+        /// Whether they were appended.
+        result: Result<(), PersistError>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +128,9 @@ impl DurableQueue {
 fn may_hurry(then: &Then) -> bool {
     match then {
         Then::Respond { .. } => mutated!(AckBeforeDurable),
-        Then::GroupPersisted { .. } | Then::TransactionPersisted { .. } => mutated!(CommitBeforeDurable),
+        Then::GroupPersisted { .. } | Then::TransactionPersisted { .. } | Then::SharePersisted { .. } => {
+            mutated!(CommitBeforeDurable)
+        }
         Then::QuorumWritten { .. } => mutated!(HastyQuorum),
         Then::AckDurable { .. } | Then::MarkerCommitted { .. } => mutated!(AckBeforeDurable),
     }
@@ -141,7 +154,8 @@ mod tests {
                 | Then::AckDurable { .. }
                 | Then::MarkerCommitted { .. }
                 | Then::GroupPersisted { .. }
-                | Then::TransactionPersisted { .. } => panic!(),
+                | Then::TransactionPersisted { .. }
+                | Then::SharePersisted { .. } => panic!(),
             })
             .collect()
     }

@@ -34,7 +34,10 @@ impl<S: LogStore> Core<S> {
         self.settle_partitions(applied.touched.iter().copied());
         for change in applied.results.iter().flatten() {
             match change {
-                Change::TopicDeleted { topic } => self.group_topic_deleted(&topic.name),
+                Change::TopicDeleted { topic } => {
+                    self.group_topic_deleted(&topic.name);
+                    self.share_topic_deleted(topic.id);
+                }
                 Change::ConfigsAltered { id } => self.configs_altered(*id),
                 Change::ClusterNamed => self.cluster_named(),
                 Change::LeadersElected(elected) => {

@@ -31,6 +31,7 @@ pub(crate) mod refusals;
 mod replicate;
 pub(crate) mod sessions;
 mod shard;
+pub(crate) mod share;
 pub mod store;
 mod throttle;
 mod timers;
@@ -85,6 +86,7 @@ use producer_ids::ProducerIds;
 pub(crate) use producer_ids::{IdWaiter, ProducerIdGrant};
 use purgatory::Purgatory;
 use sessions::Sessions;
+use share::ShareDesk;
 use store::{Event, LogStore, Now};
 use throttle::Throttle;
 pub(crate) use transactional_commit::TransactionalCommit;
@@ -126,6 +128,8 @@ pub struct Core<S: LogStore> {
     pub(crate) sessions: Sessions,
     pub(crate) desk: GroupDesk,
     pub(crate) transactions: TransactionDesk,
+    pub(crate) shares: ShareDesk,
+    pub(crate) share_descriptions: api::share::offsets::Descriptions,
     pub(crate) questions: Questions,
     pub(crate) transactional_commits: TransactionalCommits,
     pub(crate) stats: Arc<NodeStats>,
@@ -255,8 +259,8 @@ impl<S: LogStore> Core<S> {
         let requests = [self.purgatory.next_deadline(), self.acks.next_deadline()];
         let coordinators =
             [self.desk.next_deadline(), self.transactions.next_deadline(), self.questions.next_deadline()];
-        let coordinators =
-            coordinators.into_iter().chain([self.throttle.next_deadline(), self.message_ids.next_deadline()]);
+        let logs = [self.message_ids.next_deadline(), self.shares.next_deadline()];
+        let coordinators = coordinators.into_iter().chain([self.throttle.next_deadline()]).chain(logs);
         cluster
             .into_iter()
             .chain(requests)
@@ -294,6 +298,7 @@ impl<S: LogStore> Core<S> {
         self.stopping = true;
         self.stats.ready.set(0);
         self.end_fetches();
+        self.end_share_requests();
     }
 
     /// Whether nothing waits for the disk any more. Members that wait for a rebalance don't count: they come again.
@@ -307,6 +312,7 @@ impl<S: LogStore> Core<S> {
             && self.markers.is_empty()
             && self.purgatory.is_empty()
             && self.lookups.is_empty()
+            && self.shares.is_quiet()
     }
 
     /// Writes out everything and marks the end as clean.
@@ -445,6 +451,7 @@ impl<S: LogStore> Core<S> {
             self.purgatory.remove(fetch);
         }
         self.group_abandon(&left.group_requests);
+        self.share_forget(conn);
         self.stats.connections.set(self.conns.len() as u64);
     }
 

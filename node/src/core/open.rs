@@ -18,6 +18,7 @@ use super::internal_log::replay;
 use super::producer_ids::ProducerIds;
 use super::purgatory::Purgatory;
 use super::sessions::Sessions;
+use super::share::ShareDesk;
 use super::store::{Cleanup, Disk, Engine, Event, LogConfig, LogStore, Now};
 use super::throttle::Throttle;
 use super::transactional_commit::TransactionalCommits;
@@ -78,6 +79,8 @@ impl<S: LogStore> Core<S> {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
             consumer_session_timeout_ms: config.group_consumer_session_timeout_ms,
             consumer_heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms,
+            share_session_timeout_ms: config.group_share_session_timeout_ms,
+            share_heartbeat_interval_ms: config.group_share_heartbeat_interval_ms,
             ..GroupsConfig::default()
         };
         groups.validate().map_err(|error| NodeError::Config(error.to_string()))?;
@@ -113,6 +116,8 @@ impl<S: LogStore> Core<S> {
             sessions: Sessions::new(session_seed(entropy.seed())),
             desk: GroupDesk::new(groups),
             transactions: TransactionDesk::new(transactions),
+            shares: ShareDesk::default(),
+            share_descriptions: api::share::offsets::Descriptions::default(),
             questions: Questions::default(),
             transactional_commits: TransactionalCommits::default(),
             stats: Arc::new(NodeStats::default()),

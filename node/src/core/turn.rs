@@ -7,6 +7,7 @@ use super::store::{Event, LogError, LogStore, Now, ReadToken, Served};
 use super::{Core, Then};
 use crate::api;
 use crate::groups::Groups;
+use crate::share::ledger::Ledgers;
 use crate::transactions::Transactions;
 
 impl<S: LogStore> Core<S> {
@@ -28,10 +29,12 @@ impl<S: LogStore> Core<S> {
         self.load_coordinators::<Groups>();
         self.load_coordinators::<Transactions>();
         self.load_message_ids();
+        self.load_coordinators::<Ledgers>();
         self.tick_groups();
         self.count_groups();
         self.tick_transactions();
         self.count_transactions();
+        self.tick_shares();
         self.expire_acks();
         self.evaluate_woken();
         self.expire_fetches();
@@ -58,7 +61,11 @@ impl<S: LogStore> Core<S> {
             Event::Advanced(log) => self.replicas.advanced(&mut self.store, log),
             Event::Sealed(log) => self.replicas.sealed(log),
             Event::ReadDone(token, result) => self.read_done(token, result),
-            Event::LookupDone(token, result) => api::list_offsets::lookup_done(self, token, result),
+            Event::LookupDone(token, result) => {
+                if !self.share_lookup_done(token, &result) {
+                    api::list_offsets::lookup_done(self, token, result);
+                }
+            }
             Event::Failed(reason) => self.stop_now(reason),
             Event::Full(full) => {
                 self.stats.disk_full.set(u64::from(full));
@@ -114,6 +121,9 @@ impl<S: LogStore> Core<S> {
             Then::TransactionPersisted { partition, term, id, result } => {
                 self.transaction_persisted(partition, term, id, result);
             }
+            Then::SharePersisted { partition, term, id, result } => {
+                self.share_persisted(partition, term, id, result);
+            }
         }
     }
 
@@ -150,7 +160,9 @@ impl<S: LogStore> Core<S> {
                 self.load_read_done::<Transactions>(partition, result);
             } else if let Some(log) = self.message_ids.take_read(token) {
                 self.id_read_done(log, result);
-            } else {
+            } else if let Some(partition) = self.shares.seats.take_read(token) {
+                self.load_read_done::<Ledgers>(partition, result);
+            } else if let Some(result) = self.share_read_done(token, result) {
                 api::fetch::read_done(self, token, result);
             }
         }

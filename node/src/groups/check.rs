@@ -1,14 +1,18 @@
 //! What can be refused without looking at a group: ids that are none, lists that are too long.
 
 use super::config::GroupsConfig;
-use super::types::{ConsumerHeartbeatResponse, GroupError, Request, Response};
-use super::{consumer, refuse};
+use super::types::{ConsumerHeartbeatResponse, GroupError, Request, Response, ShareHeartbeatResponse};
+use super::{consumer, refuse, share};
 
 /// The answer to a request that no coordinator would take.
 pub(crate) fn malformed(config: &GroupsConfig, body: &Request) -> Option<Response> {
     if let Request::ConsumerHeartbeat(beat) = body {
         let refusal = consumer::malformed(config, beat).err();
         return refusal.map(|(error, message)| ConsumerHeartbeatResponse::refused(error, message));
+    }
+    if let Request::ShareHeartbeat(beat) = body {
+        let refusal = share::malformed(config, beat).err();
+        return refusal.map(|(error, message)| ShareHeartbeatResponse::refused(error, message));
     }
     check(config, body).err().map(|error| refuse::with(error, body))
 }
@@ -37,7 +41,8 @@ fn check(config: &GroupsConfig, body: &Request) -> Result<(), GroupError> {
         Request::Describe(body) => count(body.groups.len()),
         Request::Delete(body) => count(body.groups.len()),
         Request::ConsumerDescribe(body) => count(body.groups.len()),
-        // It has rules of its own.
-        Request::ConsumerHeartbeat(_) => Ok(()),
+        Request::ShareDescribe(body) => count(body.groups.len()),
+        // They have rules of their own.
+        Request::ConsumerHeartbeat(_) | Request::ShareHeartbeat(_) => Ok(()),
     }
 }

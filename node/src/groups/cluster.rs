@@ -37,6 +37,10 @@ pub trait Cluster {
     fn rules_version(&self) -> u64;
     /// What is set for this group.
     fn overrides(&self, group: &str) -> GroupOverrides;
+    /// The same for a share group: `share.session.timeout.ms` and `share.heartbeat.interval.ms`.
+    fn share_overrides(&self, group: &str) -> GroupOverrides;
+    /// `share.version` is at least 1: share groups may be used.
+    fn share_protocol(&self) -> bool;
     /// `group.version` is at least 1: the protocol of KIP-848 may be used.
     fn consumer_protocol(&self) -> bool;
 }

@@ -45,7 +45,13 @@ pub struct GroupsConfig {
     pub consumer_heartbeat_interval_ms: u32,
     /// `group.consumer.max.size`: members of one consumer group.
     pub max_consumer_group_size: usize,
-    /// Topics that a member of a consumer group names.
+    /// `group.share.session.timeout.ms`.
+    pub share_session_timeout_ms: u32,
+    /// `group.share.heartbeat.interval.ms`.
+    pub share_heartbeat_interval_ms: u32,
+    /// `group.share.max.size`: members of one share group.
+    pub max_share_group_size: usize,
+    /// Topics that a member of a consumer or share group names.
     pub max_subscribed_topics: usize,
     /// Different patterns of the members of a consumer group.
     pub max_patterns_per_group: usize,
@@ -76,6 +82,9 @@ impl Default for GroupsConfig {
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
             max_consumer_group_size: 10_000,
+            share_session_timeout_ms: 45_000,
+            share_heartbeat_interval_ms: 5_000,
+            max_share_group_size: 200,
             max_subscribed_topics: 10_000,
             max_patterns_per_group: 100,
             pattern_refresh_interval_ms: 10_000,

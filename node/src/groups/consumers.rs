@@ -80,6 +80,9 @@ impl Groups {
         if matches!(group.state, State::Dead { .. }) {
             return Ok(());
         }
+        if group.share.is_some() {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
         match &group.consumer {
             None => return Ok(()),
             Some(consumer) if !consumer.members.is_empty() => return Err(GroupError::InconsistentGroupProtocol),
@@ -96,11 +99,15 @@ impl Groups {
     /// The log does not take a change of a consumer group, which is made already: it is undone before anything builds on it.
     /// Other writes only change anything when they are durable: what failed of them is told in its turn.
     pub(super) fn refused(&mut self, now: Now, id: PersistId, error: PersistError) {
-        if !matches!(self.outbox.pending(id), Some(Pending::Consumer { .. })) {
+        if !matches!(self.outbox.pending(id), Some(Pending::Consumer { .. } | Pending::Share { .. })) {
             return;
         }
-        if let Some(Pending::Consumer { group, undo, answer }) = self.outbox.take_pending(id) {
-            self.undo_consumer(now, &group, undo, answer, error);
+        match self.outbox.take_pending(id) {
+            Some(Pending::Consumer { group, undo, answer }) => {
+                self.undo_consumer(now, &group, undo, answer, error);
+            }
+            Some(Pending::Share { group, before, answer }) => self.undo_share(now, &group, before, answer, error),
+            Some(_) | None => {}
         }
     }
 

@@ -13,6 +13,9 @@ pub(super) fn begin(group: &mut Group, records: &mut Vec<Record>, by: PersistId)
         State::Empty if group.consumer.as_ref().is_some_and(|consumer| !consumer.members.is_empty()) => {
             return Err(GroupError::NonEmptyGroup);
         }
+        State::Empty if group.share.as_ref().is_some_and(|share| !share.members.is_empty()) => {
+            return Err(GroupError::NonEmptyGroup);
+        }
         State::Empty => {}
         State::Dead { .. } => return Err(GroupError::CoordinatorNotAvailable),
         State::PreparingRebalance(_) | State::CompletingRebalance(_) | State::Stable { .. } => {

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use super::consumer::{self, ConsumerGroup};
 use super::offsets::Offsets;
 use super::record::{GroupRecord, MemberRecord};
+use super::share::{self, ShareGroup};
 use super::subscription;
 use super::types::{GroupError, JoinMember, PersistId, Protocol, Record, RequestRef, StateName};
 
@@ -154,6 +155,8 @@ pub(super) struct Group {
     pub(super) offsets: Offsets,
     /// A group of the new protocol (KIP-848). The classic one has no members then: its state is `Empty`, or `Dead`.
     pub(super) consumer: Option<Box<ConsumerGroup>>,
+    /// A share group (KIP-932). It is neither of the others then, and has no offsets.
+    pub(super) share: Option<Box<ShareGroup>>,
     /// The log holds, or may hold, a record of this group: it takes a tombstone to end it.
     pub(super) recorded: bool,
     /// No deadline of this group is earlier; `u64::MAX` for none.
@@ -178,6 +181,7 @@ impl Group {
             pending_members: BTreeMap::new(),
             offsets: Offsets::default(),
             consumer: None,
+            share: None,
             recorded: false,
             wake_ns: u64::MAX,
             alarm_ns: u64::MAX,
@@ -187,6 +191,9 @@ impl Group {
     pub(super) fn state_name(&self) -> StateName {
         if let (State::Empty, Some(consumer)) = (&self.state, &self.consumer) {
             return consumer.state_name();
+        }
+        if let (State::Empty, Some(share)) = (&self.state, &self.share) {
+            return share.state_name();
         }
         match self.state {
             State::Empty => StateName::Empty,
@@ -199,7 +206,8 @@ impl Group {
 
     /// Nothing is lost when this group is dropped from memory.
     pub(super) fn is_vacant(&self) -> bool {
-        let nothing = self.consumer.is_none() && self.pending_members.is_empty() && self.offsets.is_empty();
+        let managed = self.consumer.is_some() || self.share.is_some();
+        let nothing = !managed && self.pending_members.is_empty() && self.offsets.is_empty();
         self.state == State::Empty && !self.recorded && nothing
     }
 
@@ -312,10 +320,11 @@ impl Group {
         }
     }
 
-    /// What ends the records of a consumer group; nothing, if it is none.
+    /// What ends the records of a consumer or share group; nothing, if it is neither.
     pub(super) fn consumer_tombstones(&self) -> Vec<Record> {
         let facts = self.consumer.as_ref().map(|consumer| consumer.tombstones()).unwrap_or_default();
-        facts.iter().map(|fact| consumer::record::encode(&self.id, fact)).collect()
+        let share = self.share.as_ref().map(|_| share::record::record(&self.id, None));
+        facts.iter().map(|fact| consumer::record::encode(&self.id, fact)).chain(share).collect()
     }
 
     /// Makes sure that the group is looked at by then.
@@ -335,6 +344,7 @@ impl Group {
             State::Stable { sync_deadline_ns } => *sync_deadline_ns,
         };
         let consumer = self.consumer.as_ref().map(|consumer| consumer.earliest_deadline());
-        members.into_iter().chain(pending).chain(state).chain(consumer).min().unwrap_or(u64::MAX)
+        let share = self.share.as_ref().map(|share| share.earliest_deadline());
+        members.into_iter().chain(pending).chain(state).chain(consumer).chain(share).min().unwrap_or(u64::MAX)
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::group::{Group, Member, State};
 use super::subscription::PROTOCOL_TYPE;
 use super::types::{
-    DescribedGroup, DescribedMember, GROUP_TYPE_CLASSIC, GROUP_TYPE_CONSUMER, GroupError, ListRequest, ListResponse,
-    ListedGroup, StateName,
+    DescribedGroup, DescribedMember, GROUP_TYPE_CLASSIC, GROUP_TYPE_CONSUMER, GROUP_TYPE_SHARE, GroupError,
+    ListRequest, ListResponse, ListedGroup, StateName,
 };
 
 pub(super) fn list(groups: &BTreeMap<Arc<str>, Group>, list: &ListRequest) -> ListResponse {
@@ -23,6 +23,7 @@ pub(super) fn list(groups: &BTreeMap<Arc<str>, Group>, list: &ListRequest) -> Li
         group_id: Arc::clone(&group.id),
         protocol_type: match &group.consumer {
             Some(_) => PROTOCOL_TYPE.into(),
+            None if group.share.is_some() => GROUP_TYPE_SHARE.into(),
             None => group.protocol_type.clone().unwrap_or_default(),
         },
         state: group.state_name(),
@@ -34,6 +35,7 @@ pub(super) fn list(groups: &BTreeMap<Arc<str>, Group>, list: &ListRequest) -> Li
 fn group_type(group: &Group) -> &'static str {
     match group.consumer {
         Some(_) => GROUP_TYPE_CONSUMER,
+        None if group.share.is_some() => GROUP_TYPE_SHARE,
         None => GROUP_TYPE_CLASSIC,
     }
 }

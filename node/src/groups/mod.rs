@@ -1,6 +1,7 @@
 //! The group coordinator: who is in which group, who reads what, how far each group has come. There is one for each
 //! partition of the topic that keeps its records; [`partition_of`] says which has a group. Here: classic groups, whose
-//! members assign, and the offsets of all groups; groups of the new protocol are in [`consumer`].
+//! members assign, and the offsets of all groups; groups of the new protocol are in [`consumer`], those whose members share
+//! partitions in [`share`].
 //!
 //! A pure state machine: [`Input`] in, [`Effect`]s out, time handed in. It must not know of connections, wire formats,
 //! logs or clocks. What it knows is what its records say ([`Groups::replay`]); what must outlive the process is given
@@ -16,7 +17,7 @@
 //! ```
 //!
 //! Sources: KIP-134 (initial delay), 211 (expiry), 345 (static members), 389 (group size), 394 (member ids),
-//! 496 (OffsetDelete), 518 (list by state), 814 (static leader), 848 (consumer groups).
+//! 496 (OffsetDelete), 518 (list by state), 814 (static leader), 848 (consumer groups), 932 (share groups).
 
 mod check;
 mod cluster;
@@ -43,6 +44,8 @@ mod record;
 mod refuse;
 mod replay;
 mod resign;
+mod share;
+mod shares;
 mod split;
 mod subscription;
 mod sync;
@@ -183,6 +186,11 @@ impl Groups {
                 }
                 self.settle(&group);
             }
+            record::Key::Share { group } => {
+                let value = value.map(share::record::decode).transpose()?;
+                replay::share(self.group_or_new(&group, 0), value);
+                self.settle(&group);
+            }
         }
         Ok(())
     }
@@ -261,6 +269,7 @@ impl Groups {
                 stats.consumer += 1;
                 stats.members += consumer.members.len();
             }
+            stats.members += group.share.as_ref().map_or(0, |share| share.members.len());
             stats.offsets += group.offsets.len();
         }
         stats
@@ -304,6 +313,8 @@ impl Groups {
             Request::Delete(body) => self.delete(request, &body),
             Request::ConsumerHeartbeat(body) => self.consumer_heartbeat(now, cluster, request, body),
             Request::ConsumerDescribe(body) => self.consumer_describe(cluster, request, &body),
+            Request::ShareHeartbeat(body) => self.share_heartbeat(now, cluster, request, body),
+            Request::ShareDescribe(body) => self.share_describe(cluster, request, &body),
         }
     }
 
@@ -354,6 +365,10 @@ impl Groups {
     }
 
     fn commit(&mut self, now: Now, request: RequestRef, body: types::OffsetCommitRequest) {
+        if self.groups.get(&body.group_id).is_some_and(|group| group.share.is_some()) {
+            // What has become of its records is not kept as offsets.
+            return self.refuse(request, GroupError::GroupIdNotFound, &Request::OffsetCommit(body));
+        }
         if !self.groups.contains_key(&body.group_id) {
             let refusal = if body.generation >= 0 && body.knows_consumer_groups {
                 Some(GroupError::GroupIdNotFound)
@@ -385,10 +400,12 @@ impl Groups {
 
     fn describe(&mut self, request: RequestRef, body: &DescribeRequest) {
         let describe = |group_id: &Arc<str>| match self.groups.get(group_id) {
-            Some(group) if group.consumer.is_none() && !matches!(group.state, State::Dead { .. }) => {
+            Some(group)
+                if group.consumer.is_none() && group.share.is_none() && !matches!(group.state, State::Dead { .. }) =>
+            {
                 list::describe(group)
             }
-            // Consumer groups have a request of their own.
+            // Consumer and share groups have requests of their own.
             Some(_) | None => list::absent(group_id, GroupError::GroupIdNotFound),
         };
         let response = DescribeResponse { groups: body.groups.iter().map(describe).collect() };
@@ -432,6 +449,16 @@ impl Groups {
                     self.settle(&group);
                 }
                 Err(error) => self.undo_consumer(now, &group, undo, answer, error),
+            },
+            Pending::Share { group, before, answer } => match result {
+                Ok(()) => {
+                    if let Some((request, response)) = answer {
+                        self.outbox.reply(request, response);
+                    }
+                    self.outbox.release(by);
+                    self.settle(&group);
+                }
+                Err(error) => self.undo_share(now, &group, before, answer, error),
             },
             Pending::Assignment { group, assignments } => {
                 self.with_group(now, &group, |group, ctx| match result {
@@ -562,7 +589,7 @@ impl Groups {
             }
         }
         for group_id in &groups {
-            match self.groups.get(group_id).filter(|group| group.consumer.is_some()) {
+            match self.groups.get(group_id).filter(|group| group.consumer.is_some() || group.share.is_some()) {
                 Some(group) => records.extend(group.consumer_tombstones()),
                 None => records.push(record::group_record(group_id, None)),
             }
@@ -668,6 +695,7 @@ fn begin_sessions(group: &mut Group, ctx: &mut Ctx<'_>) {
         group.consumer = None;
     }
     consumer::timeout::arm(group, ctx);
+    share::heartbeat::arm(group, ctx);
     let member_ids: Vec<_> = group.members.keys().cloned().collect();
     for member_id in &member_ids {
         group.touch(ctx, member_id);

@@ -11,6 +11,7 @@ use super::config::GroupsConfig;
 use super::consumer::Undo;
 use super::group::Member;
 use super::record::Committed;
+use super::share::ShareGroup;
 use super::transactional::OpenCommit;
 use super::types::{
     DeleteResponse, Effect, Effects, JoinResponse, Now, OffsetCommitResponse, OffsetDeleteResponse, PersistId, Record,
@@ -44,6 +45,8 @@ pub(super) enum Pending {
     DeleteGroups { groups: Vec<Arc<str>>, request: RequestRef, response: DeleteResponse },
     /// A change of a consumer group, made already: it is answered, or undone.
     Consumer { group: Arc<str>, undo: Undo, answer: Option<(RequestRef, Response)> },
+    /// A change of a share group, made already: it is answered, or the group is as before.
+    Share { group: Arc<str>, before: Option<Box<ShareGroup>>, answer: Option<(RequestRef, Response)> },
     /// Nobody asked: expired offsets and groups, offsets of a deleted topic.
     Forget { offsets: Vec<(Arc<str>, TopicPartition)>, groups: Vec<Arc<str>> },
 }

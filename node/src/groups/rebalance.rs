@@ -11,6 +11,7 @@ use super::consumer::timeout;
 use super::group::{Completing, Group, InitialDelay, Joining, Member, Progress, State, Waiting};
 use super::outbox::{Ctx, Pending};
 use super::record::group_record;
+use super::share;
 use super::types::{GroupError, JoinRequest, JoinResponse, PersistId, Protocol, RequestRef, Response, SyncResponse};
 
 /// While none of a group's static members has rejoined, it is looked at again no sooner than this.
@@ -394,6 +395,7 @@ impl Group {
         self.expire_members(ctx);
         self.end_late_state(ctx);
         timeout::on_time(self, ctx);
+        share::heartbeat::on_time(self, ctx);
         self.wake_ns = self.earliest_deadline();
     }
 

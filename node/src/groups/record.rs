@@ -4,7 +4,7 @@
 //! committed offset. It must not know what the states mean.
 //!
 //! ```text
-//! key   = kind:u8 version:u8 then  offset: group:str topic:str partition:i32   |  group: group:str
+//! key   = kind:u8 version:u8 then  offset: group:str topic:str partition:i32   |  group, share group: group:str
 //! value = version:u8         then  offset: offset:i64 epoch:i32 topic_id:16 metadata:str commit_ms:i64 expire_ms:i64
 //!                                  group:  since_ms:i64 generation:i32 type:str? protocol:str? leader:str? members
 //! str = length:u16 utf8    str? = 0xffff or str    bytes = length:u32 bytes    integers are big-endian
@@ -22,6 +22,8 @@ use super::types::Record;
 
 const KIND_OFFSET: u8 = 1;
 const KIND_GROUP: u8 = 2;
+/// A share group: `share/record.rs` has its value.
+pub(super) const KIND_SHARE: u8 = 3;
 const KEY_VERSION: u8 = 0;
 const VALUE_VERSION: u8 = 0;
 const NO_STRING: u16 = u16::MAX;
@@ -62,6 +64,7 @@ pub enum ReplayError {
 pub(super) enum Key {
     Offset { group: Arc<str>, topic: Arc<str>, partition: i32 },
     Group { group: Arc<str> },
+    Share { group: Arc<str> },
 }
 
 /// A committed offset.
@@ -117,6 +120,14 @@ pub(super) fn group_record(group: &str, value: Option<&GroupRecord>) -> Record {
     Record { key: key.freeze(), value: value.map(encode_group) }
 }
 
+/// The key of a share group.
+pub(super) fn share_key(group: &str) -> Bytes {
+    let mut key = BytesMut::with_capacity(4 + group.len());
+    key.put_slice(&[KIND_SHARE, KEY_VERSION]);
+    put_str(&mut key, group);
+    key.freeze()
+}
+
 fn encode_committed(value: &Committed) -> Bytes {
     let mut out = BytesMut::with_capacity(64 + value.metadata.len());
     out.put_u8(VALUE_VERSION);
@@ -153,13 +164,13 @@ fn encode_group(value: &GroupRecord) -> Bytes {
 
 /// Callers bound their strings to [`MAX_STRING_BYTES`] ([`super::GroupsConfig::validate`]); a longer one would be cut
 /// rather than corrupt what follows it.
-fn put_str(out: &mut BytesMut, text: &str) {
+pub(super) fn put_str(out: &mut BytesMut, text: &str) {
     let end = text.floor_char_boundary(MAX_STRING_BYTES);
     out.put_u16(u16::try_from(end).unwrap_or(NO_STRING - 1));
     out.put_slice(&text.as_bytes()[..end]);
 }
 
-fn put_optional(out: &mut BytesMut, text: Option<&str>) {
+pub(super) fn put_optional(out: &mut BytesMut, text: Option<&str>) {
     match text {
         Some(text) => put_str(out, text),
         None => out.put_u16(NO_STRING),
@@ -172,7 +183,7 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-fn clamp_u32(value: usize) -> u32 {
+pub(super) fn clamp_u32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
@@ -190,7 +201,11 @@ pub(super) fn decode_key(bytes: &[u8]) -> Result<Key, ReplayError> {
             let key = Key::Group { group: input.str()? };
             input.end(key)
         }
-        (KIND_OFFSET | KIND_GROUP, _) => Err(ReplayError::UnknownVersion { kind, version }),
+        (KIND_SHARE, KEY_VERSION) => {
+            let key = Key::Share { group: input.str()? };
+            input.end(key)
+        }
+        (KIND_OFFSET | KIND_GROUP | KIND_SHARE, _) => Err(ReplayError::UnknownVersion { kind, version }),
         _ => Err(ReplayError::UnknownKind { kind }),
     }
 }
@@ -243,7 +258,7 @@ fn decode_member(input: &mut Reader<'_>) -> Result<MemberRecord, ReplayError> {
 }
 
 /// What is left to read.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], ReplayError> {
@@ -268,11 +283,11 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, ReplayError> {
+    pub(super) fn u32(&mut self) -> Result<u32, ReplayError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    fn i32(&mut self) -> Result<i32, ReplayError> {
+    pub(super) fn i32(&mut self) -> Result<i32, ReplayError> {
         self.array().map(i32::from_be_bytes)
     }
 
@@ -280,7 +295,7 @@ impl<'a> Reader<'a> {
         self.array().map(i64::from_be_bytes)
     }
 
-    fn optional(&mut self) -> Result<Option<Arc<str>>, ReplayError> {
+    pub(super) fn optional(&mut self) -> Result<Option<Arc<str>>, ReplayError> {
         let len = self.u16()?;
         if len == NO_STRING {
             return Ok(None);
@@ -291,7 +306,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn str(&mut self) -> Result<Arc<str>, ReplayError> {
+    pub(super) fn str(&mut self) -> Result<Arc<str>, ReplayError> {
         self.optional()?.ok_or(ReplayError::Malformed { what: "a string is missing" })
     }
 
@@ -301,14 +316,14 @@ impl<'a> Reader<'a> {
         self.take(len).map(Bytes::copy_from_slice)
     }
 
-    fn version(&mut self, kind: u8) -> Result<(), ReplayError> {
+    pub(super) fn version(&mut self, kind: u8) -> Result<(), ReplayError> {
         match self.u8()? {
             VALUE_VERSION => Ok(()),
             version => Err(ReplayError::UnknownVersion { kind, version }),
         }
     }
 
-    fn end<T>(self, value: T) -> Result<T, ReplayError> {
+    pub(super) fn end<T>(self, value: T) -> Result<T, ReplayError> {
         if self.0.is_empty() { Ok(value) } else { Err(ReplayError::Malformed { what: "bytes follow its end" }) }
     }
 }

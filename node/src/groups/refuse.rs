@@ -2,9 +2,10 @@
 
 use super::types::{
     ConsumerHeartbeatResponse, DeleteResponse, DescribeResponse, FetchedGroup, GroupError, HeartbeatResponse,
-    JoinResponse, LeaveResponse, ListResponse, OffsetFetchResponse, Request, Response, SyncResponse,
+    JoinResponse, LeaveResponse, ListResponse, OffsetFetchResponse, Request, Response, ShareHeartbeatResponse,
+    SyncResponse,
 };
-use super::{commit, consumer, fetch, list, offset_delete};
+use super::{commit, consumer, fetch, list, offset_delete, share};
 
 /// Every part of the answer carries this error.
 pub(crate) fn with(error: GroupError, request: &Request) -> Response {
@@ -32,6 +33,8 @@ pub(crate) fn with(error: GroupError, request: &Request) -> Response {
         Request::ConsumerDescribe(request) => {
             Response::ConsumerDescribe(consumer::describe::refused(&request.groups, error))
         }
+        Request::ShareHeartbeat(_) => ShareHeartbeatResponse::refused(error, ""),
+        Request::ShareDescribe(request) => Response::ShareDescribe(share::describe::refused(&request.groups, error)),
     }
 }
 
@@ -62,6 +65,11 @@ pub(super) fn instead(response: Response, error: GroupError, text: &str) -> Resp
             let groups: Vec<_> = response.groups.into_iter().map(|group| group.group_id).collect();
             Response::ConsumerDescribe(consumer::describe::refused(&groups, error))
         }
+        Response::ShareHeartbeat(_) => ShareHeartbeatResponse::refused(error, text),
+        Response::ShareDescribe(response) => {
+            let groups: Vec<_> = response.groups.into_iter().map(|group| group.group_id).collect();
+            Response::ShareDescribe(share::describe::refused(&groups, error))
+        }
     }
 }
 
@@ -80,7 +88,9 @@ pub(super) fn while_loading(request: &Request) -> Response {
         | Request::Describe(_)
         | Request::Delete(_)
         | Request::ConsumerHeartbeat(_)
-        | Request::ConsumerDescribe(_) => GroupError::CoordinatorLoadInProgress,
+        | Request::ConsumerDescribe(_)
+        | Request::ShareHeartbeat(_)
+        | Request::ShareDescribe(_) => GroupError::CoordinatorLoadInProgress,
     };
     with(error, request)
 }

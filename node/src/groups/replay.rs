@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::consumer::fact::Fact;
 use super::group::{Group, Member, Progress, State, Waiting};
 use super::record::{GroupRecord, MemberRecord};
+use super::share::ShareGroup;
 use super::types::Protocol;
 
 /// A record of a consumer group. It takes the place of a classic group: the later record wins.
@@ -24,6 +25,7 @@ pub(super) fn change(group: &mut Group, fact: Fact) {
 /// Puts the record's state in place of the group's; offsets stay.
 pub(super) fn restore(group: &mut Group, record: GroupRecord) {
     group.consumer = None;
+    group.share = None;
     let protocol_name = record.protocol_name.clone().unwrap_or_default();
     group.recorded = true;
     group.since_ms = record.since_ms;
@@ -43,9 +45,20 @@ pub(super) fn restore(group: &mut Group, record: GroupRecord) {
     group.state = if group.members.is_empty() { State::Empty } else { State::Stable { sync_deadline_ns: None } };
 }
 
+/// A record of a share group, or its tombstone. The later record wins.
+pub(super) fn share(group: &mut Group, value: Option<ShareGroup>) {
+    match value {
+        Some(share) => {
+            forget(group);
+            group.share = Some(Box::new(share));
+        }
+        None => group.share = None,
+    }
+}
+
 /// A tombstone of a classic group: only offsets may be left, or a consumer group in its place.
 pub(super) fn ended(group: &mut Group) {
-    if group.consumer.is_none() {
+    if group.consumer.is_none() && group.share.is_none() {
         forget(group);
     }
 }

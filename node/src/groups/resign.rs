@@ -40,7 +40,7 @@ fn of_write(pending: Pending) -> Option<(RequestRef, Response)> {
         Pending::Commit { request, response, .. } => {
             Some((request, Response::OffsetCommit(commit::failed(response, ERROR))))
         }
-        Pending::Consumer { answer, .. } => {
+        Pending::Consumer { answer, .. } | Pending::Share { answer, .. } => {
             answer.map(|(request, response)| (request, refuse::instead(response, ERROR, "")))
         }
         Pending::OpenCommit(OpenCommit { request, response, .. }) => {

@@ -6,7 +6,7 @@ use super::partition::partition_of;
 use super::refuse;
 use super::types::{
     ConsumerDescribeRequest, DeleteRequest, DescribeRequest, GroupError, ListRequest, OffsetFetchRequest, Request,
-    Response,
+    Response, ShareDescribeRequest,
 };
 
 /// Whom to ask.
@@ -51,6 +51,9 @@ pub(crate) fn split(body: Request, partitions: i32) -> Split {
         Request::ConsumerDescribe(ConsumerDescribeRequest { groups }) => {
             cut(groups, |group| of(group), |groups| Request::ConsumerDescribe(ConsumerDescribeRequest { groups }))
         }
+        Request::ShareDescribe(ShareDescribeRequest { groups }) => {
+            cut(groups, |group| of(group), |groups| Request::ShareDescribe(ShareDescribeRequest { groups }))
+        }
         Request::List(body) => return Split::Everyone(body),
         // They have their one group: none comes here.
         Request::Join(_)
@@ -59,7 +62,8 @@ pub(crate) fn split(body: Request, partitions: i32) -> Split {
         | Request::Leave(_)
         | Request::OffsetCommit(_)
         | Request::OffsetDelete(_)
-        | Request::ConsumerHeartbeat(_) => Vec::new(),
+        | Request::ConsumerHeartbeat(_)
+        | Request::ShareHeartbeat(_) => Vec::new(),
     };
     Split::Many { whole, parts }
 }
@@ -74,11 +78,13 @@ fn only_group(body: &Request) -> Option<&str> {
         Request::OffsetCommit(body) => Some(&body.group_id),
         Request::OffsetDelete(body) => Some(&body.group_id),
         Request::ConsumerHeartbeat(body) => Some(&body.group_id),
+        Request::ShareHeartbeat(body) => Some(&body.group_id),
         Request::OffsetFetch(_)
         | Request::List(_)
         | Request::Describe(_)
         | Request::Delete(_)
-        | Request::ConsumerDescribe(_) => None,
+        | Request::ConsumerDescribe(_)
+        | Request::ShareDescribe(_) => None,
     }
 }
 
@@ -117,6 +123,11 @@ impl Response {
                     put(&mut whole.groups, places, part.groups);
                 }
             }
+            Self::ShareDescribe(part) => {
+                if let Self::ShareDescribe(whole) = self {
+                    put(&mut whole.groups, places, part.groups);
+                }
+            }
             // Their requests are not cut.
             Self::Join(_)
             | Self::Sync(_)
@@ -125,6 +136,7 @@ impl Response {
             | Self::OffsetCommit(_)
             | Self::OffsetDelete(_)
             | Self::ConsumerHeartbeat(_)
+            | Self::ShareHeartbeat(_)
             | Self::List(_) => {}
         }
     }

@@ -51,7 +51,9 @@ impl Groups {
                 Ok(())
             }
             // Nothing else is written in transactions.
-            record::Key::Group { .. } => Err(ReplayError::Malformed { what: "a transaction with more than offsets" }),
+            record::Key::Group { .. } | record::Key::Share { .. } => {
+                Err(ReplayError::Malformed { what: "a transaction with more than offsets" })
+            }
         }
     }
 

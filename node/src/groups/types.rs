@@ -15,6 +15,12 @@ pub use super::consumer::types::{
     ConsumerHeartbeatResponse, DescribedConsumer, DescribedConsumerGroup, TopicPartitions,
 };
 
+pub(crate) use super::share::describe::ASSIGNOR as SHARE_ASSIGNOR;
+pub use super::share::types::{
+    DescribedShareGroup, DescribedSharer, ShareDescribeRequest, ShareDescribeResponse, ShareHeartbeatRequest,
+    ShareHeartbeatResponse,
+};
+
 /// The caller's name for a request: comes back in its one reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestRef(pub u64);
@@ -163,6 +169,10 @@ pub enum Request {
     ConsumerHeartbeat(ConsumerHeartbeatRequest),
     /// ConsumerGroupDescribe.
     ConsumerDescribe(ConsumerDescribeRequest),
+    /// ShareGroupHeartbeat.
+    ShareHeartbeat(ShareHeartbeatRequest),
+    /// ShareGroupDescribe.
+    ShareDescribe(ShareDescribeRequest),
 }
 
 /// The answer to a [`Request`] of the same name.
@@ -192,6 +202,10 @@ pub enum Response {
     ConsumerHeartbeat(ConsumerHeartbeatResponse),
     /// ConsumerGroupDescribe.
     ConsumerDescribe(ConsumerDescribeResponse),
+    /// ShareGroupHeartbeat.
+    ShareHeartbeat(ShareHeartbeatResponse),
+    /// ShareGroupDescribe.
+    ShareDescribe(ShareDescribeResponse),
 }
 
 /// An assignment strategy that a member can use, with what it tells the leader.
@@ -537,7 +551,7 @@ pub struct ListedGroup {
     pub protocol_type: Arc<str>,
     /// Its state.
     pub state: StateName,
-    /// [`GROUP_TYPE_CLASSIC`] or [`GROUP_TYPE_CONSUMER`].
+    /// [`GROUP_TYPE_CLASSIC`], [`GROUP_TYPE_CONSUMER`] or [`GROUP_TYPE_SHARE`].
     pub group_type: &'static str,
 }
 
@@ -645,6 +659,8 @@ impl fmt::Display for StateName {
 
 /// The type of groups whose members assign, as ListGroups v5 names it.
 pub const GROUP_TYPE_CLASSIC: &str = "classic";
+/// The type of groups whose members share partitions (KIP-932).
+pub const GROUP_TYPE_SHARE: &str = "share";
 /// The type of groups whose coordinator assigns (KIP-848).
 pub const GROUP_TYPE_CONSUMER: &str = "consumer";
 

@@ -82,8 +82,15 @@ static SERVED: &[Served] = &[
     served(ApiKey::ConsumerGroupDescribe, 0, 1),
     served(ApiKey::ListConfigResources, 0, 1),
     served(ApiKey::DescribeTopicPartitions, 0, 0),
+    served(ApiKey::ShareGroupHeartbeat, 1, 1),
+    served(ApiKey::ShareGroupDescribe, 1, 1),
+    served(ApiKey::ShareFetch, 1, 1),
+    served(ApiKey::ShareAcknowledge, 1, 1),
     served(ApiKey::AddRaftVoter, 0, 0),
     served(ApiKey::RemoveRaftVoter, 0, 0),
+    served(ApiKey::DescribeShareGroupOffsets, 0, 0),
+    served(ApiKey::AlterShareGroupOffsets, 0, 0),
+    served(ApiKey::DeleteShareGroupOffsets, 0, 0),
 ];
 
 /// Everything that is served, sorted by API key.

@@ -317,6 +317,7 @@ impl<S: LogStore> Core<S> {
     /// A log moved, or is gone: fetches that watch it are looked at in this turn.
     pub(crate) fn wake_log(&mut self, log: LogId) {
         self.purgatory.wake(log);
+        self.wake_shares(log);
     }
 
     /// Looks at the fetches whose logs moved; each once per turn, and only at the parts that moved.

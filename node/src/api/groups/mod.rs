@@ -16,6 +16,8 @@ pub(super) mod list;
 pub(super) mod offset_commit;
 pub(super) mod offset_delete;
 pub(super) mod offset_fetch;
+pub(super) mod share_describe;
+pub(super) mod share_heartbeat;
 pub(super) mod sync;
 pub(crate) mod txn_offset_commit;
 
@@ -48,6 +50,8 @@ pub(crate) fn answer<S: LogStore>(core: &Core<S>, ctx: &Ctx, response: Response)
         Response::Delete(response) => delete::answer(ctx, &response),
         Response::ConsumerHeartbeat(response) => consumer_heartbeat::answer(ctx, response),
         Response::ConsumerDescribe(response) => consumer_describe::answer(core, ctx, response),
+        Response::ShareHeartbeat(response) => share_heartbeat::answer(ctx, response),
+        Response::ShareDescribe(response) => share_describe::answer(core, ctx, response),
     }
 }
 

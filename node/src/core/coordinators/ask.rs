@@ -2,15 +2,20 @@
 //! all its parts are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::permit::{Permit, placed};
 use super::seats::Phase;
 use super::{CoordinatorTopic, GroupDesk};
 use crate::api::{Ctx, Outcome, groups};
 use crate::core::Core;
+use crate::core::share::Asker;
 use crate::core::store::LogStore;
 use crate::groups::types::{ListRequest, ListResponse};
-use crate::groups::{GroupError, Input, Part, Request, RequestRef, Response, Split, malformed, refused, split};
+use crate::groups::{
+    GroupError, Input, Part, Request, RequestRef, Response, Split, malformed, partition_of, refused, split,
+};
+use crate::share::ledger;
 
 /// A request that is not answered.
 #[derive(Debug)]
@@ -179,6 +184,22 @@ impl<S: LogStore> Core<S> {
         self.desk.refusal(partition).or_else(|| unsure.then_some(GroupError::CoordinatorNotAvailable))
     }
 
+    /// How many members a share group has.
+    ///
+    /// # Errors
+    /// There is no such group, or its coordinator is not here.
+    pub(crate) fn sharers_of(&self, group: &str) -> Result<usize, GroupError> {
+        let partitions = self.offsets_partitions().ok_or(GroupError::CoordinatorNotAvailable)?;
+        let partition = partition_of(group, partitions);
+        if let Some(error) = self.group_refusal(partition) {
+            return Err(error);
+        }
+        match self.desk.seats.get(partition) {
+            Some(seat) if seat.is_serving() => seat.machine.sharers(group),
+            Some(_) | None => Err(GroupError::CoordinatorLoadInProgress),
+        }
+    }
+
     fn ask_many(&mut self, ctx: &Ctx, whole: Response, parts: Vec<Part>) -> Outcome {
         let (request, parts) = self.desk.enter_cut(ctx, whole, parts);
         self.remember(ctx, request);
@@ -204,7 +225,19 @@ impl<S: LogStore> Core<S> {
         if let Some(connection) = self.connection(ctx.id.conn) {
             connection.group_requests.retain(|waiting| *waiting != request);
         }
+        self.forget_deleted(&response);
         let outcome = groups::answer(self, &ctx, response);
         self.finish(ctx.id, outcome);
+    }
+
+    /// What share coordinators keep of groups that are gone goes with them.
+    fn forget_deleted(&mut self, response: &Response) {
+        let Response::Delete(response) = response else { return };
+        if self.coordinator_topic(CoordinatorTopic::Shares).is_none() {
+            return;
+        }
+        for (group, _) in response.results.iter().filter(|(_, error)| *error == GroupError::None) {
+            self.ask_shares(Asker::Nobody, ledger::Request::Delete { group: Arc::clone(group), topics: None });
+        }
     }
 }

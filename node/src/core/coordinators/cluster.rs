@@ -54,6 +54,18 @@ impl Cluster for Seen<'_> {
         }
     }
 
+    fn share_overrides(&self, group: &str) -> GroupOverrides {
+        let number = |name| self.meta.group_config(group, name)?.parse().ok();
+        GroupOverrides {
+            session_timeout_ms: number("share.session.timeout.ms"),
+            heartbeat_interval_ms: number("share.heartbeat.interval.ms"),
+        }
+    }
+
+    fn share_protocol(&self) -> bool {
+        self.meta.feature_level("share.version").is_some_and(|level| level > 0)
+    }
+
     fn consumer_protocol(&self) -> bool {
         self.meta.feature_level("group.version").is_some_and(|level| level > 0)
     }

@@ -5,7 +5,9 @@ use wherry_metadata::acl::Operation;
 use crate::api::Ctx;
 use crate::core::Core;
 use crate::core::store::LogStore;
-use crate::groups::types::{ConsumerDescribeRequest, DeleteRequest, DescribeRequest, ListResponse, OffsetFetchRequest};
+use crate::groups::types::{
+    ConsumerDescribeRequest, DeleteRequest, DescribeRequest, ListResponse, OffsetFetchRequest, ShareDescribeRequest,
+};
 use crate::groups::{GroupError, Part, Request, Response, refused};
 
 /// What of a request is left to be asked.
@@ -31,9 +33,13 @@ impl<S: LogStore> Core<S> {
             Request::Leave(body) => (Operation::Read, &body.group_id),
             Request::OffsetCommit(body) => (Operation::Read, &body.group_id),
             Request::ConsumerHeartbeat(body) => (Operation::Read, &body.group_id),
+            Request::ShareHeartbeat(body) => (Operation::Read, &body.group_id),
             Request::OffsetDelete(body) => (Operation::Delete, &body.group_id),
             Request::List(_) => return Permit::All(body),
-            Request::Describe(_) | Request::ConsumerDescribe(_) | Request::OffsetFetch(_) => {
+            Request::Describe(_)
+            | Request::ConsumerDescribe(_)
+            | Request::ShareDescribe(_)
+            | Request::OffsetFetch(_) => {
                 return self.permit_some(ctx, Operation::Describe, body);
             }
             Request::Delete(_) => return self.permit_some(ctx, Operation::Delete, body),
@@ -49,6 +55,7 @@ impl<S: LogStore> Core<S> {
         let names: Vec<&str> = match &body {
             Request::Describe(body) => body.groups.iter().map(AsRef::as_ref).collect(),
             Request::ConsumerDescribe(body) => body.groups.iter().map(AsRef::as_ref).collect(),
+            Request::ShareDescribe(body) => body.groups.iter().map(AsRef::as_ref).collect(),
             Request::Delete(body) => body.groups.iter().map(AsRef::as_ref).collect(),
             Request::OffsetFetch(body) => body.groups.iter().map(|group| group.group_id.as_ref()).collect(),
             // They are about one group, or none.
@@ -59,6 +66,7 @@ impl<S: LogStore> Core<S> {
             | Request::OffsetCommit(_)
             | Request::OffsetDelete(_)
             | Request::ConsumerHeartbeat(_)
+            | Request::ShareHeartbeat(_)
             | Request::List(_) => return Permit::All(body),
         };
         let allowed: Vec<bool> = names.iter().map(|name| self.allows_group(ctx, operation, name)).collect();
@@ -92,6 +100,9 @@ fn only(body: Request, allowed: &[bool]) -> Request {
         Request::ConsumerDescribe(body) => {
             Request::ConsumerDescribe(ConsumerDescribeRequest { groups: kept(body.groups, allowed) })
         }
+        Request::ShareDescribe(body) => {
+            Request::ShareDescribe(ShareDescribeRequest { groups: kept(body.groups, allowed) })
+        }
         Request::Delete(body) => Request::Delete(DeleteRequest { groups: kept(body.groups, allowed) }),
         Request::OffsetFetch(body) => {
             let groups = kept(body.groups, allowed);
@@ -104,6 +115,7 @@ fn only(body: Request, allowed: &[bool]) -> Request {
         | Request::OffsetCommit(_)
         | Request::OffsetDelete(_)
         | Request::ConsumerHeartbeat(_)
+        | Request::ShareHeartbeat(_)
         | Request::List(_)) => other,
     }
 }

@@ -255,6 +255,7 @@ impl<S: LogStore> Core<S> {
     pub(crate) fn coordinator_duty(&mut self, id: PartitionId) {
         self.group_duty(id);
         self.transaction_duty(id);
+        self.share_duty(id);
     }
 }
 

@@ -17,6 +17,8 @@ use crate::groups::partition_of;
 pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// Name of the transactions' topic.
 pub(crate) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+/// Name of the topic of share groups.
+pub(crate) const SHARES_TOPIC: &str = "__share_group_state";
 /// Bytes of one of their segments: small, for what is not closed is not compacted, and all of it is read at a start.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -25,6 +27,7 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 pub(crate) enum CoordinatorTopic {
     Offsets,
     Transactions,
+    Shares,
 }
 
 impl CoordinatorTopic {
@@ -32,6 +35,7 @@ impl CoordinatorTopic {
         match self {
             Self::Offsets => OFFSETS_TOPIC,
             Self::Transactions => TRANSACTIONS_TOPIC,
+            Self::Shares => SHARES_TOPIC,
         }
     }
 
@@ -39,6 +43,7 @@ impl CoordinatorTopic {
         match self {
             Self::Offsets => "groups",
             Self::Transactions => "transactions",
+            Self::Shares => "share groups",
         }
     }
 }
@@ -95,6 +100,7 @@ impl<S: LogStore> Core<S> {
         match topic {
             CoordinatorTopic::Offsets => &mut self.desk.topic,
             CoordinatorTopic::Transactions => &mut self.transactions.topic,
+            CoordinatorTopic::Shares => self.shares.wish(),
         }
     }
 
@@ -111,6 +117,7 @@ impl<S: LogStore> Core<S> {
             partitions: match topic {
                 CoordinatorTopic::Offsets => self.config.offsets_topic_partitions,
                 CoordinatorTopic::Transactions => self.config.transactions_topic_partitions,
+                CoordinatorTopic::Shares => self.config.share_topic_partitions,
             },
             replication_factor: -1,
             configs: configs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<BTreeMap<_, _>>(),

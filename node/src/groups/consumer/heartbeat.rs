@@ -100,6 +100,9 @@ fn not_consumer(group_id: &str) -> Refusal {
 
 /// The group is one for this protocol, or becomes one for who joins it.
 fn open(group: &mut Group, draft: &mut Draft, joins: bool) -> Result<(), Refusal> {
+    if group.share.is_some() {
+        return Err(not_consumer(&group.id));
+    }
     match (&group.state, &group.consumer) {
         (State::Dead { .. }, _) => Err(refusal(GroupError::CoordinatorNotAvailable, "the group is being deleted")),
         (_, Some(_)) => Ok(()),

@@ -94,6 +94,14 @@ impl Cluster for TestCluster {
         self.overrides
     }
 
+    fn share_overrides(&self, _group: &str) -> GroupOverrides {
+        GroupOverrides::default()
+    }
+
+    fn share_protocol(&self) -> bool {
+        true
+    }
+
     fn consumer_protocol(&self) -> bool {
         true
     }

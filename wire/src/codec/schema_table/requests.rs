@@ -897,6 +897,87 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         ],
     },
     Message {
+        name: "ShareGroupHeartbeatRequest",
+        api_key: 76,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767),
+            field("member_id", Kind::String, 0, 32767),
+            field("member_epoch", Kind::Fixed(4), 0, 32767),
+            field("rack_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("subscribed_topic_names", Kind::Array(&Kind::String), 0, 32767).nullable(0, 32767),
+        ],
+    },
+    Message {
+        name: "ShareGroupDescribeRequest",
+        api_key: 77,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_ids", Kind::Array(&Kind::String), 0, 32767),
+            field("include_authorized_operations", Kind::Fixed(1), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ShareFetchRequest",
+        api_key: 78,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("member_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("share_session_epoch", Kind::Fixed(4), 0, 32767),
+            field("max_wait_ms", Kind::Fixed(4), 0, 32767),
+            field("min_bytes", Kind::Fixed(4), 0, 32767),
+            field("max_bytes", Kind::Fixed(4), 0, 32767),
+            field("max_records", Kind::Fixed(4), 1, 32767),
+            field("batch_size", Kind::Fixed(4), 1, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("topic_id", Kind::Fixed(16), 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("partition_max_bytes", Kind::Fixed(4), 0, 0),
+                    field("acknowledgement_batches", Kind::Array(&Kind::Struct(&[
+                        field("first_offset", Kind::Fixed(8), 0, 32767),
+                        field("last_offset", Kind::Fixed(8), 0, 32767),
+                        field("acknowledge_types", Kind::Array(&Kind::Fixed(1)), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+            field("forgotten_topics_data", Kind::Array(&Kind::Struct(&[
+                field("topic_id", Kind::Fixed(16), 0, 32767),
+                field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "ShareAcknowledgeRequest",
+        api_key: 79,
+        min_version: 1,
+        max_version: 1,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("member_id", Kind::String, 0, 32767).nullable(0, 32767),
+            field("share_session_epoch", Kind::Fixed(4), 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("topic_id", Kind::Fixed(16), 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("acknowledgement_batches", Kind::Array(&Kind::Struct(&[
+                        field("first_offset", Kind::Fixed(8), 0, 32767),
+                        field("last_offset", Kind::Fixed(8), 0, 32767),
+                        field("acknowledge_types", Kind::Array(&Kind::Fixed(1)), 0, 32767),
+                    ])), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
         name: "AddRaftVoterRequest",
         api_key: 80,
         min_version: 0,
@@ -924,6 +1005,52 @@ pub(in super::super) static REQUESTS: &[Message] = &[
             field("cluster_id", Kind::String, 0, 32767).nullable(0, 32767),
             field("voter_id", Kind::Fixed(4), 0, 32767),
             field("voter_directory_id", Kind::Fixed(16), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DescribeShareGroupOffsetsRequest",
+        api_key: 90,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("groups", Kind::Array(&Kind::Struct(&[
+                field("group_id", Kind::String, 0, 32767),
+                field("topics", Kind::Array(&Kind::Struct(&[
+                    field("topic_name", Kind::String, 0, 32767),
+                    field("partitions", Kind::Array(&Kind::Fixed(4)), 0, 32767),
+                ])), 0, 32767).nullable(0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "AlterShareGroupOffsetsRequest",
+        api_key: 91,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("topic_name", Kind::String, 0, 32767),
+                field("partitions", Kind::Array(&Kind::Struct(&[
+                    field("partition_index", Kind::Fixed(4), 0, 32767),
+                    field("start_offset", Kind::Fixed(8), 0, 32767),
+                ])), 0, 32767),
+            ])), 0, 32767),
+        ],
+    },
+    Message {
+        name: "DeleteShareGroupOffsetsRequest",
+        api_key: 92,
+        min_version: 0,
+        max_version: 0,
+        flexible_since: 0,
+        fields: &[
+            field("group_id", Kind::String, 0, 32767),
+            field("topics", Kind::Array(&Kind::Struct(&[
+                field("topic_name", Kind::String, 0, 32767),
+            ])), 0, 32767),
         ],
     },
 ];

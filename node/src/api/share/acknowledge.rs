@@ -1,0 +1,129 @@
+//! ShareAcknowledge: a member says what has become of what it has, and takes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+use wherry_wire::codec::messages::share_acknowledge_request::AcknowledgeTopic;
+use wherry_wire::codec::messages::share_acknowledge_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareAcknowledgeTopicResponse,
+};
+use wherry_wire::codec::messages::{BrokerId, ShareAcknowledgeRequest, ShareAcknowledgeResponse};
+use wherry_wire::codec::{ResponseError, StrBytes};
+
+use super::{AckBatch, ack_budget, acks, endpoint, leader_hint, member, part};
+use crate::api::{Ctx, Outcome};
+use crate::core::Core;
+use crate::core::share::{Kind, Part, SessionChange, ShareRequest};
+use crate::core::store::LogStore;
+use crate::limits::MAX_PARTITIONS_PER_REQUEST;
+use crate::share::partition::Appetite;
+
+/// Begins to write what the member says.
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareAcknowledgeRequest) -> Outcome {
+    match begin(core, ctx, &request) {
+        Ok(request) if core.may_wait_for_shares(request.parts.len()) => {
+            core.begin_share_request(request);
+            Outcome::Later
+        }
+        Ok(_) => failed(ctx, ResponseError::ShareSessionLimitReached),
+        Err(error) => failed(ctx, error),
+    }
+}
+
+fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
+    let text = StrBytes::from_string(error.to_string());
+    ctx.reply(&ShareAcknowledgeResponse::default().with_error_code(error.code()).with_error_message(Some(text)))
+}
+
+fn begin<S: LogStore>(
+    core: &mut Core<S>,
+    ctx: &Ctx,
+    request: &ShareAcknowledgeRequest,
+) -> Result<ShareRequest, ResponseError> {
+    let group = request.group_id.as_ref().map(|group| &group.0);
+    let session = member(core, ctx, group, request.member_id.as_ref())?;
+    let parts = acknowledged(core, ctx, &request.topics)?;
+    let change = SessionChange {
+        epoch: request.share_session_epoch,
+        added: Vec::new(),
+        forgotten: Vec::new(),
+        fetches: false,
+        acknowledges: true,
+    };
+    core.share_session(ctx.id.conn, &session, &change)?;
+    let began_ns = core.now.monotonic_ns;
+    Ok(ShareRequest {
+        ctx: ctx.clone(),
+        kind: Kind::Acknowledge,
+        session,
+        is_last: change.is_last(),
+        began_ns,
+        deadline_ns: began_ns,
+        max_bytes: 0,
+        appetite: Appetite { most: 0, strict: true },
+        run_length: 0,
+        parts,
+        unwritten: 0,
+        unread: 0,
+    })
+}
+
+fn acknowledged<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    topics: &[AcknowledgeTopic],
+) -> Result<Vec<Part>, ResponseError> {
+    let (mut parts, mut seen, mut budget) = (Vec::new(), BTreeSet::new(), ack_budget());
+    for topic in topics {
+        for asked in &topic.partitions {
+            if !seen.insert((topic.topic_id, asked.partition_index)) || parts.len() >= MAX_PARTITIONS_PER_REQUEST {
+                return Err(ResponseError::InvalidRequest);
+            }
+            let mut part = part(core, ctx, topic.topic_id, asked.partition_index);
+            part.acknowledges = true;
+            let batches = asked.acknowledgement_batches.iter();
+            let batches = batches.map(|batch| AckBatch {
+                first: batch.first_offset,
+                last: batch.last_offset,
+                types: &batch.acknowledge_types,
+            });
+            match (part.error.take(), acks(batches, false, &mut budget)) {
+                (Some(error), _) | (None, Err(error)) => part.ack_error = Some(error),
+                (None, Ok(acks)) => part.acks = acks,
+            }
+            parts.push(part);
+        }
+    }
+    Ok(parts)
+}
+
+/// The response: a verdict for each partition.
+pub(crate) fn answer<S: LogStore>(core: &Core<S>, request: ShareRequest) -> Outcome {
+    let mut topics: BTreeMap<Uuid, Vec<PartitionData>> = BTreeMap::new();
+    let mut named = BTreeSet::new();
+    for part in request.parts {
+        let (leader, epoch) = leader_hint(core, &part);
+        named.extend(Some(leader).filter(|leader| *leader >= 0));
+        let described = PartitionData::default()
+            .with_partition_index(part.partition)
+            .with_error_code(part.ack_error.map_or(0, |error| error.code()))
+            .with_error_message(part.ack_error.map(|error| StrBytes::from_string(error.to_string())))
+            .with_current_leader(LeaderIdAndEpoch::default().with_leader_id(leader).with_leader_epoch(epoch));
+        topics.entry(part.topic).or_default().push(described);
+    }
+    let ctx = &request.ctx;
+    let endpoints = named.into_iter().filter_map(|node| endpoint(core, ctx, node)).map(|(broker, host, port)| {
+        NodeEndpoint::default()
+            .with_node_id(BrokerId(broker.node_id))
+            .with_host(host)
+            .with_port(port)
+            .with_rack(broker.rack.clone().map(StrBytes::from_string))
+    });
+    let responses = topics.into_iter().map(|(topic, partitions)| {
+        ShareAcknowledgeTopicResponse::default().with_topic_id(topic).with_partitions(partitions)
+    });
+    let body = ShareAcknowledgeResponse::default()
+        .with_responses(responses.collect())
+        .with_node_endpoints(endpoints.collect());
+    ctx.reply(&body)
+}

@@ -1,0 +1,178 @@
+//! Records for a share fetch: read from where the share-partition has something to give, served as they lie in the log
+//! (INV-3), with the runs of offsets that the member was given.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wherry_wire::batch::BatchHeader;
+use wherry_wire::codec::ResponseError;
+use wherry_wire::types::{LogId, Offset};
+
+use super::requests::PartId;
+use crate::api::errors::ApiError;
+use crate::core::Core;
+use crate::core::store::{Aborted, LogError, LogStore, Read, ReadToken, ReadUpTo, Served};
+use crate::share::partition::{Acquired, Appetite};
+
+impl<S: LogStore> Core<S> {
+    /// Takes what there is for each partition of a fetch, within its budget.
+    pub(super) fn take_for_shares(&mut self, id: u64) {
+        let Some(parts) = self.shares.requests.get_mut(id).map(|request| request.parts.len()) else { return };
+        for part in 0..parts {
+            let at = PartId { request: id, part };
+            if let Err(error) = self.take_for_part(at)
+                && let Some(part) = self.shares.requests.part_mut(at)
+            {
+                part.error = Some(error);
+            }
+        }
+    }
+
+    fn take_for_part(&mut self, at: PartId) -> Result<(), ResponseError> {
+        let Some(request) = self.shares.requests.get_mut(at.request) else { return Ok(()) };
+        let room = request.max_bytes.saturating_sub(request.taken_bytes());
+        let is_full = room == 0 || request.taken_records() >= request.appetite.most;
+        let is_first = request.taken_bytes() == 0 && request.unread == 0;
+        let group = Arc::clone(request.group());
+        let Some(part) = request.parts.get(at.part) else { return Ok(()) };
+        let Some(log) = part.log.filter(|_| part.fetches && !part.is_read && part.error.is_none()) else {
+            return Ok(());
+        };
+        if is_full {
+            return Ok(());
+        }
+        let Some((from, upto)) = self.next_for_share(&group, log)? else { return Ok(()) };
+        let budget = room.min(self.config.limits.fetch_partition_bytes);
+        match self.store.read(log, from, upto, budget, is_first) {
+            Ok(Read::Ready(served)) => self.took_for_part(at, log, from, served),
+            Ok(Read::Pending(token)) => {
+                self.shares.requests.reads.insert(token, (at, from));
+                if let Some(request) = self.shares.requests.get_mut(at.request) {
+                    request.unread += 1;
+                    if let Some(part) = request.parts.get_mut(at.part) {
+                        part.is_read = true;
+                    }
+                }
+            }
+            // Too many reads wait; or the log's start moved: next time.
+            Err(LogError::Busy { .. } | LogError::OutOfRange { .. }) => {}
+            Err(error) => return Err(self.share_read_error(log, &error)),
+        }
+        Ok(())
+    }
+
+    /// Where a share-partition has something to give, and how far its members may see.
+    fn next_for_share(&mut self, group: &Arc<str>, log: LogId) -> Result<Option<(Offset, ReadUpTo)>, ResponseError> {
+        let settings = self.share_settings(group);
+        let info = self.store.info(log);
+        let committed = self.committed_end(log);
+        let only_committed = self.shares_committed(group);
+        let stable = committed.filter(|_| only_committed).map(|committed| self.store.stable_end(log, committed));
+        let Some(partition) = self.open_share(group, log)? else { return Ok(None) };
+        let (Some(info), Some(committed)) = (info, committed) else { return Ok(None) };
+        let moved = partition.start() < info.log_start.0;
+        if moved {
+            partition.log_start_moved(info.log_start.0);
+        }
+        let visible = stable.unwrap_or(committed);
+        let next = partition.next_offset(&settings, visible.0);
+        if moved {
+            self.share_changed(group, log);
+        }
+        let upto = if only_committed { ReadUpTo::Committed(visible) } else { ReadUpTo::Offset(visible) };
+        Ok(next.map(|next| (Offset(next), upto)))
+    }
+
+    /// A read came back from the disk. It is given back if it was not one of these.
+    pub(crate) fn share_read_done(
+        &mut self,
+        token: ReadToken,
+        result: Result<Served, LogError>,
+    ) -> Option<Result<Served, LogError>> {
+        let Some((at, from)) = self.shares.requests.reads.remove(&token) else { return Some(result) };
+        let Some(request) = self.shares.requests.get_mut(at.request) else { return None };
+        request.unread = request.unread.saturating_sub(1);
+        let log = request.parts.get_mut(at.part).and_then(|part| {
+            part.is_read = false;
+            part.log
+        });
+        if let Some(log) = log {
+            match result {
+                Ok(served) => self.took_for_part(at, log, from, served),
+                Err(LogError::Busy { .. } | LogError::OutOfRange { .. }) => {}
+                Err(error) => {
+                    let error = self.share_read_error(log, &error);
+                    if let Some(part) = self.shares.requests.part_mut(at) {
+                        part.error = Some(error);
+                    }
+                }
+            }
+        }
+        self.wake_share_request(at.request);
+        None
+    }
+
+    fn share_read_error(&self, log: LogId, error: &LogError) -> ResponseError {
+        let LogError::Corrupt(what) = error else { return ApiError::from(error).error };
+        tracing::error!(%what, "refusing to serve damaged bytes");
+        // Where others have the same in sync, one of them leads in a moment.
+        if self.others_in_sync(log) { ResponseError::KafkaStorageError } else { ResponseError::CorruptMessage }
+    }
+
+    /// Gives the member what is available of what was read.
+    fn took_for_part(&mut self, at: PartId, log: LogId, from: Offset, served: Served) {
+        let now_ns = self.now.monotonic_ns;
+        let Some(request) = self.shares.requests.get_mut(at.request) else { return };
+        let session = request.session.clone();
+        let most = request.appetite.most.saturating_sub(request.taken_records());
+        let appetite = Appetite { most, ..request.appetite };
+        let run_length = request.run_length;
+        let settings = self.share_settings(&session.0);
+        // If it is another one by now, what was read is of no use.
+        let Ok(Some(partition)) = self.open_share(&session.0, log) else { return };
+        let batches = bounds(&served.batches);
+        for (first, last) in aborted(&served.batches, &served.aborted) {
+            partition.archive(first, last, &settings);
+        }
+        let acquired = partition.acquire(&session.1, now_ns, &settings, appetite, from.0, &batches);
+        self.share_changed(&session.0, log);
+        let Some(part) = self.shares.requests.part_mut(at) else { return };
+        part.is_read = !acquired.is_empty();
+        part.data = with_given(served.batches, &batches, &acquired);
+        part.acquired = in_runs(acquired, run_length);
+    }
+}
+
+/// First and last offset of each batch. What can't be read was not verified: there is no such thing in a log.
+fn bounds(batches: &[Bytes]) -> Vec<(i64, i64)> {
+    let headers = batches.iter().map_while(|batch| BatchHeader::read(batch, 0).ok());
+    headers.map(|header| (header.base_offset.0, header.last_offset().0)).collect()
+}
+
+/// The offsets of batches that belong to aborted transactions: members don't know, and must not get them.
+fn aborted(batches: &[Bytes], aborted: &[Aborted]) -> Vec<(i64, i64)> {
+    let is_aborted = |header: &BatchHeader| {
+        let of = |one: &Aborted| {
+            one.producer_id == header.producer_id && (one.first..one.last).contains(&header.base_offset)
+        };
+        header.is_transactional() && !header.is_control() && aborted.iter().any(of)
+    };
+    let headers = batches.iter().map_while(|batch| BatchHeader::read(batch, 0).ok());
+    headers.filter(is_aborted).map(|header| (header.base_offset.0, header.last_offset().0)).collect()
+}
+
+/// The batches that hold something that was given.
+fn with_given(batches: Vec<Bytes>, bounds: &[(i64, i64)], given: &[Acquired]) -> Vec<Bytes> {
+    let holds = |(first, last): &(i64, i64)| given.iter().any(|run| run.first <= *last && run.last >= *first);
+    batches.into_iter().zip(bounds).filter(|(_, bounds)| holds(bounds)).map(|(batch, _)| batch).collect()
+}
+
+/// Cut to the length that the client would like best.
+fn in_runs(given: Vec<Acquired>, length: usize) -> Vec<Acquired> {
+    let Some(length) = i64::try_from(length).ok().filter(|length| *length > 0) else { return given };
+    let cut = |run: Acquired| {
+        let starts = (run.first..=run.last).step_by(usize::try_from(length).unwrap_or(usize::MAX));
+        starts.map(move |first| Acquired { first, last: run.last.min(first.saturating_add(length - 1)), ..run })
+    };
+    given.into_iter().flat_map(cut).collect()
+}
