@@ -123,10 +123,21 @@ async fn listen(config: &SidecarConfig) -> Result<Vec<Listener>, SidecarError> {
     Ok(listeners)
 }
 
+/// What health is told of; the empty name stands for the sidecar as a whole.
+const SERVICES: [&str; 7] = [
+    "",
+    "wherry.v1.GroupService",
+    "wherry.v1.PublisherService",
+    "wherry.v1.RequestService",
+    "wherry.v1.SubscriberService",
+    "wherry.v1.TopicService",
+    "wherry.v1.TransactionService",
+];
+
 /// A draining sidecar says so to those who watch its health.
 async fn watch_health(health: tonic_health::server::HealthReporter, phase: Phase) {
     phase.draining.cancelled().await;
-    for service in ["", "wherry.v1.SubscriberService", "wherry.v1.PublisherService", "wherry.v1.TopicService"] {
+    for service in SERVICES {
         health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
     }
 }

@@ -41,6 +41,20 @@ pub struct Limits {
     pub pull_wait: Duration,
     /// Longest ack timeout, and longest delay of a negative acknowledgement.
     pub ack_timeout: Duration,
+    /// Transactions that may be open at a time, each with a producer of its own. At the bound another one is refused with
+    /// `RESOURCE_EXHAUSTED`.
+    pub transactions: usize,
+    /// Messages of one transaction, and of one batch. A larger one is refused with `RESOURCE_EXHAUSTED`.
+    pub transaction_messages: usize,
+    /// Bytes of messages of one transaction, and of one batch; at least one message always fits. A larger one is refused with
+    /// `RESOURCE_EXHAUSTED`.
+    pub transaction_bytes: usize,
+    /// How long a transaction may be open; then it is aborted.
+    pub transaction_time: Duration,
+    /// Requests that wait for a reply. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
+    pub requests: usize,
+    /// Longest wait for a reply.
+    pub request_time: Duration,
 }
 
 impl Default for Limits {
@@ -62,6 +76,12 @@ impl Default for Limits {
             pull_messages: 1000,
             pull_wait: Duration::from_secs(60),
             ack_timeout: Duration::from_secs(60 * 60),
+            transactions: 16,
+            transaction_messages: 10_000,
+            transaction_bytes: 4 * 1024 * 1024,
+            transaction_time: Duration::from_secs(60),
+            requests: 4096,
+            request_time: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -83,6 +103,9 @@ impl Limits {
             ("window_messages", self.window_messages),
             ("credits", self.credits as usize),
             ("pull_messages", self.pull_messages as usize),
+            ("transactions", self.transactions),
+            ("transaction_messages", self.transaction_messages),
+            ("requests", self.requests),
         ];
         for (name, value) in above_zero {
             if value == 0 {

@@ -3,7 +3,10 @@
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 use wherry_proto::v1::publisher_service_server::PublisherService;
-use wherry_proto::v1::{PublishRequest, PublishResponse, PublishStreamRequest};
+use wherry_proto::v1::{
+    PublishBatchRequest, PublishBatchResponse, PublishManyRequest, PublishManyResponse, PublishRequest,
+    PublishResponse, PublishStreamRequest,
+};
 
 use crate::backend::Backend;
 use crate::error::Failure;
@@ -45,5 +48,15 @@ impl<B: Backend> PublisherService for Publisher<B> {
         let trace = TraceContext::of(request.metadata().as_ref());
         tracing::debug!(traceparent = ?trace.parent, "publishing stream");
         Ok(Response::new(PublishStream::new(self.shared.clone(), request.into_inner(), trace)))
+    }
+    async fn publish_many(
+        &self,
+        _: Request<Streaming<PublishManyRequest>>,
+    ) -> Result<Response<PublishManyResponse>, Status> {
+        Err(Failure::not_offered("PublishMany").into())
+    }
+
+    async fn publish_batch(&self, _: Request<PublishBatchRequest>) -> Result<Response<PublishBatchResponse>, Status> {
+        Err(Failure::not_offered("PublishBatch").into())
     }
 }
