@@ -26,7 +26,7 @@ pub use config::{
 pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
 pub use producer::{Delivery, Producer, TransactionalProducer};
-pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
+pub use record::{CommitOffset, ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
 pub use security::{SaslConfig, ScramHash, SecurityConfig, TlsConfig};
 
 use std::sync::Arc;

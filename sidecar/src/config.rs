@@ -128,6 +128,12 @@ impl SidecarConfig {
         }
     }
 
+    /// How producers of transactions send: several of them, each with what one transaction may have at most.
+    pub(crate) fn transactions(&self) -> ProducerConfig {
+        let most = self.limits.transaction_bytes.max(self.limits.message_bytes);
+        ProducerConfig { max_buffer_bytes: 2 * most + RECORD_OVERHEAD_BYTES, ..self.producer() }
+    }
+
     pub(crate) fn producer(&self) -> ProducerConfig {
         let tuning = &self.producer;
         let defaults = ProducerConfig::default();

@@ -168,6 +168,9 @@ pub const ACKS_PER_FRAME: usize = 1024;
 pub const GROUP_COMMANDS: usize = 256;
 /// Bytes that the client fetches ahead for one group; what is taken from it counts in [`Limits::window_bytes`].
 pub const GROUP_PREFETCH_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes beside a committed offset that say what is acknowledged above it; clusters take 4096 unless they are told otherwise
+/// (`offset.metadata.max.bytes`). At the bound nothing new of the partition is delivered until earlier messages are settled.
+pub const BESIDE_BYTES: usize = 4096;
 /// Messages asked for in one poll.
 pub const POLL_MESSAGES: usize = 1000;
 /// Topic names that one stream keeps at hand.

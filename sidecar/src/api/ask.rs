@@ -13,7 +13,14 @@ use crate::limits::{self, Limits};
 use crate::publish::record::check_topic;
 
 /// The membership that is meant: group, topics without repeats and in order, start.
-pub(crate) fn member(group: &str, topics: &[String], start: i32) -> Result<MemberSpec, Failure> {
+pub(crate) fn member(group: &str, topics: &[String], start: i32, delivery: i32) -> Result<MemberSpec, Failure> {
+    check_group(group)?;
+    let topics = self::topics(topics)?;
+    Ok(MemberSpec { group: group.into(), topics, start: self::start(start)?, committed: committed(delivery)? })
+}
+
+/// Refuses names that no group can have.
+pub(crate) fn check_group(group: &str) -> Result<(), Failure> {
     if group.is_empty() {
         return Err(Failure::invalid("INVALID_GROUP", "no group is named; set `group`"));
     }
@@ -23,6 +30,11 @@ pub(crate) fn member(group: &str, topics: &[String], start: i32) -> Result<Membe
             "the group's name is longer than 255 bytes or has control characters; choose another",
         ));
     }
+    Ok(())
+}
+
+/// Topics, without repeats and in order.
+pub(crate) fn topics(topics: &[String]) -> Result<Vec<Arc<str>>, Failure> {
     if topics.is_empty() {
         return Err(Failure::invalid("INVALID_TOPIC", "no topic is named; set `topics`"));
     }
@@ -33,10 +45,10 @@ pub(crate) fn member(group: &str, topics: &[String], start: i32) -> Result<Membe
     let mut topics: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(topic.as_str())).collect();
     topics.sort();
     topics.dedup();
-    Ok(MemberSpec { group: group.into(), topics, start: self::start(start)? })
+    Ok(topics)
 }
 
-fn start(asked: i32) -> Result<Start, Failure> {
+pub(crate) fn start(asked: i32) -> Result<Start, Failure> {
     match InitialPosition::try_from(asked) {
         Ok(InitialPosition::Unspecified | InitialPosition::Earliest) => Ok(Start::Earliest),
         Ok(InitialPosition::Latest) => Ok(Start::Latest),
@@ -47,14 +59,15 @@ fn start(asked: i32) -> Result<Start, Failure> {
     }
 }
 
-/// Delivery levels of subscriptions that are offered.
-pub(crate) fn delivery(asked: i32) -> Result<(), Failure> {
+/// Whether messages of transactions come only once these are committed, as the delivery level says.
+pub(crate) fn committed(asked: i32) -> Result<bool, Failure> {
     match DeliveryLevel::try_from(asked) {
-        Ok(DeliveryLevel::Unspecified | DeliveryLevel::AtLeastOnce) => Ok(()),
-        Ok(DeliveryLevel::AtMostOnce | DeliveryLevel::EffectivelyOnce) => Err(Failure::lasting(
+        Ok(DeliveryLevel::Unspecified | DeliveryLevel::AtLeastOnce) => Ok(false),
+        Ok(DeliveryLevel::EffectivelyOnce) => Ok(true),
+        Ok(DeliveryLevel::AtMostOnce) => Err(Failure::lasting(
             Code::Unimplemented,
             "NOT_OFFERED",
-            "subscriptions deliver at least once; other levels are not offered yet: leave `delivery` out",
+            "subscriptions do not deliver at most once; acknowledge a message before you handle it, or leave `delivery` out",
         )),
         Err(_) => Err(Failure::invalid(
             "INVALID",
@@ -122,20 +135,20 @@ mod tests {
     #[test]
     fn the_same_topics_in_any_order_are_the_same_membership() {
         let topics = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let one = member("g", &topics(&["b", "a", "b"]), 0).expect("valid");
-        assert_eq!(one, member("g", &topics(&["a", "b"]), 1).expect("valid"));
+        let one = member("g", &topics(&["b", "a", "b"]), 0, 0).expect("valid");
+        assert_eq!(one, member("g", &topics(&["a", "b"]), 1, 2).expect("valid"));
         assert_eq!(one.start, Start::Earliest);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
         let topics = vec!["t".to_owned()];
-        assert_eq!(member("", &topics, 0).expect_err("group").reason, "INVALID_GROUP");
-        assert_eq!(member("g\n", &topics, 0).expect_err("group").reason, "INVALID_GROUP");
-        assert_eq!(member("g", &[], 0).expect_err("topics").reason, "INVALID_TOPIC");
-        assert_eq!(member("g", &["a b".to_owned()], 0).expect_err("topic").reason, "INVALID_TOPIC");
-        assert_eq!(member("g", &topics, 9).expect_err("start").reason, "INVALID");
-        assert_eq!(delivery(3).expect_err("level").code, Code::Unimplemented);
+        assert_eq!(member("", &topics, 0, 0).expect_err("group").reason, "INVALID_GROUP");
+        assert_eq!(member("g\n", &topics, 0, 0).expect_err("group").reason, "INVALID_GROUP");
+        assert_eq!(member("g", &[], 0, 0).expect_err("topics").reason, "INVALID_TOPIC");
+        assert_eq!(member("g", &["a b".to_owned()], 0, 0).expect_err("topic").reason, "INVALID_TOPIC");
+        assert_eq!(member("g", &topics, 9, 0).expect_err("start").reason, "INVALID");
+        assert_eq!(committed(1).expect_err("level").code, Code::Unimplemented);
         let limits = Limits::default();
         assert_eq!(ack_timeout(Some(Duration::ZERO), &limits).expect_err("short").reason, "INVALID");
         assert_eq!(ack_timeout(None, &limits), Ok(limits::ACK_TIMEOUT_DEFAULT));

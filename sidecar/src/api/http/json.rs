@@ -15,6 +15,27 @@ use crate::error::Failure;
 
 const JSON_TYPE: &str = "application/json";
 
+/// A delivery level.
+#[expect(clippy::enum_variant_names, reason = "the levels are called so")]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DeliveryName {
+    #[default]
+    AtLeastOnce,
+    AtMostOnce,
+    EffectivelyOnce,
+}
+
+impl DeliveryName {
+    pub(super) fn level(self) -> v1::DeliveryLevel {
+        match self {
+            Self::AtLeastOnce => v1::DeliveryLevel::AtLeastOnce,
+            Self::AtMostOnce => v1::DeliveryLevel::AtMostOnce,
+            Self::EffectivelyOnce => v1::DeliveryLevel::EffectivelyOnce,
+        }
+    }
+}
+
 /// A message to publish.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

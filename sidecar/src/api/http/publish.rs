@@ -12,7 +12,7 @@ use wherry_proto::v1;
 
 use super::answer::{ErrorJson, Refusal};
 use super::body;
-use super::json::{OneOrMany, PublishJson, ResultJson};
+use super::json::{DeliveryName, OneOrMany, PublishJson, ResultJson};
 use super::query::Params;
 use crate::backend::Backend;
 use crate::error::Failure;
@@ -50,28 +50,6 @@ pub(super) struct Named {
     delivery: DeliveryName,
 }
 
-/// What the answer means.
-#[expect(clippy::enum_variant_names, reason = "the levels are called so")]
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum DeliveryName {
-    #[default]
-    AtLeastOnce,
-    AtMostOnce,
-    EffectivelyOnce,
-}
-
-impl DeliveryName {
-    fn level(self) -> Result<Level, Failure> {
-        let level = match self {
-            Self::AtLeastOnce => v1::DeliveryLevel::AtLeastOnce,
-            Self::AtMostOnce => v1::DeliveryLevel::AtMostOnce,
-            Self::EffectivelyOnce => v1::DeliveryLevel::EffectivelyOnce,
-        };
-        Level::of(level.into())
-    }
-}
-
 /// `POST /v1/topics/{topic}/messages`
 pub(super) async fn to_topic<B: Backend>(
     State(shared): State<Shared<B>>,
@@ -81,7 +59,7 @@ pub(super) async fn to_topic<B: Backend>(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let trace = TraceContext::of(&parts.headers);
-    let level = params.delivery.level()?;
+    let level = Level::of(params.delivery.level().into())?;
     if params.batch {
         return Ok(batch(&shared, body, &topic, level, &trace).await?);
     }
@@ -98,7 +76,7 @@ pub(super) async fn named<B: Backend>(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let trace = TraceContext::of(&parts.headers);
-    Ok(batch(&shared, body, "", params.delivery.level()?, &trace).await?)
+    Ok(batch(&shared, body, "", Level::of(params.delivery.level().into())?, &trace).await?)
 }
 
 fn raw(topic: String, params: ToTopic, headers: &HeaderMap, payload: Bytes) -> Result<v1::Message, Failure> {

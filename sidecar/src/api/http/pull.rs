@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use wherry_proto::v1::InitialPosition;
 
 use super::answer::Refusal;
-use super::json::ReceivedJson;
+use super::json::{DeliveryName, ReceivedJson};
 use super::query::{self, Params};
 use crate::api::ask;
 use crate::backend::Backend;
@@ -25,6 +25,8 @@ pub(super) struct FromTopic {
     start: StartName,
     #[serde(default)]
     encoding: Encoding,
+    #[serde(default)]
+    delivery: DeliveryName,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -62,7 +64,7 @@ pub(super) async fn from_topic<B: Backend>(
         StartName::Earliest => InitialPosition::Earliest,
         StartName::Latest => InitialPosition::Latest,
     };
-    let spec = ask::member(&params.group, &[topic], start.into())?;
+    let spec = ask::member(&params.group, &[topic], start.into(), params.delivery.level().into())?;
     let wait = query::duration("wait", params.wait.as_deref())?.unwrap_or_default().min(limits.pull_wait);
     let ack_timeout = ask::ack_timeout(query::duration("ack_timeout", params.ack_timeout.as_deref())?, limits)?;
     let max = ask::pull_messages(params.max, limits);
