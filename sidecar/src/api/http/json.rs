@@ -36,6 +36,35 @@ impl DeliveryName {
     }
 }
 
+/// Where a new group begins.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StartName {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// How payloads, keys and header values appear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Encoding {
+    /// As JSON or text where they are that.
+    #[default]
+    Auto,
+    /// As base64 always.
+    Base64,
+}
+
+impl From<StartName> for v1::InitialPosition {
+    fn from(name: StartName) -> Self {
+        match name {
+            StartName::Earliest => Self::Earliest,
+            StartName::Latest => Self::Latest,
+        }
+    }
+}
+
 /// A message to publish.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
