@@ -4,12 +4,15 @@ use std::{env, fs, path::PathBuf};
 
 use tonic_prost_build::FileDescriptorSet;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 8] = [
     "wherry/v1/error.proto",
+    "wherry/v1/group.proto",
     "wherry/v1/message.proto",
     "wherry/v1/publisher.proto",
+    "wherry/v1/request.proto",
     "wherry/v1/subscriber.proto",
     "wherry/v1/topic.proto",
+    "wherry/v1/transaction.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -98,6 +98,30 @@ impl ProduceRecord {
     }
 }
 
+/// What a group commits for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitOffset {
+    /// Where.
+    pub at: TopicPartition,
+    /// Next offset to consume.
+    pub offset: i64,
+    /// Kept beside it and handed to whoever goes on from there; its meaning is the committer's. Brokers bound its length
+    /// (`offset.metadata.max.bytes`).
+    pub metadata: Arc<str>,
+}
+
+impl CommitOffset {
+    /// An offset with nothing beside it.
+    #[must_use]
+    pub fn new(at: TopicPartition, offset: i64) -> Self {
+        Self { at, offset, metadata: "".into() }
+    }
+
+    pub(crate) fn all(next: &[(TopicPartition, i64)]) -> Vec<Self> {
+        next.iter().map(|(at, offset)| Self::new(at.clone(), *offset)).collect()
+    }
+}
+
 /// The receipt of an acknowledged record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordMetadata {

@@ -17,8 +17,10 @@ pub mod error;
 pub mod limits;
 mod net;
 pub mod publish;
+mod requests;
 mod shared;
 pub mod stats;
+mod transactions;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ pub use limits::Limits;
 use net::guard::{Guard, guard};
 use net::listen::Listener;
 use net::serve::Server;
+pub use requests::REPLY_TOPIC;
 use shared::{Phase, Shared};
 pub use stats::Stats;
 
@@ -89,6 +92,8 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
         limits: Arc::new(config.limits.clone()),
         stats: Arc::new(Stats::default()),
         groups: delivery::Groups::default(),
+        transactions: transactions::Transactions::new(&config.limits),
+        requests: requests::Requests::new(&config.reply_topic, config.limits.requests),
         phase: Phase::default(),
     };
     let (grpc, health) = api::grpc::routes(&shared).await?;
@@ -123,10 +128,21 @@ async fn listen(config: &SidecarConfig) -> Result<Vec<Listener>, SidecarError> {
     Ok(listeners)
 }
 
+/// What health is told of; the empty name stands for the sidecar as a whole.
+const SERVICES: [&str; 7] = [
+    "",
+    "wherry.v1.GroupService",
+    "wherry.v1.PublisherService",
+    "wherry.v1.RequestService",
+    "wherry.v1.SubscriberService",
+    "wherry.v1.TopicService",
+    "wherry.v1.TransactionService",
+];
+
 /// A draining sidecar says so to those who watch its health.
 async fn watch_health(health: tonic_health::server::HealthReporter, phase: Phase) {
     phase.draining.cancelled().await;
-    for service in ["", "wherry.v1.SubscriberService", "wherry.v1.PublisherService", "wherry.v1.TopicService"] {
+    for service in SERVICES {
         health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
     }
 }
@@ -182,6 +198,7 @@ impl<B: Backend> Ending<B> {
             tracing::warn!(after = ?self.drain_timeout, "not everything ended in time, cutting the rest off");
         }
         self.shared.phase.killed.cancel();
+        self.shared.transactions.close().await;
         // Bounded as well: the client must not keep a dead sidecar alive.
         let closed = tokio::time::timeout(self.drain_timeout, self.shared.backend.close()).await;
         if closed.is_err() {

@@ -7,7 +7,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::delivery::Groups;
 use crate::limits::Limits;
+use crate::requests::Requests;
 use crate::stats::Stats;
+use crate::transactions::Transactions;
 
 /// Shared by all calls. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) limits: Arc<Limits>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) groups: Groups<B>,
+    pub(crate) requests: Requests,
+    pub(crate) transactions: Transactions<B>,
     pub(crate) phase: Phase,
 }
 

@@ -16,7 +16,7 @@ use crate::consumer::group::protocol;
 use crate::consumer::offsets;
 use crate::error::Result;
 use crate::net::Address;
-use crate::record::TopicPartition;
+use crate::record::{CommitOffset, TopicPartition};
 use crate::retry::{self, Attempt};
 use crate::text::{group_id, shared, topic_name};
 
@@ -107,7 +107,7 @@ impl Admin {
         let nobody = offsets::Member { generation: -1, member_id: "".into(), instance_id: None };
         let one = async |pending: Vec<(TopicPartition, i64)>| {
             let (_, target) = self.coordinator(group).await?;
-            let answer = offsets::commit(&self.cluster, &target, group, &nobody, &pending).await?;
+            let answer = offsets::commit(&self.cluster, &target, group, &nobody, &CommitOffset::all(&pending)).await?;
             Ok(answer.into_iter().map(|code| outcome(&format!("{WHAT} of {group}"), code, None)).collect())
         };
         let done = each(&self.cluster.config, WHAT, offsets.to_vec(), one).await?;

@@ -8,13 +8,18 @@ use super::offsets::{self, Member};
 use super::shared::Shared;
 use crate::cluster::{CoordinatorKind, Target, codes};
 use crate::error::{ClientError, Result};
-use crate::record::TopicPartition;
+use crate::record::{CommitOffset, TopicPartition};
 use crate::retry::{self, Attempt};
 
 const WHAT: &str = "commit offsets";
 
 /// Commits next offsets. With `generation`, only what has been owned without a break since then.
 pub(super) async fn commit(shared: &Shared, next: &[(TopicPartition, i64)], generation: Option<i32>) -> Result<()> {
+    commit_all(shared, &CommitOffset::all(next), generation).await
+}
+
+/// As [`commit`], with what is to be kept beside each offset.
+pub(super) async fn commit_all(shared: &Shared, next: &[CommitOffset], generation: Option<i32>) -> Result<()> {
     let Some(group) = shared.config.group.as_deref() else {
         return Err(ClientError::config("commit needs a group: set ConsumerConfig::group"));
     };
@@ -26,12 +31,7 @@ pub(super) async fn commit(shared: &Shared, next: &[(TopicPartition, i64)], gene
     retry::retry(config, &format!("{WHAT} of group {group}"), config.call_timeout, attempt).await
 }
 
-async fn attempt(
-    shared: &Shared,
-    group: &str,
-    next: &[(TopicPartition, i64)],
-    generation: Option<i32>,
-) -> Result<(), Attempt> {
+async fn attempt(shared: &Shared, group: &str, next: &[CommitOffset], generation: Option<i32>) -> Result<(), Attempt> {
     let member = member(shared, group, next, generation)?;
     let coordinator = Target::At(coordinator(shared, group).await?);
     let answer = offsets::commit(&shared.cluster, &coordinator, group, &member, next).await;
@@ -49,19 +49,14 @@ fn stale(group: &str, generation: i32) -> ClientError {
 }
 
 /// Who commits now; stale where a partition is no longer, or not without a break, this member's.
-fn member(
-    shared: &Shared,
-    group: &str,
-    next: &[(TopicPartition, i64)],
-    generation: Option<i32>,
-) -> Result<Member, ClientError> {
+fn member(shared: &Shared, group: &str, next: &[CommitOffset], generation: Option<i32>) -> Result<Member, ClientError> {
     let state = shared.state();
     let instance_id = shared.config.group_instance_id.as_deref().map(Arc::from);
     if !state.subscribed {
         return Ok(Member { generation: -1, member_id: "".into(), instance_id: None });
     }
     let membership = state.membership.clone();
-    for (at, _) in next {
+    for CommitOffset { at, .. } in next {
         let since = state.partitions.by_place.get(at).map(|reading| reading.since_generation);
         if since.is_none_or(|since| generation.is_some_and(|generation| since > generation)) {
             return Err(stale(group, generation.unwrap_or(membership.generation)));

@@ -15,7 +15,7 @@ use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
 use tokio::time::Instant;
 
 use super::decode;
-use super::locate::{self, Located};
+use super::locate::{self, Beginning, Located};
 use super::partitions::{Place, Reading};
 use super::shared::Shared;
 use crate::cluster::codes;
@@ -238,11 +238,12 @@ impl Fetcher {
             let mut state = self.shared.state();
             let Some(reading) = state.partitions.in_epoch(&at, epoch) else { continue };
             match result {
-                Ok(offset) => {
+                Ok(Beginning { offset, metadata }) => {
                     reading.place = Place::At;
                     reading.failures = 0;
                     reading.fetch_offset = offset;
                     reading.position = offset;
+                    reading.resumed = metadata.map(|metadata| (offset, metadata));
                 }
                 Err(error) if error.is_retriable() => {
                     reading.place = Place::Unlocated { committed };

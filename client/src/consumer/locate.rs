@@ -6,13 +6,21 @@ use std::sync::Arc;
 use super::offsets;
 use crate::admin::{Admin, OffsetSpec};
 use crate::cluster::{Cluster, CoordinatorKind, Target};
-use crate::config::{ConsumerConfig, Isolation, OffsetReset};
+use crate::config::{ConsumerConfig, OffsetReset};
 use crate::error::{ClientError, Result};
 use crate::record::TopicPartition;
 use crate::retry;
 
 /// Where each partition begins.
-pub(super) type Located = Vec<(TopicPartition, Result<i64>)>;
+pub(super) type Located = Vec<(TopicPartition, Result<Beginning>)>;
+
+/// Where a partition begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Beginning {
+    pub(super) offset: i64,
+    /// What the group had committed beside the offset, if it is the group's.
+    pub(super) metadata: Option<Arc<str>>,
+}
 
 /// Locates partitions; `committed` says for each whether the group's offset counts.
 pub(super) async fn locate(
@@ -29,7 +37,7 @@ pub(super) async fn locate(
     let (known, rest): (Vec<_>, Vec<_>) =
         partitions.into_iter().map(|(at, _)| at).partition(|at| committed.contains_key(at));
     let mut located: Located =
-        known.into_iter().map(|at| (at.clone(), Ok(committed.get(&at).copied().unwrap_or(0)))).collect();
+        known.into_iter().filter_map(|at| Some((at.clone(), Ok(committed.get(&at)?.clone())))).collect();
     located.extend(reset(cluster, config, rest).await);
     located
 }
@@ -39,16 +47,17 @@ pub(super) async fn committed(
     cluster: &Arc<Cluster>,
     config: &ConsumerConfig,
     of: &[TopicPartition],
-) -> Result<HashMap<TopicPartition, i64>> {
+) -> Result<HashMap<TopicPartition, Beginning>> {
     let Some(group) = config.group.as_deref().filter(|_| !of.is_empty()) else { return Ok(HashMap::new()) };
     let attempt = async || {
         let (_, address) = cluster.find_coordinator(CoordinatorKind::Group, group).await?;
-        let stable = config.isolation == Isolation::ReadCommitted;
-        offsets::fetch(cluster, &Target::At(address), group, Some(of), stable).await
+        // What an open transaction may still change is waited for, whatever records are read: whoever began before it would
+        // read again what the transaction is about.
+        offsets::fetch(cluster, &Target::At(address), group, Some(of), true).await
     };
     let limit = cluster.config.call_timeout;
     let found = retry::retry(&cluster.config, "fetch committed offsets", limit, attempt).await?;
-    Ok(found.into_iter().map(|c| (c.at, c.offset)).collect())
+    Ok(found.into_iter().map(|c| (c.at, Beginning { offset: c.offset, metadata: c.metadata })).collect())
 }
 
 async fn reset(cluster: &Arc<Cluster>, config: &ConsumerConfig, partitions: Vec<TopicPartition>) -> Located {
@@ -66,7 +75,12 @@ async fn reset(cluster: &Arc<Cluster>, config: &ConsumerConfig, partitions: Vec<
     let asked: Vec<_> = partitions.iter().map(|at| (at.clone(), spec)).collect();
     let answers = Admin::new(cluster.clone()).list_offsets_as(&asked, config.isolation).await;
     match answers {
-        Ok(answers) => answers.into_iter().map(|(at, answer)| (at, answer.map(|a| a.offset))).collect(),
+        Ok(answers) => answers.into_iter().map(|(at, answer)| (at, answer.map(|a| begin(a.offset)))).collect(),
         Err(error) => partitions.into_iter().map(|at| (at, Err(error.clone()))).collect(),
     }
+}
+
+/// Not where the group left off.
+fn begin(offset: i64) -> Beginning {
+    Beginning { offset, metadata: None }
 }

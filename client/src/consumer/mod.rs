@@ -28,7 +28,7 @@ use crate::cluster::Cluster;
 use crate::config::ConsumerConfig;
 use crate::error::{ClientError, Result};
 use crate::limits;
-use crate::record::{ConsumedRecord, TopicPartition};
+use crate::record::{CommitOffset, ConsumedRecord, TopicPartition};
 use group::Command;
 use shared::Shared;
 
@@ -52,6 +52,32 @@ pub struct GroupMembership {
     pub(crate) instance_id: Option<Arc<str>>,
 }
 
+impl GroupMembership {
+    /// The membership that a coordinator has given elsewhere.
+    #[must_use]
+    pub fn new(group: Arc<str>, generation: i32, member_id: Arc<str>) -> Self {
+        Self { group, generation, member_id, instance_id: None }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &Arc<str> {
+        &self.group
+    }
+
+    /// The generation.
+    #[must_use]
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// The member, as the coordinator calls it.
+    #[must_use]
+    pub fn member_id(&self) -> &Arc<str> {
+        &self.member_id
+    }
+}
+
 /// Commits for a consumer from elsewhere than the task that polls. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Committer {
@@ -73,6 +99,14 @@ impl Committer {
     /// As [`Consumer::commit`].
     pub async fn commit_in_generation(&self, generation: i32, next: &[(TopicPartition, i64)]) -> Result<()> {
         commit::commit(&self.shared, next, Some(generation)).await
+    }
+
+    /// As [`Committer::commit_in_generation`], with what is to be kept beside each offset.
+    ///
+    /// # Errors
+    /// As [`Consumer::commit`].
+    pub async fn commit_all_in_generation(&self, generation: i32, next: &[CommitOffset]) -> Result<()> {
+        commit::commit_all(&self.shared, next, Some(generation)).await
     }
 
     /// As [`Consumer::release`].
@@ -238,7 +272,14 @@ impl Consumer {
     pub async fn committed(&self, of: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64)>> {
         self.group_name("committed")?;
         let found = locate::committed(&self.shared.cluster, &self.shared.config, of).await?;
-        Ok(of.iter().filter_map(|at| Some((at.clone(), *found.get(at)?))).collect())
+        Ok(of.iter().filter_map(|at| Some((at.clone(), found.get(at)?.offset))).collect())
+    }
+
+    /// Where the group had left off in a partition when it was assigned, and what had been committed beside that offset. Known once
+    /// records of the partition are handed out; `None` where nothing was beside it, and after a seek.
+    #[must_use]
+    pub fn resumed(&self, at: &TopicPartition) -> Option<(i64, Arc<str>)> {
+        self.shared.state().partitions.by_place.get(at)?.resumed.clone()
     }
 
     /// Continues at this offset. What was fetched ahead is dropped.

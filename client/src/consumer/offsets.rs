@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::admin::CommittedOffset;
 use crate::cluster::{Cluster, Target, codes};
-use crate::record::TopicPartition;
+use crate::record::{CommitOffset, TopicPartition};
 use crate::retry::Attempt;
 use crate::text::{group_id, shared, text, topic_name};
 
@@ -128,16 +128,16 @@ pub(crate) async fn commit(
     coordinator: &Target,
     group: &str,
     member: &Member,
-    next: &[(TopicPartition, i64)],
+    next: &[CommitOffset],
 ) -> Result<Vec<i16>, Attempt> {
     const WHAT: &str = "commit offsets";
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-    for (at, offset) in next {
+    for CommitOffset { at, offset, metadata } in next {
         let partition = OffsetCommitRequestPartition::default()
             .with_partition_index(at.partition)
             .with_committed_offset(*offset)
             .with_committed_leader_epoch(-1)
-            .with_committed_metadata(Some(StrBytes::new()));
+            .with_committed_metadata(Some(text(metadata)));
         topics.entry(&at.topic).or_default().push(partition);
     }
     let topic = |(name, partitions): (&str, _)| {
@@ -155,6 +155,6 @@ pub(crate) async fn commit(
     let (answer, _) = cluster.ask_version(coordinator, WHAT, build).await?;
     let all = answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.as_str(), p)));
     let found: HashMap<_, _> = all.map(|(t, p)| ((t, p.partition_index), p.error_code)).collect();
-    let code = |(at, _): &(TopicPartition, i64)| found.get(&(&*at.topic, at.partition)).copied();
+    let code = |item: &CommitOffset| found.get(&(&*item.at.topic, item.at.partition)).copied();
     next.iter().map(|item| code(item).ok_or_else(|| Attempt::Unknown("left out of the answer".into()))).collect()
 }

@@ -9,6 +9,7 @@
 //! Every seek, reset and assignment gives a partition a new `epoch`; what was asked for under an older one is dropped.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use wherry_wire::batch::RawBatch;
@@ -60,6 +61,8 @@ pub(super) struct Reading {
     pub(super) high_watermark: Option<i64>,
     pub(super) not_before: Option<Instant>,
     pub(super) failures: u32,
+    /// Where the group had left off, and what it had committed beside that.
+    pub(super) resumed: Option<(i64, Arc<str>)>,
 }
 
 impl Reading {
@@ -79,6 +82,7 @@ impl Reading {
             high_watermark: None,
             not_before: None,
             failures: 0,
+            resumed: None,
         }
     }
 

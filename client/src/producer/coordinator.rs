@@ -12,14 +12,14 @@ use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest, ProducerId,
     TransactionalId, TxnOffsetCommitRequest,
 };
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::Request;
 
 use super::lane::Identity;
 use crate::cluster::{Cluster, CoordinatorKind, Target, codes};
 use crate::consumer::GroupMembership;
 use crate::error::{ClientError, Result};
 use crate::net::Address;
-use crate::record::TopicPartition;
+use crate::record::{CommitOffset, TopicPartition};
 use crate::retry::{self, Attempt};
 use crate::text::{group_id, text, topic_name};
 
@@ -108,7 +108,7 @@ impl Coordinator {
         &self,
         identity: Identity,
         group: &GroupMembership,
-        next: &[(TopicPartition, i64)],
+        next: &[CommitOffset],
     ) -> Result<()> {
         let request = AddOffsetsToTxnRequest::default()
             .with_transactional_id(self.transactional_id())
@@ -128,15 +128,15 @@ impl Coordinator {
         &self,
         identity: Identity,
         group: &GroupMembership,
-        next: &[(TopicPartition, i64)],
+        next: &[CommitOffset],
     ) -> Result<(), Attempt> {
         let mut topics: Vec<TxnOffsetCommitRequestTopic> = Vec::new();
-        for (place, offset) in next {
+        for CommitOffset { at: place, offset, metadata } in next {
             let partition = TxnOffsetCommitRequestPartition::default()
                 .with_partition_index(place.partition)
                 .with_committed_offset(*offset)
                 .with_committed_leader_epoch(-1)
-                .with_committed_metadata(Some(StrBytes::new()));
+                .with_committed_metadata(Some(text(metadata)));
             match topics.iter_mut().find(|topic| topic.name.as_str() == &*place.topic) {
                 Some(topic) => topic.partitions.push(partition),
                 None => topics.push(

@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::config::{ProducerConfig, TransactionConfig};
 use crate::consumer::GroupMembership;
 use crate::error::{ClientError, Result};
-use crate::record::{ProduceRecord, TopicPartition};
+use crate::record::{CommitOffset, ProduceRecord, TopicPartition};
 
 /// Sends records in transactions, one at a time.
 #[derive(Debug)]
@@ -68,6 +68,14 @@ impl TransactionalProducer {
     /// # Errors
     /// [`ClientError::Stale`], [`ClientError::Fenced`], [`ClientError::AbortOnly`]: abort; as [`TransactionalProducer::send`].
     pub async fn send_offsets(&self, group: &GroupMembership, next: &[(TopicPartition, i64)]) -> Result<()> {
+        self.send_all_offsets(group, &CommitOffset::all(next)).await
+    }
+
+    /// As [`TransactionalProducer::send_offsets`], with what is to be kept beside each offset.
+    ///
+    /// # Errors
+    /// As [`TransactionalProducer::send_offsets`].
+    pub async fn send_all_offsets(&self, group: &GroupMembership, next: &[CommitOffset]) -> Result<()> {
         self.check_open()?;
         if next.is_empty() {
             return Ok(());

@@ -21,6 +21,6 @@ pub(crate) async fn ensure<B: Backend>(
     if partitions < 0 {
         return Err(Failure::invalid("INVALID", "`partitions` is negative; leave it out for the cluster's default"));
     }
-    let created = shared.backend.create_topic(name, (partitions > 0).then_some(partitions)).await?;
+    let created = shared.backend.create_topic(name, (partitions > 0).then_some(partitions), &[]).await?;
     Ok((shared.backend.partitions(name).await?, created))
 }

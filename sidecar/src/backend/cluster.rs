@@ -1,5 +1,9 @@
 //! The real cluster, through `wherry_client`. Connects in the background: nothing here delays the start of the sidecar.
 
+mod reader;
+mod topics;
+mod transactional;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,20 +12,18 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wherry_client::admin::NewTopic;
 use wherry_client::{
-    Client, ClientError, Committer, ConsumedRecord, Consumer, ConsumerConfig, Delivery, OffsetReset, ProduceRecord,
-    Producer, RebalanceEvents, RecordMetadata, RevokeWhen, TopicPartition,
+    Client, ClientError, CommitOffset, Committer, ConsumedRecord, Consumer, ConsumerConfig, Delivery, GroupMembership,
+    Isolation, OffsetReset, ProduceRecord, Producer, ProducerConfig, RebalanceEvents, RecordMetadata, RevokeWhen,
+    TopicPartition,
 };
 
-use super::{Backend, Member, MemberSpec, Polled, Receipt, Start, Taken};
+use super::{Backend, Bounds, GroupView, Member, MemberSpec, Polled, ReadSpec, Receipt, Start, Taken};
 use crate::config::SidecarConfig;
 use crate::limits;
 
 /// First and longest pause between attempts to reach the cluster.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// `TOPIC_ALREADY_EXISTS` in the Kafka protocol.
-const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// After this long without a heartbeat the partitions of a dead sidecar go to others. Shorter than Kafka's 45 s, because a pod that is
 /// killed is the usual case here; longer than any pause that a throttled container should see.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -34,6 +36,8 @@ pub struct Cluster {
     link: watch::Receiver<Link>,
     wait: Duration,
     closing: CancellationToken,
+    /// How producers of transactions send.
+    transactions: Arc<ProducerConfig>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +59,7 @@ impl Cluster {
         tokio::spawn(async move {
             stop.run_until_cancelled(connect).await;
         });
-        Self { link, wait: config.cluster_wait, closing }
+        Self { link, wait: config.cluster_wait, closing, transactions: Arc::new(config.transactions()) }
     }
 
     fn producer(&self) -> Option<Producer> {
@@ -63,6 +67,10 @@ impl Cluster {
             Link::Up { producer, .. } => Some(producer.clone()),
             Link::Connecting(_) => None,
         }
+    }
+
+    async fn client(&self, what: &str) -> Result<Client, ClientError> {
+        Ok(self.clone().up(what).await?.0)
     }
 
     /// The client, once the cluster is reached, within the configured time.
@@ -113,6 +121,8 @@ async fn reach(config: &SidecarConfig) -> Result<Link, ClientError> {
 impl Backend for Cluster {
     type Receipt = ClusterReceipt;
     type Member = ClusterMember;
+    type Reader = reader::ClusterReader;
+    type Transactional = transactional::ClusterTransactional;
 
     fn try_send(&self, record: ProduceRecord) -> Result<Taken<ClusterReceipt>, ClientError> {
         let Some(producer) = self.producer() else {
@@ -140,10 +150,8 @@ impl Backend for Cluster {
         async move {
             let (client, _) = this.up("join the group").await?;
             let config = ConsumerConfig {
-                auto_offset_reset: match spec.start {
-                    Start::Earliest => OffsetReset::Earliest,
-                    Start::Latest => OffsetReset::Latest,
-                },
+                auto_offset_reset: reset(spec.start),
+                isolation: isolation(spec.committed),
                 session_timeout: SESSION_TIMEOUT,
                 revoke_when: RevokeWhen::Released,
                 revoke_grace: REVOKE_GRACE,
@@ -160,22 +168,61 @@ impl Backend for Cluster {
     }
 
     async fn partitions(&self, topic: &str) -> Result<i32, ClientError> {
-        let (client, _) = self.clone().up("describe the topic").await?;
-        let described = client.admin().describe_topics(&[topic]).await?;
-        match described.into_iter().next() {
-            Some((_, description)) => Ok(i32::try_from(description?.partitions.len()).unwrap_or(i32::MAX)),
-            None => Err(ClientError::NoSuchTopic { what: "describe the topic".into(), topic: topic.into() }),
+        topics::partitions(&self.client("describe the topic").await?, topic).await
+    }
+
+    fn read(
+        &self,
+        spec: ReadSpec,
+    ) -> impl Future<Output = Result<reader::ClusterReader, ClientError>> + Send + 'static {
+        let this = self.clone();
+        async move { reader::ClusterReader::open(this.up("read the topic").await?.0, spec).await }
+    }
+
+    fn transactional(
+        &self,
+        id: Arc<str>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<transactional::ClusterTransactional, ClientError>> + Send + 'static {
+        let this = self.clone();
+        async move {
+            let producer = ProducerConfig::clone(&this.transactions);
+            let client = this.up("begin a transaction").await?.0;
+            transactional::ClusterTransactional::open(client, producer, &id, timeout).await
         }
     }
 
-    async fn create_topic(&self, topic: &str, partitions: Option<i32>) -> Result<bool, ClientError> {
-        let (client, _) = self.clone().up("create the topic").await?;
-        let wanted = NewTopic { partitions, ..NewTopic::new(topic, 1) };
-        match client.admin().create_topics(&[wanted], false).await?.into_iter().next() {
-            Some((_, Err(ClientError::Rejected { code: TOPIC_ALREADY_EXISTS, .. }))) => Ok(false),
-            Some((_, outcome)) => outcome.map(|()| true),
-            None => Ok(true),
-        }
+    async fn create_topic(
+        &self,
+        topic: &str,
+        partitions: Option<i32>,
+        settings: &[(&str, &str)],
+    ) -> Result<bool, ClientError> {
+        topics::create(&self.client("create the topic").await?, topic, partitions, settings).await
+    }
+
+    async fn topics(&self) -> Result<Vec<(Arc<str>, i32)>, ClientError> {
+        topics::list(&self.client("list topics").await?).await
+    }
+
+    async fn bounds(&self, topic: &str) -> Result<Vec<Bounds>, ClientError> {
+        topics::bounds(&self.client("describe the topic").await?, topic).await
+    }
+
+    async fn settings(&self, topic: &str) -> Result<Vec<(String, String)>, ClientError> {
+        topics::settings(&self.client("describe the topic").await?, topic).await
+    }
+
+    async fn offsets_at(&self, topic: &str, timestamp_ms: i64) -> Result<Vec<(i32, i64)>, ClientError> {
+        topics::offsets_at(&self.client("look offsets up").await?, topic, timestamp_ms).await
+    }
+
+    async fn group(&self, group: &str) -> Result<GroupView, ClientError> {
+        topics::group(&self.client("describe the group").await?, group).await
+    }
+
+    async fn move_group(&self, group: &str, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        topics::move_group(&self.client("move the group").await?, group, next).await
     }
 
     async fn flush(&self) {
@@ -255,10 +302,26 @@ impl Member for ClusterMember {
     fn commit(
         &self,
         generation: i32,
-        next: Vec<(TopicPartition, i64)>,
+        next: Vec<CommitOffset>,
     ) -> impl Future<Output = Result<(), ClientError>> + Send + 'static {
         let committer = self.committer.clone();
-        async move { committer.commit_in_generation(generation, &next).await }
+        async move { committer.commit_all_in_generation(generation, &next).await }
+    }
+
+    fn resumed(&self, at: &TopicPartition) -> Option<(i64, Arc<str>)> {
+        self.consumer.resumed(at)
+    }
+
+    fn membership(&self) -> Option<GroupMembership> {
+        self.consumer.membership().filter(|membership| membership.generation() >= 0)
+    }
+
+    fn seek(&mut self, at: &TopicPartition, offset: i64) {
+        self.polled.retain(|record| record.partition != at.partition || record.topic != at.topic);
+        if let Err(error) = self.consumer.seek(at, offset) {
+            // It is no longer assigned: whoever has it next begins at what was committed.
+            tracing::debug!(%at, offset, %error, "could not seek");
+        }
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) {
@@ -279,3 +342,14 @@ impl Member for ClusterMember {
 }
 
 const CLOSED: ClientError = ClientError::Closed { what: "the consumer" };
+
+fn reset(start: Start) -> OffsetReset {
+    match start {
+        Start::Earliest => OffsetReset::Earliest,
+        Start::Latest => OffsetReset::Latest,
+    }
+}
+
+fn isolation(committed: bool) -> Isolation {
+    if committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
+}

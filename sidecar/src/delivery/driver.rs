@@ -6,6 +6,8 @@
 //!                    cluster <--commits----- +--------+
 //! ```
 
+mod asks;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::time::Duration;
@@ -19,15 +21,16 @@ use wherry_client::{ClientError, RebalanceEvent};
 use wherry_proto::v1;
 
 use super::ack_id::AckId;
-use super::group::{CallId, Caller, Effect, Group, Outcome, Outgoing, SubId, Verb};
-use super::message;
+use super::group::{CallId, Caller, Effect, Group, Leased, Outcome, Outgoing, SubId, Verb};
 use super::registry::{ack_result, not_an_ack_id};
 use super::sink::{Outlet, SinkEvent, Sinks};
+use super::{message, progress};
 use crate::backend::{Backend, Member, MemberSpec, Polled};
 use crate::error::Failure;
 use crate::limits;
 use crate::shared::Shared;
 use crate::stats::Entered;
+pub(crate) use asks::{Ask, Ended, Lease, lost};
 
 /// Commands taken at a time.
 const COMMANDS_AT_ONCE: usize = 64;
@@ -39,7 +42,7 @@ type CallOutcomes = Vec<(usize, Result<Outcome, Failure>)>;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A subscription opens.
-    Subscribe { id: SubId, outlet: Outlet, credits: u32, ack_timeout: Duration },
+    Subscribe { id: SubId, outlet: Outlet, credits: Credits, ack_timeout: Duration },
     /// A subscription may get more.
     Credit { id: SubId, more: u32 },
     /// A subscription settles deliveries.
@@ -50,6 +53,17 @@ pub(crate) enum Command {
     Pull { id: CallId, max: usize, until: Instant, ack_timeout: Duration, answer: Answer<Vec<v1::ReceivedMessage>> },
     /// Settles deliveries.
     Call { id: CallId, ids: Vec<(usize, AckId)>, verb: Verb, answer: oneshot::Sender<CallOutcomes> },
+    /// Something else; see there.
+    Ask(Ask),
+}
+
+/// How much a subscription may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Credits {
+    /// So many messages, and more when it says so.
+    Given(u32),
+    /// As long as no more than so many are unsettled.
+    Window(u32),
 }
 
 /// Runs a group until nobody uses it, it fails for good, or the sidecar stops.
@@ -75,6 +89,9 @@ pub(crate) async fn run<B: Backend>(
         call_ends: VecDeque::new(),
         committing: None,
         retry_commit: None,
+        asks: VecDeque::new(),
+        leases: HashMap::new(),
+        moving: None,
         starved: false,
         bytes: 0,
         idle_since: Instant::now(),
@@ -143,6 +160,12 @@ struct Driver<B: Backend> {
     call_ends: VecDeque<(Instant, CallId)>,
     committing: Option<BoxFuture<'static, Result<(), ClientError>>>,
     retry_commit: Option<Instant>,
+    /// What can't be done before the commit in progress is over, or a transaction is.
+    asks: VecDeque<Ask>,
+    /// Transactions that are about to commit, by their number.
+    leases: HashMap<u64, Leased>,
+    /// The commit in progress moves the group.
+    moving: Option<asks::Moving>,
     /// Wants records and may not ask for them.
     starved: bool,
     /// What this group has counted in `held_bytes`.
@@ -160,7 +183,7 @@ impl<B: Backend> Driver<B> {
         loop {
             let now = Instant::now();
             self.settle_up(now);
-            if phase.stopping.is_cancelled() && !self.group.has_uncommitted() {
+            if phase.stopping.is_cancelled() && !self.group.has_uncommitted() && self.leases.is_empty() {
                 return End::Stopping;
             }
             if self.idle(now) && self.shared.groups.may_end(self.session, commands) {
@@ -205,6 +228,7 @@ impl<B: Backend> Driver<B> {
                 self.linger = limits::GROUP_LINGER_PULL;
                 self.pull(id, max, until, ack_timeout, answer);
             }
+            Command::Ask(ask) => self.ask(ask),
             Command::Call { id, ids, verb, answer } => {
                 let left = ids.iter().copied().collect();
                 self.calls.insert(id, Call { outcomes: Vec::with_capacity(ids.len()), left, answer });
@@ -220,7 +244,7 @@ impl<B: Backend> Driver<B> {
         self.sinks.len() + self.pulls.len()
     }
 
-    fn subscribe(&mut self, id: SubId, outlet: Outlet, credits: u32, ack_timeout: Duration) {
+    fn subscribe(&mut self, id: SubId, outlet: Outlet, credits: Credits, ack_timeout: Duration) {
         if self.receivers() >= self.shared.limits.subscribers_per_group {
             self.shared.stats.refused.add(1);
             // Only the first reason counts.
@@ -228,7 +252,13 @@ impl<B: Backend> Driver<B> {
             return;
         }
         self.linger = limits::GROUP_LINGER_STREAM;
-        self.group.subscribe(id, credits, ack_timeout);
+        match credits {
+            Credits::Given(credits) => self.group.subscribe(id, credits, ack_timeout),
+            Credits::Window(window) => {
+                self.group.subscribe(id, window, ack_timeout);
+                self.group.bound(id, window);
+            }
+        }
         self.group.hold(id);
         self.sinks.add(id, outlet);
     }
@@ -286,12 +316,18 @@ impl<B: Backend> Driver<B> {
     fn committed(&mut self, outcome: Result<(), ClientError>) {
         self.committing = None;
         self.shared.stats.commits.add(1);
+        if let Some(moving) = self.moving.take() {
+            return self.moved(moving, outcome);
+        }
         match outcome {
             Ok(()) => self.group.commit_done(),
             Err(error) => {
                 self.shared.stats.commits_failed.add(1);
                 tracing::warn!(group = %self.spec.group, %error, "an offset commit failed");
-                if error.is_retriable() || matches!(error, ClientError::Stale { .. }) {
+                if matches!(error, ClientError::Rejected { code: OFFSET_METADATA_TOO_LARGE, .. }) {
+                    self.group.say_less();
+                    self.group.commit_failed();
+                } else if error.is_retriable() || matches!(error, ClientError::Stale { .. }) {
                     self.group.commit_failed();
                 } else {
                     self.group.commit_refused();
@@ -308,7 +344,13 @@ impl<B: Backend> Driver<B> {
             News::Paused => {
                 self.membership = Membership::Joining(self.shared.backend.join(self.spec.clone()).boxed());
             }
-            News::Polled(Ok(Polled::Records(records))) => self.group.records(records),
+            News::Polled(Ok(Polled::Records(records))) => {
+                let Membership::Member(member) = &self.membership else { return None };
+                self.group.records(records, |at| {
+                    let (committed, beside) = member.resumed(at)?;
+                    Some((committed, progress::decode(committed, &beside)))
+                });
+            }
             News::Polled(Ok(Polled::Rebalance(event))) => self.rebalance(event),
             News::Joined(Err(error)) | News::Polled(Err(error)) => return self.failed(&error),
         }
@@ -354,6 +396,7 @@ impl<B: Backend> Driver<B> {
     fn rejoin(&mut self) {
         self.group.reset();
         self.committing = None;
+        self.moving = None;
         self.membership = Membership::Pausing(Box::pin(tokio::time::sleep(limits::GROUP_RETRY)));
     }
 
@@ -373,6 +416,7 @@ impl<B: Backend> Driver<B> {
         }
         self.finish(now);
         self.count();
+        self.take_up_asks();
         if self.retry_commit.is_none_or(|at| at <= now) {
             self.retry_commit = None;
             self.start_commit();
@@ -538,7 +582,7 @@ impl<B: Backend> Driver<B> {
     }
 
     fn idle(&mut self, now: Instant) -> bool {
-        let used = self.receivers() > 0 || !self.calls.is_empty() || self.group.has_open_business();
+        let used = self.receivers() > 0 || !self.calls.is_empty() || self.group.has_open_business() || self.has_asks();
         if used {
             self.idle_since = now;
         }
@@ -562,6 +606,9 @@ impl<B: Backend> Driver<B> {
         for id in self.sinks.ids() {
             self.sinks.remove(id, Some(&failure));
         }
+        for ask in std::mem::take(&mut self.asks) {
+            ask.refuse(&failure);
+        }
         for (_, answer) in self.pulls.drain().map(|(_, pull)| pull) {
             // Whoever gave up does not need the answer.
             let _ = answer.send(Err(failure.clone()));
@@ -575,6 +622,8 @@ impl<B: Backend> Driver<B> {
     }
 }
 
+/// `OFFSET_METADATA_TOO_LARGE` in the Kafka protocol.
+const OFFSET_METADATA_TOO_LARGE: i16 = 12;
 /// Longest sleep of a group's task.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// Longest sleep while other groups hold the memory that this one wants.
@@ -588,6 +637,7 @@ fn refuse(command: Command, failure: &Failure) {
         Command::Call { ids, answer, .. } => {
             drop(answer.send(ids.into_iter().map(|(index, _)| (index, Ok(Outcome::Lost))).collect()));
         }
+        Command::Ask(ask) => ask.refuse(failure),
         Command::Credit { .. } | Command::Settle { .. } | Command::Finish { .. } => {}
     }
 }

@@ -5,14 +5,20 @@
 //! Who gets what: a partition belongs to one receiver at a time, so that its messages are handled in order; it changes hands only while
 //! nothing of it is held. Receivers that can take messages get equal shares. All pulls together are one receiver.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod moves;
+mod shares;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use wherry_client::{ConsumedRecord, TopicPartition};
+use wherry_client::{CommitOffset, ConsumedRecord, TopicPartition};
 
 use super::ack_id::AckId;
-use super::window::{Acked, Waiters, Window};
+use super::progress::Runs;
+use super::window::{Acked, Progress, Waiters, Window};
 use crate::limits;
+pub use moves::Leased;
+use shares::Shares;
 
 /// A subscription, by number.
 pub type SubId = u64;
@@ -123,6 +129,10 @@ pub struct Group {
     pull_timeout: Duration,
     /// The commit in progress: what becomes durable with it.
     committing: Option<Vec<(u32, i64)>>,
+    /// Most bytes that may stand beside an offset.
+    beside_bytes: usize,
+    /// Partitions that are being moved: what comes of them is from before.
+    moving: HashSet<TopicPartition>,
     /// Partitions are about to be taken away; what is held of them may be settled until then.
     revoke_by: Option<Instant>,
     draining: bool,
@@ -149,6 +159,8 @@ struct Sub {
     busy: bool,
     /// Settles what it has, gets no more.
     finishing: bool,
+    /// Its credits are what this leaves beside the messages that it has not settled.
+    window: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -182,6 +194,8 @@ impl Group {
             pulls: VecDeque::new(),
             pull_timeout: limits::ACK_TIMEOUT_DEFAULT,
             committing: None,
+            beside_bytes: limits::BESIDE_BYTES,
+            moving: HashSet::new(),
             revoke_by: None,
             draining: false,
             effects: Vec::new(),
@@ -194,7 +208,32 @@ impl Group {
     /// A subscription opens.
     pub fn subscribe(&mut self, id: SubId, credits: u32, ack_timeout: Duration) {
         let credits = credits.min(self.max_credits);
-        self.subs.insert(id, Sub { credits, ack_timeout, busy: false, finishing: false });
+        self.subs.insert(id, Sub { credits, ack_timeout, busy: false, finishing: false, window: None });
+    }
+
+    /// A subscription has as many credits as this leaves beside the messages that it has not settled.
+    pub fn bound(&mut self, id: SubId, window: u32) {
+        if let Some(sub) = self.subs.get_mut(&id) {
+            sub.window = Some(window.min(self.max_credits));
+        }
+    }
+
+    fn renew_credits(&mut self) {
+        if self.subs.values().all(|sub| sub.window.is_none()) {
+            return;
+        }
+        let mut held: HashMap<SubId, usize> = HashMap::new();
+        for partition in self.windows.values() {
+            if let Some(Receiver::Sub(id)) = partition.owner {
+                *held.entry(id).or_default() += partition.window.held();
+            }
+        }
+        for (id, sub) in &mut self.subs {
+            if let Some(window) = sub.window {
+                let held = u32::try_from(held.get(id).copied().unwrap_or(0)).unwrap_or(u32::MAX);
+                sub.credits = window.saturating_sub(held);
+            }
+        }
     }
 
     /// A subscription may get more.
@@ -281,14 +320,13 @@ impl Group {
     /// Whether messages are out, or acknowledgements wait to be durable.
     #[must_use]
     pub fn has_open_business(&self) -> bool {
-        self.committing.is_some()
-            || self.windows.values().any(|p| p.window.held() > 0 || p.window.commit_due().is_some())
+        self.committing.is_some() || self.windows.values().any(|p| p.window.held() > 0 || p.window.commit_due())
     }
 
     /// Whether acknowledgements wait to be durable.
     #[must_use]
     pub fn has_uncommitted(&self) -> bool {
-        self.committing.is_some() || self.windows.values().any(|p| p.window.commit_due().is_some())
+        self.committing.is_some() || self.windows.values().any(|p| p.window.commit_due())
     }
 
     // Settling.
@@ -341,17 +379,21 @@ impl Group {
         }
     }
 
-    /// The next commit, if one is due and none is in progress: a generation, and next offsets.
-    pub fn commit(&mut self) -> Option<(i32, Vec<(TopicPartition, i64)>)> {
+    /// The next commit, if one is due and none is in progress: a generation, and how far each partition is.
+    pub fn commit(&mut self) -> Option<(i32, Vec<CommitOffset>)> {
         if self.committing.is_some() {
             return None;
         }
-        let due: Vec<(u32, i64)> =
-            self.windows.iter().filter_map(|(id, p)| Some((*id, p.window.commit_due()?))).collect();
+        let (mut due, mut next) = (Vec::new(), Vec::new());
+        for (id, partition) in &mut self.windows {
+            if let Some(progress) = partition.window.progress(self.beside_bytes) {
+                due.push((*id, progress.next));
+                next.push(offset(&partition.at, progress));
+            }
+        }
         if due.is_empty() {
             return None;
         }
-        let next = due.iter().map(|(id, next)| (self.windows[id].at.clone(), *next)).collect();
         self.committing = Some(due);
         Some((self.generation, next))
     }
@@ -368,7 +410,16 @@ impl Group {
 
     /// The commit in progress failed, and will be tried again.
     pub fn commit_failed(&mut self) {
-        self.committing = None;
+        for (id, _) in self.committing.take().unwrap_or_default() {
+            if let Some(partition) = self.windows.get_mut(&id) {
+                partition.window.not_committed();
+            }
+        }
+    }
+
+    /// The cluster takes less beside an offset than was tried.
+    pub fn say_less(&mut self) {
+        self.beside_bytes /= 2;
     }
 
     /// The commit in progress was refused for good: those who wait are told.
@@ -432,7 +483,7 @@ impl Group {
         let mut going = self.windows.iter().filter(|(_, partition)| partition.revoking);
         let unsettled = going.any(|(id, p)| {
             let committing = self.committing.iter().flatten().any(|(committing, _)| committing == id);
-            p.window.held() > 0 || p.window.commit_due().is_some() || committing
+            p.window.held() > 0 || p.window.commit_due() || committing
         });
         if unsettled && now < by {
             return false;
@@ -457,13 +508,18 @@ impl Group {
         let all: Vec<TopicPartition> = self.by_partition.keys().cloned().collect();
         all.iter().for_each(|at| self.end_window(at));
         self.given_up.clear();
+        self.moving.clear();
         self.generation = -1;
         self.revoke_by = None;
         self.committing = None;
     }
 
-    /// Records came.
-    pub fn records(&mut self, records: Vec<ConsumedRecord>) {
+    /// Records came. `resumed` knows where the group had left off in a partition, and what was acknowledged above.
+    pub fn records(
+        &mut self,
+        records: Vec<ConsumedRecord>,
+        mut resumed: impl FnMut(&TopicPartition) -> Option<(i64, Runs)>,
+    ) {
         let mut last: Option<(TopicPartition, u32)> = None;
         let mut full = Vec::new();
         for record in records {
@@ -472,6 +528,12 @@ impl Group {
                 _ => {
                     let at = TopicPartition { topic: record.topic.clone(), partition: record.partition };
                     let Some(id) = self.window_for(&at, record.generation) else { continue };
+                    if let Some(partition) = self.windows.get_mut(&id)
+                        && !partition.window.begun()
+                        && let Some((committed, above)) = resumed(&at)
+                    {
+                        partition.window.resume(committed, above);
+                    }
                     last = Some((at, id));
                     id
                 }
@@ -494,6 +556,9 @@ impl Group {
 
     /// The window of a partition that a record came from; `None` where it is no longer ours.
     fn window_for(&mut self, at: &TopicPartition, generation: i32) -> Option<u32> {
+        if self.moving.contains(at) {
+            return None;
+        }
         if let Some(id) = self.by_partition.get(at) {
             return Some(*id);
         }
@@ -512,6 +577,7 @@ impl Group {
             self.tally.timeouts += partition.window.tick(now) as u64;
         }
         if !self.draining {
+            self.renew_credits();
             self.deliver(now);
         }
         self.resume();
@@ -666,7 +732,10 @@ impl Group {
 
 impl Partition {
     fn deliverable(&self, now: Instant) -> bool {
-        self.window.backlog() > 0 && !self.revoking && self.window.blocked_until().is_none_or(|until| until <= now)
+        self.window.backlog() > 0
+            && !self.revoking
+            && !self.window.held_back()
+            && self.window.blocked_until().is_none_or(|until| until <= now)
     }
 }
 
@@ -684,56 +753,8 @@ struct Batch {
     bytes: usize,
 }
 
-/// How many partitions each receiver has, and how many each should have.
-#[derive(Debug)]
-struct Shares {
-    has: BTreeMap<Receiver, usize>,
-    fair: usize,
-}
-
-impl Shares {
-    /// Receivers that could take messages or hold some; the others leave their share to them.
-    fn of(group: &Group) -> Self {
-        let mut has = BTreeMap::new();
-        for (id, sub) in &group.subs {
-            if sub.credits > 0 && !sub.finishing {
-                has.insert(Receiver::Sub(*id), 0);
-            }
-        }
-        if !group.pulls.is_empty() {
-            has.insert(Receiver::Pulls, 0);
-        }
-        for partition in group.windows.values() {
-            if let Some(owner) = partition.owner {
-                match has.get_mut(&owner) {
-                    Some(count) => *count += 1,
-                    None if partition.window.held() > 0 => {
-                        has.insert(owner, 1);
-                    }
-                    None => {}
-                }
-            }
-        }
-        let fair = group.windows.len().div_ceil(has.len().max(1));
-        Self { has, fair }
-    }
-
-    /// Whether a receiver has more than its share.
-    fn over(&self, receiver: Receiver) -> bool {
-        self.has.get(&receiver).is_some_and(|count| *count > self.fair)
-    }
-
-    /// The receiver with the fewest partitions among those that can take messages now.
-    fn poorest(&self, can_take: impl Fn(Receiver) -> bool) -> Option<Receiver> {
-        self.has.iter().filter(|(receiver, _)| can_take(**receiver)).min_by_key(|(_, count)| **count).map(|(r, _)| *r)
-    }
-
-    fn moved(&mut self, from: Option<Receiver>, to: Receiver) {
-        if let Some(count) = from.and_then(|from| self.has.get_mut(&from)) {
-            *count = count.saturating_sub(1);
-        }
-        *self.has.entry(to).or_default() += 1;
-    }
+fn offset(at: &TopicPartition, progress: Progress) -> CommitOffset {
+    CommitOffset { at: at.clone(), offset: progress.next, metadata: progress.beside.into() }
 }
 
 /// Bytes of a record that count against bounds.

@@ -15,7 +15,7 @@ use tonic::Code;
 use wherry_proto::v1::{self, AckOutcome, AckResult};
 
 use super::ack_id::AckId;
-use super::driver::{self, Command};
+use super::driver::{self, Ask, Command, Credits};
 use super::group::{Outcome, SubId, Verb};
 use super::sink::Outlet;
 use crate::backend::{Backend, MemberSpec};
@@ -78,6 +78,9 @@ impl<B: Backend> Groups<B> {
         let mut entries = self.entries();
         let found = entries.values().find(|e| e.spec.group == spec.group && e.spec.topics == spec.topics);
         if let Some(entry) = found {
+            if spec.committed && !entry.spec.committed {
+                return Err(other_level(&spec.group));
+            }
             return Ok(entry.commands.clone());
         }
         if entries.len() >= shared.limits.groups {
@@ -106,6 +109,30 @@ impl<B: Backend> Groups<B> {
         self.entries().get(&session).map(|entry| entry.commands.clone())
     }
 
+    /// Asks the task that made this session; `None` where it has ended.
+    pub(crate) async fn ask<T>(&self, session: u64, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let lease = self.leased(session)?;
+        let (answer, answered) = oneshot::channel();
+        lease.send(Command::Ask(ask(answer))).await.ok()?;
+        drop(lease);
+        answered.await.ok()
+    }
+
+    /// Tells the task that made this session, if it still runs.
+    pub(crate) async fn tell(&self, session: u64, ask: Ask) {
+        if let Some(lease) = self.leased(session) {
+            // One that has ended needs not be told.
+            let _ = lease.send(Command::Ask(ask)).await;
+        }
+    }
+
+    /// The sessions of this group, with their topics.
+    pub(crate) fn of_group(&self, group: &str) -> Vec<(u64, Vec<Arc<str>>)> {
+        let entries = self.entries();
+        let of = entries.iter().filter(|(_, entry)| &*entry.spec.group == group);
+        of.map(|(session, entry)| (*session, entry.spec.topics.clone())).collect()
+    }
+
     /// An idle task asks whether it may end. It may not while anybody is about to send to it.
     pub(crate) fn may_end(&self, session: u64, commands: &mpsc::Receiver<Command>) -> bool {
         let mut entries = self.entries();
@@ -127,7 +154,7 @@ impl<B: Backend> Groups<B> {
         &self,
         shared: &Shared<B>,
         spec: &MemberSpec,
-        credits: u32,
+        credits: Credits,
         ack_timeout: Duration,
         outlet: Outlet,
     ) -> Result<(SubId, Lease), Failure> {
@@ -201,6 +228,16 @@ impl<B: Backend> Groups<B> {
 fn session() -> u64 {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     high ^ low
+}
+
+fn other_level(group: &Arc<str>) -> Failure {
+    Failure::lasting(
+        Code::FailedPrecondition,
+        "OTHER_DELIVERY",
+        format!(
+            "group {group} is read here with a lesser delivery level already, and these subscriptions share what is read; end them first, or ask for the same"
+        ),
+    )
 }
 
 /// For bytes that this sidecar never made.

@@ -6,9 +6,14 @@
 //! ```text
 //!             take                ack                  prefix           committed
 //!   Queued ----------> Held ---------------> Done --------------> out -----------> confirmed
-//!     ^                  |
-//!     +------------------+   nack, timeout, receiver gone: the cursor goes back to it
+//!     ^                |  ^                   ^ | committed beside the prefix
+//!     +----------------+  | lease, resolve    | +--> confirmed
+//!                         v                   |
+//!                       Leased ---------------+   a transaction commits
 //! ```
+//! What is nacked, times out or loses its receiver goes back to `Queued`, and the cursor with it. Acknowledged messages above the prefix
+//! are committed beside it ([`super::progress`]), as many of the lowest runs as fit; while some do not fit, nothing new is delivered.
+//!
 //! Messages are delivered at the cursor, in order. When the cursor went back, the messages behind it are delivered again after the one
 //! that it went back to, except those that were settled meanwhile: until its next delivery, a held message may still be acknowledged.
 
@@ -16,6 +21,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
+
+use super::progress::{self, Runs};
 
 /// Those who wait for an acknowledgement to be confirmed; nearly always one.
 pub type Waiters<W> = SmallVec<[W; 1]>;
@@ -35,11 +42,29 @@ pub struct Window<M, O, W> {
     /// All below this is durably committed.
     committed: i64,
     /// Acknowledged messages of the prefix that are not committed yet, by ascending offset.
-    confirming: VecDeque<(i64, Waiters<W>)>,
+    confirming: VecDeque<Confirming<W>>,
     /// Highest offset that ever came, plus one.
     next: i64,
     /// No held entry times out before this.
     earliest_timeout: Option<Instant>,
+    /// Acknowledged, durably, before this ownership began, above the prefix: these are not delivered.
+    resumed: VecDeque<(i64, i64)>,
+    /// Something above the prefix is acknowledged that no commit covers, and that may fit into the next one.
+    dirty: bool,
+    /// Something above the prefix is acknowledged that did not fit into the last commit.
+    unfit: bool,
+    /// Highest offset that was acknowledged above the prefix.
+    highest_done: i64,
+    /// A transaction is about to commit: no other commit may pass it.
+    leased: bool,
+}
+
+#[derive(Debug)]
+struct Confirming<W> {
+    offset: i64,
+    /// A commit covered it when it was still above the prefix.
+    durable: bool,
+    waiters: Waiters<W>,
 }
 
 #[derive(Debug)]
@@ -47,7 +72,8 @@ struct Entry<M, O, W> {
     offset: i64,
     bytes: usize,
     attempt: u32,
-    message: M,
+    /// `None` once it is acknowledged: nobody needs it any more.
+    message: Option<M>,
     state: State<O, W>,
 }
 
@@ -57,8 +83,37 @@ enum State<O, W> {
     Queued(Option<Instant>),
     /// Delivered.
     Held { by: O, until: Instant },
+    /// In a transaction that is being committed; the receiver may have gone meanwhile.
+    Leased { by: Option<O>, until: Instant },
     /// Acknowledged.
-    Done(Waiters<W>),
+    Done(Waiters<W>, Durable),
+}
+
+/// Whether a commit covers an acknowledged message above the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    No,
+    /// One does that is on its way.
+    Soon,
+    Yes,
+}
+
+/// What is to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// All below this is settled.
+    pub next: i64,
+    /// What is settled above it, as it is written beside it.
+    pub beside: String,
+}
+
+/// Why a transaction can't have a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLease {
+    /// It is no longer the valid one.
+    Lost,
+    /// Too much is acknowledged above messages that are not.
+    Scattered,
 }
 
 /// A message to deliver.
@@ -99,7 +154,27 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
             confirming: VecDeque::new(),
             next: i64::MIN,
             earliest_timeout: None,
+            resumed: VecDeque::new(),
+            dirty: false,
+            unfit: false,
+            highest_done: i64::MIN,
+            leased: false,
         }
+    }
+
+    /// The group had left off here, with these acknowledged above. Before the first message comes.
+    pub fn resume(&mut self, committed: i64, above: Runs) {
+        if self.prefix.is_none() {
+            self.prefix = Some(committed);
+            self.committed = committed;
+            self.resumed = above.into();
+        }
+    }
+
+    /// Whether it is known where it begins.
+    #[must_use]
+    pub fn begun(&self) -> bool {
+        self.prefix.is_some()
     }
 
     /// A message came from the cluster. Offsets ascend; one that came before is ignored (`false`).
@@ -112,25 +187,41 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
             self.prefix = Some(offset);
             self.committed = offset;
         }
+        let known = self.resumed.iter().any(|(from, to)| (*from..*to).contains(&offset));
+        if known || self.prefix.is_some_and(|prefix| offset < prefix) {
+            self.absorb();
+            return true;
+        }
         self.bytes += bytes;
-        self.entries.push_back(Entry { offset, bytes, attempt: 0, message, state: State::Queued(None) });
+        self.entries.push_back(Entry { offset, bytes, attempt: 0, message: Some(message), state: State::Queued(None) });
         true
+    }
+
+    /// Moves what was acknowledged before this ownership into the prefix, where nothing unsettled is below it.
+    fn absorb(&mut self) {
+        while let Some((from, to)) = self.resumed.front().copied()
+            && self.next > from
+            && self.entries.front().is_none_or(|entry| entry.offset >= to)
+        {
+            self.prefix = self.prefix.max(Some(to));
+            self.resumed.pop_front();
+        }
     }
 
     /// The next message for `by`, if one may be delivered now.
     pub fn take(&mut self, now: Instant, by: O, timeout: Duration) -> Option<Taken<M>> {
-        if self.blocked_until().is_some_and(|until| now < until) {
+        if self.held_back() || self.blocked_until().is_some_and(|until| now < until) {
             return None;
         }
         let entry = self.entries.get_mut(self.cursor)?;
+        let message = entry.message.clone()?;
         if !matches!(entry.state, State::Held { .. }) {
             self.held += 1;
         }
         let until = now + timeout;
         entry.state = State::Held { by, until };
         entry.attempt = entry.attempt.saturating_add(1);
-        let taken =
-            Taken { offset: entry.offset, attempt: entry.attempt, bytes: entry.bytes, message: entry.message.clone() };
+        let taken = Taken { offset: entry.offset, attempt: entry.attempt, bytes: entry.bytes, message };
         self.earliest_timeout = Some(self.earliest_timeout.map_or(until, |earliest| earliest.min(until)));
         self.cursor += 1;
         self.skip_done();
@@ -144,16 +235,29 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         }
         let Some(entry) = self.entry(offset) else { return Acked::Lost };
         match &mut entry.state {
-            State::Done(waiters) => waiters.push(waiter),
+            State::Done(_, Durable::Yes) => return Acked::Confirmed,
+            State::Done(waiters, Durable::No | Durable::Soon) => waiters.push(waiter),
             State::Held { .. } if entry.attempt == attempt => {
-                entry.state = State::Done(SmallVec::from_iter([waiter]));
+                entry.state = State::Done(SmallVec::from_iter([waiter]), Durable::No);
                 self.held -= 1;
-                self.skip_done();
-                self.advance();
+                self.done(offset);
             }
-            State::Held { .. } | State::Queued(_) => return Acked::Lost,
+            State::Held { .. } | State::Leased { .. } | State::Queued(_) => return Acked::Lost,
         }
         Acked::Waiting
+    }
+
+    /// The entry at this offset has just become `Done`.
+    fn done(&mut self, offset: i64) {
+        if let Some(entry) = self.entry(offset) {
+            entry.message = None;
+            let bytes = std::mem::take(&mut entry.bytes);
+            self.bytes -= bytes;
+        }
+        self.dirty = true;
+        self.highest_done = self.highest_done.max(offset);
+        self.skip_done();
+        self.advance();
     }
 
     /// Of a message that is part of the prefix.
@@ -161,9 +265,10 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         if offset < self.committed {
             return Acked::Confirmed;
         }
-        match self.confirming.binary_search_by_key(&offset, |(offset, _)| *offset) {
+        match self.confirming.binary_search_by_key(&offset, |confirming| confirming.offset) {
+            Ok(at) if self.confirming[at].durable => Acked::Confirmed,
             Ok(at) => {
-                self.confirming[at].1.push(waiter);
+                self.confirming[at].waiters.push(waiter);
                 Acked::Waiting
             }
             Err(_) => Acked::Lost,
@@ -192,6 +297,13 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
 
     /// Takes everything back from a receiver that is gone; answers with how many messages that were.
     pub fn release(&mut self, gone: O) -> usize {
+        for entry in &mut self.entries {
+            if let State::Leased { by, .. } = &mut entry.state
+                && *by == Some(gone)
+            {
+                *by = None;
+            }
+        }
         self.requeue_where(|state| matches!(state, State::Held { by, .. } if *by == gone))
     }
 
@@ -203,37 +315,192 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         let expired = self.requeue_where(|state| matches!(state, State::Held { until, .. } if *until <= now));
         let timeouts = self.entries.iter().filter_map(|entry| match entry.state {
             State::Held { until, .. } => Some(until),
-            State::Queued(_) | State::Done(_) => None,
+            State::Queued(_) | State::Leased { .. } | State::Done(..) => None,
         });
         self.earliest_timeout = timeouts.min();
         expired
     }
 
-    /// Up to where a commit is due: all below this offset is settled, and not all of it is committed.
+    /// Whether a commit may be due: something is settled that no commit covers, and no transaction is in the way.
     #[must_use]
-    pub fn commit_due(&self) -> Option<i64> {
-        self.prefix.filter(|prefix| *prefix > self.committed)
+    pub fn commit_due(&self) -> bool {
+        !self.leased && (self.dirty || self.prefix.is_some_and(|prefix| prefix > self.committed))
     }
 
-    /// A commit up to `next` is durable; answers with those who waited for it, by offset.
+    /// The next commit, with at most `most` bytes beside its offset; `None` where it would say nothing new. What it covers is
+    /// confirmed by [`Window::committed`], or due again after [`Window::not_committed`].
+    pub fn progress(&mut self, most: usize) -> Option<Progress> {
+        if !self.commit_due() {
+            return None;
+        }
+        let next = self.prefix?;
+        let (beside, covered) = self.beside(next, most, false);
+        self.dirty = false;
+        let (mut news, mut left) = (next > self.committed, false);
+        for entry in &mut self.entries {
+            if let State::Done(_, durable @ Durable::No) = &mut entry.state {
+                if entry.offset < covered {
+                    *durable = Durable::Soon;
+                    news = true;
+                } else {
+                    left = true;
+                }
+            }
+        }
+        self.unfit = left;
+        news.then_some(Progress { next, beside })
+    }
+
+    /// What is acknowledged above `next`, as it is written beside it; all of it that lies below the second is in it.
+    fn beside(&self, next: i64, most: usize, with_leased: bool) -> (String, i64) {
+        let mut runs: Runs = self.resumed.iter().copied().collect();
+        let mut run: Option<(i64, i64)> = None;
+        for entry in &self.entries {
+            let counts = match entry.state {
+                State::Done(..) => true,
+                State::Leased { .. } => with_leased,
+                State::Queued(_) | State::Held { .. } => false,
+            };
+            if !counts {
+                runs.extend(run.take());
+            } else if entry.offset >= next {
+                // Offsets between two messages have none: a run may go over them.
+                run = Some((run.map_or(entry.offset, |(from, _)| from), entry.offset + 1));
+            }
+        }
+        runs.extend(run);
+        let runs = progress::joined(runs.into_iter().filter(|(_, to)| *to > next).collect());
+        let (beside, count) = progress::encode(next, &runs, most);
+        let covered =
+            if count == runs.len() { i64::MAX } else { count.checked_sub(1).map_or(next, |last| runs[last].1) };
+        (beside, covered)
+    }
+
+    /// A commit up to `next`, and of what was beside it, is durable; answers with those who waited for it, by offset.
     pub fn committed(&mut self, next: i64) -> Vec<(i64, Waiters<W>)> {
         self.committed = self.committed.max(next);
-        let count = self.confirming.partition_point(|(offset, _)| *offset < next);
-        self.confirming.drain(..count).collect()
+        let count = self.confirming.partition_point(|confirming| confirming.offset < next);
+        let mut confirmed: Vec<_> = self.confirming.drain(..count).map(|c| (c.offset, c.waiters)).collect();
+        for entry in &mut self.entries {
+            if let State::Done(waiters, durable @ Durable::Soon) = &mut entry.state {
+                *durable = Durable::Yes;
+                confirmed.push((entry.offset, std::mem::take(waiters)));
+            }
+        }
+        confirmed
     }
 
-    /// Everyone who waits for a confirmation of something that is part of the prefix, because it can't be committed.
+    /// The last commit came to nothing.
+    pub fn not_committed(&mut self) {
+        for entry in &mut self.entries {
+            if let State::Done(_, durable @ Durable::Soon) = &mut entry.state {
+                *durable = Durable::No;
+                self.dirty = true;
+            }
+        }
+    }
+
+    // Transactions.
+
+    /// Takes deliveries, by offset and attempt, into a transaction that is about to commit, all or none; answers with what it has to
+    /// commit. Until [`Window::resolve`], nothing else is committed.
+    ///
+    /// # Errors
+    /// The first that can't be had.
+    pub fn lease(&mut self, deliveries: &[(i64, u32)], most: usize) -> Result<Progress, (i64, NoLease)> {
+        let held = |(offset, attempt): &&(i64, u32)| {
+            self.index(*offset).is_none_or(|index| !self.entries[index].is_held(*attempt))
+        };
+        if let Some((offset, _)) = deliveries.iter().find(held) {
+            return Err((*offset, NoLease::Lost));
+        }
+        for (offset, _) in deliveries {
+            if let Some(entry) = self.entry(*offset)
+                && let State::Held { by, until } = entry.state
+            {
+                entry.state = State::Leased { by: Some(by), until };
+            }
+        }
+        self.leased = true;
+        self.skip_done();
+        let settled = |entry: &&Entry<M, O, W>| matches!(entry.state, State::Done(..) | State::Leased { .. });
+        let front = self.entries.iter().take_while(settled).last();
+        let next = front.map_or(self.prefix.unwrap_or_default(), |entry| entry.offset + 1);
+        let (beside, covered) = self.beside(next, most, true);
+        match deliveries.iter().find(|(offset, _)| *offset >= covered) {
+            Some((offset, _)) => {
+                self.resolve(None);
+                Err((*offset, NoLease::Scattered))
+            }
+            None => Ok(Progress { next, beside }),
+        }
+    }
+
+    /// The transaction is over: with what it committed, or without effect. Answers with those who waited for it, by offset.
+    pub fn resolve(&mut self, committed: Option<i64>) -> Vec<(i64, Waiters<W>)> {
+        self.leased = false;
+        let leased = |(index, entry): (usize, &Entry<M, O, W>)| match entry.state {
+            State::Leased { by, until } => Some((index, entry.offset, by, until)),
+            State::Queued(_) | State::Held { .. } | State::Done(..) => None,
+        };
+        let leased: Vec<_> = self.entries.iter().enumerate().filter_map(leased).collect();
+        match committed {
+            Some(next) => {
+                for (index, ..) in &leased {
+                    self.entries[*index].state = State::Done(SmallVec::new(), Durable::Yes);
+                    self.held -= 1;
+                }
+                for (_, offset, ..) in leased {
+                    self.done(offset);
+                }
+                self.committed(next)
+            }
+            None => {
+                for (index, _, by, until) in leased {
+                    match by {
+                        Some(by) => {
+                            self.entries[index].state = State::Held { by, until };
+                            self.earliest_timeout = Some(self.earliest_timeout.map_or(until, |e| e.min(until)));
+                        }
+                        None => self.requeue(index, None),
+                    }
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether a transaction is about to commit.
+    #[must_use]
+    pub fn leased(&self) -> bool {
+        self.leased
+    }
+
+    /// The message of a delivery that is still valid.
+    #[must_use]
+    pub fn peek(&self, offset: i64, attempt: u32) -> Option<&M> {
+        let entry = &self.entries[self.index(offset)?];
+        if entry.is_held(attempt) { entry.message.as_ref() } else { None }
+    }
+
+    /// Everyone who waits for a confirmation, because it can't be committed.
     pub fn uncommittable(&mut self) -> Vec<(i64, Waiters<W>)> {
-        self.confirming.iter_mut().map(|(offset, waiters)| (*offset, std::mem::take(waiters))).collect()
+        self.not_committed();
+        let done = self.entries.iter_mut().filter_map(|entry| match &mut entry.state {
+            State::Done(waiters, _) => Some((entry.offset, std::mem::take(waiters))),
+            State::Queued(_) | State::Held { .. } | State::Leased { .. } => None,
+        });
+        let prefix = self.confirming.iter_mut().map(|c| (c.offset, std::mem::take(&mut c.waiters)));
+        prefix.chain(done).collect()
     }
 
     /// The ownership ends: everyone who still waits for a confirmation, by offset.
     pub fn end(self) -> Vec<(i64, Waiters<W>)> {
         let done = self.entries.into_iter().filter_map(|entry| match entry.state {
-            State::Done(waiters) => Some((entry.offset, waiters)),
-            State::Queued(_) | State::Held { .. } => None,
+            State::Done(waiters, _) => Some((entry.offset, waiters)),
+            State::Queued(_) | State::Held { .. } | State::Leased { .. } => None,
         });
-        self.confirming.into_iter().chain(done).collect()
+        self.confirming.into_iter().map(|c| (c.offset, c.waiters)).chain(done).collect()
     }
 
     /// Messages that wait for delivery, or for another one; settled ones among them are counted.
@@ -242,7 +509,7 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         self.entries.len() - self.cursor
     }
 
-    /// Messages that are delivered and not settled.
+    /// Messages that are delivered and not settled, those in a transaction included.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held
@@ -271,8 +538,15 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
     pub fn blocked_until(&self) -> Option<Instant> {
         match self.entries.get(self.cursor)?.state {
             State::Queued(not_before) => not_before,
-            State::Held { .. } | State::Done(_) => None,
+            State::Held { .. } | State::Leased { .. } | State::Done(..) => None,
         }
+    }
+
+    /// Whether the next message has to wait until earlier ones are settled, because no more can be remembered above them.
+    #[must_use]
+    pub fn held_back(&self) -> bool {
+        let new = |entry: &Entry<M, O, W>| entry.attempt == 0 && entry.offset > self.highest_done;
+        self.unfit && self.entries.get(self.cursor).is_some_and(new)
     }
 
     /// When [`Window::tick`] should be called next.
@@ -304,22 +578,24 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
     }
 
     fn skip_done(&mut self) {
-        while let Some(Entry { state: State::Done(_), .. }) = self.entries.get(self.cursor) {
+        while let Some(Entry { state: State::Done(..) | State::Leased { .. }, .. }) = self.entries.get(self.cursor) {
             self.cursor += 1;
         }
     }
 
     /// Moves the acknowledged messages at the front into the prefix.
     fn advance(&mut self) {
-        while let Some(Entry { state: State::Done(_), .. }) = self.entries.front()
+        while let Some(Entry { state: State::Done(..), .. }) = self.entries.front()
             && let Some(entry) = self.entries.pop_front()
-            && let State::Done(waiters) = entry.state
+            && let State::Done(waiters, durable) = entry.state
         {
-            self.cursor = self.cursor.saturating_sub(1);
             self.bytes -= entry.bytes;
-            self.prefix = Some(entry.offset + 1);
-            self.confirming.push_back((entry.offset, waiters));
+            self.cursor = self.cursor.saturating_sub(1);
+            self.prefix = self.prefix.max(Some(entry.offset + 1));
+            let durable = durable == Durable::Yes;
+            self.confirming.push_back(Confirming { offset: entry.offset, durable, waiters });
         }
+        self.absorb();
     }
 }
 

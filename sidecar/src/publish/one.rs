@@ -115,6 +115,7 @@ pub(crate) fn committed_on_stream(metadata: &RecordMetadata) -> PublishResult {
         offset: metadata.offset,
         timestamp: Some(record::timestamp(metadata.timestamp_ms)),
         status: PublishStatus::Committed.into(),
+        duplicate: false,
     }
 }
 

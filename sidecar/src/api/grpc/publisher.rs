@@ -3,14 +3,19 @@
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 use wherry_proto::v1::publisher_service_server::PublisherService;
-use wherry_proto::v1::{PublishRequest, PublishResponse, PublishStreamRequest};
+use wherry_proto::v1::{
+    PublishBatchRequest, PublishBatchResponse, PublishManyRequest, PublishManyResponse, PublishRequest,
+    PublishResponse, PublishStreamRequest,
+};
 
 use crate::backend::Backend;
 use crate::error::Failure;
+use crate::publish::many;
 use crate::publish::one::{self, Level};
 use crate::publish::record::{TopicNames, TraceContext};
 use crate::publish::stream::PublishStream;
 use crate::shared::Shared;
+use crate::transactions;
 
 pub(super) struct Publisher<B: Backend> {
     pub(super) shared: Shared<B>,
@@ -45,5 +50,25 @@ impl<B: Backend> PublisherService for Publisher<B> {
         let trace = TraceContext::of(request.metadata().as_ref());
         tracing::debug!(traceparent = ?trace.parent, "publishing stream");
         Ok(Response::new(PublishStream::new(self.shared.clone(), request.into_inner(), trace)))
+    }
+    async fn publish_many(
+        &self,
+        request: Request<Streaming<PublishManyRequest>>,
+    ) -> Result<Response<PublishManyResponse>, Status> {
+        if self.shared.phase.stopping.is_cancelled() {
+            return Err(Failure::draining().into());
+        }
+        let trace = TraceContext::of(request.metadata().as_ref());
+        Ok(Response::new(many::many(&self.shared, request.into_inner(), trace).await?))
+    }
+
+    async fn publish_batch(
+        &self,
+        request: Request<PublishBatchRequest>,
+    ) -> Result<Response<PublishBatchResponse>, Status> {
+        let trace = TraceContext::of(request.metadata().as_ref());
+        let messages = request.into_inner().messages;
+        let done = transactions::at_once(&self.shared, messages, Vec::new(), &trace).await?;
+        Ok(Response::new(PublishBatchResponse { results: done.results }))
     }
 }

@@ -19,9 +19,10 @@ use wherry_proto::v1::{
     SubscribeRequest, SubscribeResponse, SubscribeStart, SubscribeStarted, subscribe_response,
 };
 
-use crate::api::ask;
+use crate::api::ask::{self, Mode};
 use crate::backend::Backend;
-use crate::delivery::driver::Command;
+use crate::delivery::broadcast;
+use crate::delivery::driver::{Command, Credits};
 use crate::delivery::group::{SubId, Verb};
 use crate::delivery::registry::Lease;
 use crate::delivery::sink::Outlet;
@@ -48,7 +49,7 @@ impl<B: Backend> SubscriberService for Subscriber<B> {
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullResponse>, Status> {
         let request = request.into_inner();
         let limits = &self.shared.limits;
-        let spec = ask::member(&request.group, &request.topics, request.initial_position)?;
+        let spec = ask::member(&request.group, &request.topics, request.initial_position, request.delivery)?;
         let max = ask::pull_messages(request.max_messages, limits);
         let wait = ask::duration(request.max_wait)?.unwrap_or_default().min(limits.pull_wait);
         let ack_timeout = ask::ack_timeout(ask::duration(request.ack_timeout)?, limits)?;
@@ -104,8 +105,16 @@ fn extend(timeout: Option<prost_types::Duration>, limits: &Limits) -> Result<Ver
 impl<B: Backend> Subscriber<B> {
     async fn open(&self, start: SubscribeStart, inbound: Streaming<SubscribeRequest>) -> Result<Frames, Failure> {
         let limits = &self.shared.limits;
-        let spec = ask::member(&start.group, &start.topics, start.initial_position)?;
-        ask::delivery(start.delivery)?;
+        if ask::mode(start.mode)? == Mode::Broadcast {
+            return self.broadcast(&start, inbound);
+        }
+        if !start.offsets.is_empty() {
+            return Err(Failure::invalid(
+                "INVALID",
+                "`offsets` are for broadcasts; a group begins where it left off, move it with GroupService.Seek",
+            ));
+        }
+        let spec = ask::member(&start.group, &start.topics, start.initial_position, start.delivery)?;
         let ack_timeout = ask::ack_timeout(ask::duration(start.ack_timeout)?, limits)?;
         let (outlet, received) = Outlet::new();
         let frames = Frames {
@@ -116,9 +125,32 @@ impl<B: Backend> Subscriber<B> {
             _open: self.shared.stats.subscriptions.enter(),
         };
         let (acks, gone, end) = (outlet.acks.clone(), outlet.gone.clone(), outlet.end.clone());
-        let (id, lease) = self.shared.groups.subscribe(&self.shared, &spec, start.credits, ack_timeout, outlet).await?;
+        let (id, lease) = self
+            .shared
+            .groups
+            .subscribe(&self.shared, &spec, Credits::Given(start.credits), ack_timeout, outlet)
+            .await?;
         tracing::debug!(group = %spec.group, subscription = id, "subscribed");
         let reader = Reader { id, lease, acks, gone, end, limits: limits.clone() };
+        tokio::spawn(reader.run(inbound));
+        Ok(frames)
+    }
+}
+
+impl<B: Backend> Subscriber<B> {
+    fn broadcast(&self, start: &SubscribeStart, inbound: Streaming<SubscribeRequest>) -> Result<Frames, Failure> {
+        let spec = ask::broadcast(start)?;
+        let (outlet, received) = Outlet::new();
+        let frames = Frames {
+            started: Some(started(Duration::ZERO)),
+            received,
+            end: outlet.end.clone(),
+            _gone: outlet.gone.clone().drop_guard(),
+            _open: self.shared.stats.subscriptions.enter(),
+        };
+        let (acks, gone, end) = (outlet.acks.clone(), outlet.gone.clone(), outlet.end.clone());
+        let lease = broadcast::open(&self.shared, spec, Some(start.credits), outlet)?;
+        let reader = Reader { id: 0, lease, acks, gone, end, limits: self.shared.limits.clone() };
         tokio::spawn(reader.run(inbound));
         Ok(frames)
     }

@@ -2,10 +2,14 @@
 
 use tonic::{Request, Response, Status};
 use wherry_proto::v1::topic_service_server::TopicService;
-use wherry_proto::v1::{EnsureTopicRequest, EnsureTopicResponse, GetTopicRequest, GetTopicResponse, Topic};
+use wherry_proto::v1::{
+    EnsureTopicRequest, EnsureTopicResponse, GetTopicRequest, GetTopicResponse, ListTopicsRequest, ListTopicsResponse,
+    Topic,
+};
 
 use crate::api::topics;
 use crate::backend::Backend;
+use crate::error::Failure;
 use crate::shared::Shared;
 
 pub(super) struct Topics<B: Backend> {
@@ -17,7 +21,11 @@ impl<B: Backend> TopicService for Topics<B> {
     async fn get_topic(&self, request: Request<GetTopicRequest>) -> Result<Response<GetTopicResponse>, Status> {
         let name = request.into_inner().name;
         let partitions = topics::get(&self.shared, &name).await?;
-        Ok(Response::new(GetTopicResponse { topic: Some(Topic { name, partitions }) }))
+        Ok(Response::new(GetTopicResponse { topic: Some(Topic { name, partitions }), ..GetTopicResponse::default() }))
+    }
+
+    async fn list_topics(&self, _: Request<ListTopicsRequest>) -> Result<Response<ListTopicsResponse>, Status> {
+        Err(Failure::not_offered("ListTopics").into())
     }
 
     async fn ensure_topic(

@@ -15,6 +15,56 @@ use crate::error::Failure;
 
 const JSON_TYPE: &str = "application/json";
 
+/// A delivery level.
+#[expect(clippy::enum_variant_names, reason = "the levels are called so")]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DeliveryName {
+    #[default]
+    AtLeastOnce,
+    AtMostOnce,
+    EffectivelyOnce,
+}
+
+impl DeliveryName {
+    pub(super) fn level(self) -> v1::DeliveryLevel {
+        match self {
+            Self::AtLeastOnce => v1::DeliveryLevel::AtLeastOnce,
+            Self::AtMostOnce => v1::DeliveryLevel::AtMostOnce,
+            Self::EffectivelyOnce => v1::DeliveryLevel::EffectivelyOnce,
+        }
+    }
+}
+
+/// Where a new group begins.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StartName {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// How payloads, keys and header values appear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Encoding {
+    /// As JSON or text where they are that.
+    #[default]
+    Auto,
+    /// As base64 always.
+    Base64,
+}
+
+impl From<StartName> for v1::InitialPosition {
+    fn from(name: StartName) -> Self {
+        match name {
+            StartName::Earliest => Self::Earliest,
+            StartName::Latest => Self::Latest,
+        }
+    }
+}
+
 /// A message to publish.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,12 +186,17 @@ impl From<v1::PublishResult> for ResultJson {
 /// A message that was pulled.
 #[derive(Debug, Serialize)]
 pub(super) struct ReceivedJson {
+    #[serde(skip_serializing_if = "String::is_empty")]
     ack_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     topic: String,
-    partition: i32,
-    offset: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
     attempt: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -174,8 +229,8 @@ impl ReceivedJson {
         Self {
             ack_id: ack_id(&received.ack_id),
             topic: message.topic,
-            partition: message.partition.unwrap_or_default(),
-            offset: received.offset,
+            partition: message.partition,
+            offset: Some(received.offset).filter(|_| message.partition.is_some()),
             timestamp: received.timestamp.and_then(time),
             attempt: received.attempt,
             key,
@@ -189,6 +244,17 @@ impl ReceivedJson {
             message_id: message.message_id,
         }
     }
+}
+
+/// A message that did not come as a delivery: a reply.
+pub(super) fn reply(message: v1::Message) -> ReceivedJson {
+    let timestamp = message.event_time;
+    let received = v1::ReceivedMessage { message: Some(message), timestamp, ..v1::ReceivedMessage::default() };
+    ReceivedJson::of(received, false)
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn header_json(header: v1::Header, base64: bool) -> HeaderJson {

@@ -5,6 +5,10 @@
 //! | `POST /v1/topics/{topic}/messages` | publishes the body, as it is (`?batch=true`: a JSON array of messages) |
 //! | `POST /v1/publish` | publishes a JSON message, or an array of them |
 //! | `GET /v1/topics/{topic}/messages?group=` | pulls (`max`, `wait`, `ack_timeout`, `start`) |
+//! | `GET /v1/topics/{topic}/events?group=` | messages as server-sent events (`window`, `ack_timeout`, `start`, `mode=broadcast`) |
+//! | `POST /v1/transactions` | publishes and acknowledges in one transaction: `{"messages": [..], "ack_ids": [..]}` |
+//! | `POST /v1/topics/{topic}/requests` | publishes the body as a request, answers with its reply (`timeout`) |
+//! | `POST /v1/reply` | replies to a request that was pulled: `{"ack_id": .., "message": {..}}` |
 //! | `POST /v1/ack`, `/v1/nack`, `/v1/extend` | settles `{"ack_ids": [..]}` |
 //! | `GET /v1/topics/{topic}`, `PUT /v1/topics/{topic}` | describes a topic, makes sure that it exists |
 //! | `GET /livez`, `/readyz`, `/metrics` | for whoever runs the sidecar |
@@ -13,13 +17,16 @@
 
 mod answer;
 mod body;
+mod events;
 mod json;
 mod probes;
 mod publish;
 mod pull;
 mod query;
+mod requests;
 mod settle;
 mod topics;
+mod transactions;
 
 use axum::Router;
 use axum::extract::Request;
@@ -36,6 +43,10 @@ pub(crate) fn routes<B: Backend>(shared: &Shared<B>) -> Router {
     Router::new()
         .route("/v1/topics/{topic}/messages", post(publish::to_topic::<B>).get(pull::from_topic::<B>))
         .route("/v1/publish", post(publish::named::<B>))
+        .route("/v1/topics/{topic}/requests", post(requests::request::<B>))
+        .route("/v1/topics/{topic}/events", get(events::of_topic::<B>))
+        .route("/v1/transactions", post(transactions::commit::<B>))
+        .route("/v1/reply", post(requests::reply::<B>))
         .route("/v1/ack", post(settle::ack::<B>))
         .route("/v1/nack", post(settle::nack::<B>))
         .route("/v1/extend", post(settle::extend::<B>))

@@ -12,7 +12,7 @@ use wherry_proto::v1;
 
 use super::answer::{ErrorJson, Refusal};
 use super::body;
-use super::json::{OneOrMany, PublishJson, ResultJson};
+use super::json::{DeliveryName, OneOrMany, PublishJson, ResultJson};
 use super::query::Params;
 use crate::backend::Backend;
 use crate::error::Failure;
@@ -30,7 +30,7 @@ const HEADER_PREFIX: &str = "wherry-header-";
 /// What curl says of any body unless it is told otherwise; so it says nothing.
 const CURL_TYPE: &str = "application/x-www-form-urlencoded";
 /// What JSON may be larger than what it says: base64, escapes, field names.
-const JSON_FACTOR: usize = 2;
+pub(super) const JSON_FACTOR: usize = 2;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,28 +50,6 @@ pub(super) struct Named {
     delivery: DeliveryName,
 }
 
-/// What the answer means.
-#[expect(clippy::enum_variant_names, reason = "the levels are called so")]
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum DeliveryName {
-    #[default]
-    AtLeastOnce,
-    AtMostOnce,
-    EffectivelyOnce,
-}
-
-impl DeliveryName {
-    fn level(self) -> Result<Level, Failure> {
-        let level = match self {
-            Self::AtLeastOnce => v1::DeliveryLevel::AtLeastOnce,
-            Self::AtMostOnce => v1::DeliveryLevel::AtMostOnce,
-            Self::EffectivelyOnce => v1::DeliveryLevel::EffectivelyOnce,
-        };
-        Level::of(level.into())
-    }
-}
-
 /// `POST /v1/topics/{topic}/messages`
 pub(super) async fn to_topic<B: Backend>(
     State(shared): State<Shared<B>>,
@@ -81,12 +59,12 @@ pub(super) async fn to_topic<B: Backend>(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let trace = TraceContext::of(&parts.headers);
-    let level = params.delivery.level()?;
+    let level = Level::of(params.delivery.level().into())?;
     if params.batch {
         return Ok(batch(&shared, body, &topic, level, &trace).await?);
     }
     let payload = body::whole(body, shared.limits.message_bytes, &shared.limits).await?;
-    let message = raw(topic, params, &parts.headers, payload)?;
+    let message = raw(topic, params.key, params.partition, &parts.headers, payload)?;
     Ok(publish_one(&shared, message, level, &trace).await?)
 }
 
@@ -98,10 +76,17 @@ pub(super) async fn named<B: Backend>(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let trace = TraceContext::of(&parts.headers);
-    Ok(batch(&shared, body, "", params.delivery.level()?, &trace).await?)
+    Ok(batch(&shared, body, "", Level::of(params.delivery.level().into())?, &trace).await?)
 }
 
-fn raw(topic: String, params: ToTopic, headers: &HeaderMap, payload: Bytes) -> Result<v1::Message, Failure> {
+/// The message that a body and its headers make.
+pub(super) fn raw(
+    topic: String,
+    key: Option<String>,
+    partition: Option<i32>,
+    headers: &HeaderMap,
+    payload: Bytes,
+) -> Result<v1::Message, Failure> {
     let text = |name: &str| headers.get(name).map(|value| Bytes::copy_from_slice(value.as_bytes()));
     let utf8 = |name: &str| match text(name).map(|bytes| String::from_utf8(bytes.into())) {
         Some(Ok(text)) => Ok(text),
@@ -114,12 +99,12 @@ fn raw(topic: String, params: ToTopic, headers: &HeaderMap, payload: Bytes) -> R
     });
     Ok(v1::Message {
         topic,
-        key: params.key.map(Bytes::from).or_else(|| text(KEY)),
+        key: key.map(Bytes::from).or_else(|| text(KEY)),
         payload,
         headers: carried.collect(),
         content_type: Some(utf8(header::CONTENT_TYPE.as_str())?).filter(|given| given != CURL_TYPE).unwrap_or_default(),
         message_id: utf8(MESSAGE_ID)?,
-        partition: params.partition,
+        partition,
         ..v1::Message::default()
     })
 }

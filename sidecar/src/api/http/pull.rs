@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use wherry_proto::v1::InitialPosition;
 
 use super::answer::Refusal;
-use super::json::ReceivedJson;
+use super::json::{DeliveryName, Encoding, ReceivedJson, StartName};
 use super::query::{self, Params};
 use crate::api::ask;
 use crate::backend::Backend;
@@ -25,25 +25,8 @@ pub(super) struct FromTopic {
     start: StartName,
     #[serde(default)]
     encoding: Encoding,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StartName {
-    #[default]
-    Earliest,
-    Latest,
-}
-
-/// How payloads, keys and header values appear.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Encoding {
-    /// As JSON or text where they are that.
-    #[default]
-    Auto,
-    /// As base64 always.
-    Base64,
+    #[serde(default)]
+    delivery: DeliveryName,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,11 +41,8 @@ pub(super) async fn from_topic<B: Backend>(
     Params(params): Params<FromTopic>,
 ) -> Result<Json<PulledJson>, Refusal> {
     let limits = &shared.limits;
-    let start = match params.start {
-        StartName::Earliest => InitialPosition::Earliest,
-        StartName::Latest => InitialPosition::Latest,
-    };
-    let spec = ask::member(&params.group, &[topic], start.into())?;
+    let start = InitialPosition::from(params.start);
+    let spec = ask::member(&params.group, &[topic], start.into(), params.delivery.level().into())?;
     let wait = query::duration("wait", params.wait.as_deref())?.unwrap_or_default().min(limits.pull_wait);
     let ack_timeout = ask::ack_timeout(query::duration("ack_timeout", params.ack_timeout.as_deref())?, limits)?;
     let max = ask::pull_messages(params.max, limits);

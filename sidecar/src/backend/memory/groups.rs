@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 
-use wherry_client::{ClientError, ConsumedRecord, RebalanceEvent, TopicPartition};
+use wherry_client::admin::{GroupDescription, MemberDescription};
+use wherry_client::{ClientError, CommitOffset, ConsumedRecord, GroupMembership, RebalanceEvent, TopicPartition};
 
 use super::{MemoryCluster, State, unreachable};
-use crate::backend::{Member, MemberSpec, Polled, Start};
+use crate::backend::{GroupView, Member, MemberSpec, Polled, Start};
 
 type Counts = BTreeMap<Arc<str>, usize>;
 
@@ -23,7 +24,7 @@ pub(super) struct Groups {
 #[derive(Debug, Default)]
 struct Group {
     generation: i32,
-    committed: BTreeMap<TopicPartition, i64>,
+    committed: BTreeMap<TopicPartition, (i64, Arc<str>)>,
     members: BTreeMap<u64, Membership>,
 }
 
@@ -35,6 +36,8 @@ struct Membership {
     generation: i32,
     /// Position of each partition that it owns.
     owned: BTreeMap<TopicPartition, i64>,
+    /// What the group had committed when this member got the partition.
+    resumed: BTreeMap<TopicPartition, (i64, Arc<str>)>,
     revoking: BTreeSet<TopicPartition>,
     paused: BTreeSet<TopicPartition>,
     events: VecDeque<RebalanceEvent>,
@@ -42,7 +45,58 @@ struct Membership {
 
 impl Groups {
     pub(super) fn committed(&self, group: &str, at: &TopicPartition) -> Option<i64> {
-        self.groups.get(group)?.committed.get(at).copied()
+        self.groups.get(group)?.committed.get(at).map(|(next, _)| *next)
+    }
+
+    pub(super) fn beside(&self, group: &str, at: &TopicPartition) -> String {
+        let committed = self.groups.get(group).and_then(|group| group.committed.get(at));
+        committed.map(|(_, beside)| beside.to_string()).unwrap_or_default()
+    }
+
+    pub(super) fn view(&self, name: &str) -> GroupView {
+        let Some(group) = self.groups.get(name) else { return GroupView::dead(name) };
+        let member = |(id, member): (&u64, &Membership)| MemberDescription {
+            member_id: member_id(*id),
+            instance_id: None,
+            client_id: "wherry-sidecar".into(),
+            client_host: "127.0.0.1".into(),
+            assignment: member.owned.keys().cloned().collect(),
+        };
+        let members: Vec<_> = group.members.iter().map(member).collect();
+        let state = if members.is_empty() { "Empty" } else { "Stable" };
+        let description = GroupDescription { state: state.into(), members, ..GroupView::dead(name).description };
+        let committed = group.committed.iter().map(|(at, (next, _))| (at.clone(), *next)).collect();
+        GroupView { description, committed }
+    }
+
+    pub(super) fn move_to(&mut self, name: &str, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        let group = self.groups.entry(name.into()).or_default();
+        if !group.members.is_empty() {
+            // UNKNOWN_MEMBER_ID, as a coordinator says it.
+            let (what, name) = (format!("move group {name}").into(), "UNKNOWN_MEMBER_ID".into());
+            return Err(ClientError::Rejected { what, code: 25, name, message: "".into() });
+        }
+        group.committed.extend(next.iter().map(|(at, next)| (at.clone(), (*next, Arc::from("")))));
+        Ok(())
+    }
+
+    /// Checks that a member may commit now.
+    pub(super) fn check(&self, member: &GroupMembership) -> Result<(), ClientError> {
+        let group = self.groups.get(member.group());
+        let found = group.and_then(|group| group.members.iter().find(|(id, _)| member_id(**id) == *member.member_id()));
+        match found {
+            Some((_, present)) if present.generation == member.generation() => Ok(()),
+            Some(_) | None => Err(ClientError::Stale {
+                group: member.group().clone(),
+                what: "a commit",
+                generation: member.generation(),
+            }),
+        }
+    }
+
+    pub(super) fn commit(&mut self, name: &Arc<str>, next: Vec<CommitOffset>) {
+        let committed = &mut self.groups.entry(name.clone()).or_default().committed;
+        committed.extend(next.into_iter().map(|next| (next.at, (next.offset, next.metadata))));
     }
 
     pub(super) fn members(&self, group: &str) -> usize {
@@ -68,6 +122,7 @@ impl Groups {
             start: spec.start,
             generation: -1,
             owned: BTreeMap::new(),
+            resumed: BTreeMap::new(),
             revoking: BTreeSet::new(),
             paused: BTreeSet::new(),
             events: VecDeque::new(),
@@ -139,13 +194,15 @@ impl Group {
         self.generation += 1;
         let mut added: BTreeMap<u64, Vec<TopicPartition>> = BTreeMap::new();
         for (at, id) in free {
-            let committed = self.committed.get(&at).copied();
+            let committed = self.committed.get(&at).cloned();
             let Some(member) = self.members.get_mut(&id) else { continue };
             let start = match member.start {
                 Start::Earliest => 0,
                 Start::Latest => counts.get(&at.topic).map_or(0, |_| i64::MAX),
             };
-            member.owned.insert(at.clone(), committed.unwrap_or(start));
+            member.owned.insert(at.clone(), committed.as_ref().map_or(start, |(next, _)| *next));
+            member.resumed.remove(&at);
+            member.resumed.extend(committed.map(|committed| (at.clone(), committed)));
             member.paused.remove(&at);
             added.entry(id).or_default().push(at);
         }
@@ -241,7 +298,7 @@ impl Member for MemoryMember {
     fn commit(
         &self,
         generation: i32,
-        next: Vec<(TopicPartition, i64)>,
+        next: Vec<CommitOffset>,
     ) -> impl Future<Output = Result<(), ClientError>> + Send + 'static {
         let (cluster, name, id) = (self.cluster.clone(), self.group.clone(), self.id);
         async move {
@@ -254,13 +311,34 @@ impl Member for MemoryMember {
             if present != generation {
                 return Err(stale);
             }
-            if let Some(group) = state.groups.groups.get_mut(&name) {
-                group.committed.extend(next);
-            }
+            state.groups.commit(&name, next);
             drop(state);
             cluster.touch();
             Ok(())
         }
+    }
+
+    fn resumed(&self, at: &TopicPartition) -> Option<(i64, Arc<str>)> {
+        let mut state = self.cluster.state();
+        let resumed = state.groups.membership(&self.group, self.id)?.resumed.get(at).cloned();
+        resumed.filter(|(_, beside)| !beside.is_empty())
+    }
+
+    fn membership(&self) -> Option<GroupMembership> {
+        let generation = self.cluster.state().groups.membership(&self.group, self.id)?.generation;
+        (generation >= 0).then(|| GroupMembership::new(self.group.clone(), generation, member_id(self.id)))
+    }
+
+    fn seek(&mut self, at: &TopicPartition, offset: i64) {
+        let mut state = self.cluster.state();
+        if let Some(member) = state.groups.membership(&self.group, self.id) {
+            member.resumed.remove(at);
+            if let Some(position) = member.owned.get_mut(at) {
+                *position = offset;
+            }
+        }
+        drop(state);
+        self.cluster.touch();
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) {
@@ -305,4 +383,8 @@ impl Drop for MemoryMember {
         drop(state);
         self.cluster.touch();
     }
+}
+
+fn member_id(id: u64) -> Arc<str> {
+    format!("member-{id}").into()
 }

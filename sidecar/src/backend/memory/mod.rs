@@ -4,6 +4,8 @@
 //! [`groups`]. It must not be kinder than the contract in [`super`].
 
 mod groups;
+mod reader;
+mod transactional;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -14,9 +16,11 @@ use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use wherry_client::{ClientError, ConsumedRecord, ProduceRecord, RecordMetadata, TopicPartition};
 
-use super::{Backend, MemberSpec, Receipt, Taken};
+use super::{Backend, Bounds, GroupView, MemberSpec, ReadSpec, Receipt, Taken};
 use groups::Groups;
 pub use groups::MemoryMember;
+pub use reader::MemoryReader;
+pub use transactional::MemoryTransactional;
 
 /// Records that may wait for their receipt while receipts are withheld.
 const BUFFER_RECORDS: usize = 100_000;
@@ -41,6 +45,11 @@ struct State {
     held: VecDeque<Held>,
     fail: VecDeque<ClientError>,
     fail_join: VecDeque<ClientError>,
+    /// The newest sender of each transactional id; those before it are fenced.
+    transactional: BTreeMap<Arc<str>, u64>,
+    /// Commits of transactions whose answers get lost from now on.
+    lost_commits: usize,
+    settings: BTreeMap<Arc<str>, Vec<(String, String)>>,
     round_robin: usize,
     closed: bool,
 }
@@ -111,6 +120,17 @@ impl MemoryCluster {
         self.state().fail.push_back(error);
     }
 
+    /// The answers to the next so many commits of transactions get lost: nobody knows whether they happened, until they are asked for
+    /// again.
+    pub fn lose_commits(&self, count: usize) {
+        self.state().lost_commits = count;
+    }
+
+    /// Somebody else takes all transactional ids.
+    pub fn fence_transactions(&self) {
+        self.state().transactional.values_mut().for_each(|newest| *newest += 1);
+    }
+
     /// The next attempt to join a group fails like this.
     pub fn fail_next_join(&self, error: ClientError) {
         self.state().fail_join.push_back(error);
@@ -135,6 +155,12 @@ impl MemoryCluster {
     #[must_use]
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         self.state().groups.committed(group, &TopicPartition::new(topic, partition))
+    }
+
+    /// What stands beside that.
+    #[must_use]
+    pub fn beside(&self, group: &str, topic: &str, partition: i32) -> String {
+        self.state().groups.beside(group, &TopicPartition::new(topic, partition))
     }
 
     /// Members of a group.
@@ -238,6 +264,10 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+fn no_such_topic(topic: &str) -> ClientError {
+    ClientError::NoSuchTopic { what: "describe the topic".into(), topic: topic.into() }
+}
+
 fn unreachable(what: &str) -> ClientError {
     ClientError::Retry { what: what.into(), cause: "no node answers".into(), waited: std::time::Duration::ZERO }
 }
@@ -245,6 +275,8 @@ fn unreachable(what: &str) -> ClientError {
 impl Backend for MemoryCluster {
     type Receipt = MemoryReceipt;
     type Member = MemoryMember;
+    type Reader = MemoryReader;
+    type Transactional = MemoryTransactional;
 
     fn try_send(&self, record: ProduceRecord) -> Result<Taken<MemoryReceipt>, ClientError> {
         if self.null {
@@ -291,14 +323,74 @@ impl Backend for MemoryCluster {
         }
     }
 
-    async fn create_topic(&self, topic: &str, partitions: Option<i32>) -> Result<bool, ClientError> {
+    fn read(&self, spec: ReadSpec) -> impl Future<Output = Result<MemoryReader, ClientError>> + Send + 'static {
+        let this = self.clone();
+        async move { MemoryReader::open(this, &spec) }
+    }
+
+    fn transactional(
+        &self,
+        id: Arc<str>,
+        _: std::time::Duration,
+    ) -> impl Future<Output = Result<MemoryTransactional, ClientError>> + Send + 'static {
+        let this = self.clone();
+        async move { MemoryTransactional::open(this, id) }
+    }
+
+    async fn create_topic(
+        &self,
+        topic: &str,
+        partitions: Option<i32>,
+        settings: &[(&str, &str)],
+    ) -> Result<bool, ClientError> {
         let mut state = self.state();
+        if state.away {
+            return Err(unreachable("create the topic"));
+        }
         if state.topics.contains_key(topic) {
             return Ok(false);
         }
         let count = usize::try_from(partitions.unwrap_or(1)).unwrap_or(1);
         state.topics.insert(topic.into(), vec![Vec::new(); count]);
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        state.settings.insert(topic.into(), settings.collect());
         Ok(true)
+    }
+
+    async fn topics(&self) -> Result<Vec<(Arc<str>, i32)>, ClientError> {
+        let counts = self.state().partition_counts();
+        Ok(counts.into_iter().map(|(name, count)| (name, i32::try_from(count).unwrap_or(i32::MAX))).collect())
+    }
+
+    async fn bounds(&self, topic: &str) -> Result<Vec<Bounds>, ClientError> {
+        let state = self.state();
+        let logs = state.topics.get(topic).ok_or_else(|| no_such_topic(topic))?;
+        let end = |log: &Vec<ConsumedRecord>| i64::try_from(log.len()).unwrap_or(i64::MAX);
+        Ok((0..).zip(logs).map(|(partition, log)| Bounds { partition, first: 0, end: end(log) }).collect())
+    }
+
+    async fn settings(&self, topic: &str) -> Result<Vec<(String, String)>, ClientError> {
+        Ok(self.state().settings.get(topic).cloned().unwrap_or_default())
+    }
+
+    async fn offsets_at(&self, topic: &str, timestamp_ms: i64) -> Result<Vec<(i32, i64)>, ClientError> {
+        let state = self.state();
+        let logs = state.topics.get(topic).ok_or_else(|| no_such_topic(topic))?;
+        let first = |log: &Vec<ConsumedRecord>| {
+            let at = log.iter().position(|record| record.timestamp_ms >= timestamp_ms).unwrap_or(log.len());
+            i64::try_from(at).unwrap_or(i64::MAX)
+        };
+        Ok((0..).zip(logs).map(|(partition, log)| (partition, first(log))).collect())
+    }
+
+    async fn group(&self, group: &str) -> Result<GroupView, ClientError> {
+        Ok(self.state().groups.view(group))
+    }
+
+    async fn move_group(&self, group: &str, next: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        let moved = self.state().groups.move_to(group, next);
+        self.touch();
+        moved
     }
 
     async fn flush(&self) {

@@ -105,7 +105,9 @@ struct Membership {
     /// Goes when it is released.
     revoking: BTreeSet<i32>,
     generation: i32,
-    committing: Option<(i32, Vec<(TopicPartition, i64)>)>,
+    committing: Option<(i32, Vec<CommitOffset>)>,
+    /// Where the group had left off in each partition when this member got it.
+    resumed: BTreeMap<i32, (i64, Runs)>,
     credits: BTreeMap<SubId, u64>,
 }
 
@@ -115,6 +117,8 @@ struct World {
     /// Who owns a partition, or will when the present owner gave it up.
     target: BTreeMap<i32, usize>,
     committed: BTreeMap<i32, i64>,
+    /// What was committed beside that.
+    beside: BTreeMap<i32, Runs>,
     acknowledged: BTreeSet<(i32, i64)>,
     confirmed: BTreeSet<(i32, i64)>,
     /// Every delivery: the member it was made by, partition, id.
@@ -135,6 +139,7 @@ impl World {
             generation: 0,
             target: BTreeMap::new(),
             committed: BTreeMap::new(),
+            beside: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             confirmed: BTreeSet::new(),
             deliveries: Vec::new(),
@@ -161,6 +166,7 @@ impl World {
             revoking: BTreeSet::new(),
             generation: -1,
             committing: None,
+            resumed: BTreeMap::new(),
             credits: BTreeMap::new(),
         }
     }
@@ -177,7 +183,9 @@ impl World {
             member.generation = self.generation;
             let added = added.remove(&index).unwrap_or_default();
             for partition in &added {
-                member.owned.insert(*partition, self.committed.get(partition).copied().unwrap_or(0));
+                let committed = self.committed.get(partition).copied().unwrap_or(0);
+                member.owned.insert(*partition, committed);
+                member.resumed.insert(*partition, (committed, self.beside.get(partition).cloned().unwrap_or_default()));
             }
             let added: Vec<TopicPartition> = added.into_iter().map(at).collect();
             member.group.assigned(self.generation, &added);
@@ -261,7 +269,8 @@ impl World {
                 *position += 1;
             }
         }
-        member.group.records(records);
+        let resumed = &member.resumed;
+        member.group.records(records, |at| resumed.get(&at.partition).cloned());
     }
 
     fn release(&mut self, index: usize) {
@@ -280,12 +289,14 @@ impl World {
         if generation != member.generation {
             return member.group.commit_failed();
         }
-        for (at, next) in next {
+        for CommitOffset { at, offset: next, metadata } in next {
             let before = self.committed.insert(at.partition, next).unwrap_or(0);
             assert!(next >= before, "a commit never goes back");
-            for offset in 0..next {
+            let above = super::super::progress::decode(next, &metadata);
+            for offset in (0..next).chain(above.iter().flat_map(|(from, to)| *from..*to)) {
                 assert!(self.acknowledged.contains(&(at.partition, offset)), "{offset} of {at} was never acknowledged");
             }
+            self.beside.insert(at.partition, above);
         }
         if lost { member.group.commit_failed() } else { member.group.commit_done() }
     }
@@ -326,7 +337,9 @@ impl World {
                 let of = self.deliveries.iter().find(|(_, _, delivered)| *delivered == id).expect("a delivery");
                 let (partition, offset) = (of.1, id.offset);
                 let committed = self.committed.get(&partition).copied().unwrap_or(0);
-                assert!(offset < committed, "{offset} of {partition} confirmed, committed is {committed}");
+                let above = self.beside.get(&partition).into_iter().flatten();
+                let durable = offset < committed || above.clone().any(|(from, to)| (*from..*to).contains(&offset));
+                assert!(durable, "{offset} of {partition} confirmed, committed is {committed} and {above:?}");
                 self.confirmed.insert((partition, offset));
             }
             Effect::Settled(..) | Effect::Pause(_) | Effect::Resume(_) => {}
@@ -407,7 +420,7 @@ fn a_partition_changes_hands_only_while_nothing_of_it_is_held() {
     let mut group = Group::new(1, 100, 100);
     group.assigned(1, &[at(0)]);
     group.subscribe(1, 2, Duration::from_secs(1));
-    group.records((0..4).map(|offset| record(0, offset, 1)).collect());
+    group.records((0..4).map(|offset| record(0, offset, 1)).collect(), |_| None);
     group.turn(now);
     let Some(Effect::Deliver(1, first)) = group.effects().pop() else { panic!("nothing for 1") };
     assert_eq!(first.len(), 2);
@@ -432,15 +445,15 @@ fn records_are_judged_by_the_generation_they_came_under() {
     group.subscribe(1, 10, Duration::from_secs(1));
     group.assigned(3, &[at(0)]);
     group.lost(3, &[at(0)]);
-    group.records(vec![record(0, 5, 3)]);
+    group.records(vec![record(0, 5, 3)], |_| None);
     group.turn(now);
     assert_eq!(group.effects(), []);
-    group.records(vec![record(0, 2, 4)]);
+    group.records(vec![record(0, 2, 4)], |_| None);
     group.turn(now);
     assert!(matches!(group.effects().as_slice(), [Effect::Deliver(1, messages)] if messages[0].record.offset == 2));
     group.assigned(4, &[at(0)]);
     group.sent(1);
-    group.records(vec![record(0, 3, 4)]);
+    group.records(vec![record(0, 3, 4)], |_| None);
     group.turn(now);
     assert!(matches!(group.effects().as_slice(), [Effect::Deliver(1, messages)] if messages[0].record.offset == 3));
 }

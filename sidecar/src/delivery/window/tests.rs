@@ -68,6 +68,8 @@ struct Model {
     /// The next delivery is of the first unsettled message from here on.
     position: i64,
     committed: i64,
+    /// Acknowledged messages that a commit covers.
+    durable: std::collections::BTreeSet<i64>,
     /// Waiters that were told to wait: offset by waiter.
     waiting: BTreeMap<usize, i64>,
 }
@@ -117,7 +119,7 @@ impl Model {
         if !acked && !self.holds(offset, attempt) {
             return Acked::Lost;
         }
-        if acked && offset < self.committed {
+        if acked && self.durable.contains(&offset) {
             return Acked::Confirmed;
         }
         self.messages.entry(offset).and_modify(|(is, _)| *is = Is::Acked);
@@ -125,11 +127,18 @@ impl Model {
         Acked::Waiting
     }
 
-    fn commit(&mut self, next: i64) -> Vec<usize> {
-        self.committed = self.committed.max(next);
-        let told: Vec<usize> = self.waiting.iter().filter(|(_, o)| **o < next).map(|(waiter, _)| *waiter).collect();
-        self.waiting.retain(|waiter, _| !told.contains(waiter));
-        told
+    /// A commit of everything that is acknowledged.
+    fn commit(&mut self) -> Vec<usize> {
+        self.committed = self.prefix();
+        let acked = self.messages.iter().filter(|(_, (is, _))| *is == Is::Acked).map(|(offset, _)| *offset);
+        self.durable = acked.collect();
+        std::mem::take(&mut self.waiting).into_keys().collect()
+    }
+
+    /// Whether something is acknowledged that no commit covers.
+    fn due(&self) -> bool {
+        let acked = |(offset, (is, _)): (&i64, &(Is, u32))| *is == Is::Acked && !self.durable.contains(offset);
+        self.prefix() > self.committed || self.messages.iter().any(acked)
     }
 }
 
@@ -216,19 +225,31 @@ impl Run {
     }
 
     fn commit(&mut self) {
-        let Some(next) = self.window.commit_due() else { return };
-        let mut told: Vec<usize> = self.window.committed(next).into_iter().flat_map(|(_, waiters)| waiters).collect();
+        let due = self.model.due();
+        let progress = self.window.progress(4096);
+        assert_eq!(progress.is_some(), due);
+        let Some(progress) = progress else { return };
+        assert_eq!(progress.next, self.model.prefix());
+        let above: Vec<i64> = progress::decode(progress.next, &progress.beside)
+            .into_iter()
+            .flat_map(|(from, to)| self.model.messages.range(from..to).map(|(offset, _)| *offset).collect::<Vec<_>>())
+            .collect();
+        let acked = self.model.messages.range(progress.next..).filter(|(_, (is, _))| *is == Is::Acked);
+        assert_eq!(above, acked.map(|(offset, _)| *offset).collect::<Vec<_>>());
+        let waiters = self.window.committed(progress.next);
+        let mut told: Vec<usize> = waiters.into_iter().flat_map(|(_, waiters)| waiters).collect();
         told.sort_unstable();
-        assert_eq!(told, self.model.commit(next));
+        assert_eq!(told, self.model.commit());
     }
 
     fn check(&self) {
         let prefix = self.model.prefix();
-        assert_eq!(self.window.commit_due(), (prefix > self.model.committed).then_some(prefix));
+        assert!(self.window.commit_due() || !self.model.due());
         let held = self.model.messages.values().filter(|(is, _)| matches!(is, Is::Held { .. })).count();
         assert_eq!(self.window.held(), held);
         let kept = self.model.messages.range(prefix..).count();
-        assert_eq!((self.window.len(), self.window.bytes()), (kept, kept * 10));
+        let unsettled = self.model.messages.values().filter(|(is, _)| *is != Is::Acked).count();
+        assert_eq!((self.window.len(), self.window.bytes()), (kept, unsettled * 10));
         let backlog = self.model.messages.range(self.model.position..).any(|(_, (is, _))| *is != Is::Acked);
         assert_eq!(self.window.backlog() > 0, backlog);
     }
@@ -291,5 +312,119 @@ fn refuses_offsets_that_would_overflow() {
     assert!(window.push(i64::MAX - 1, 1, ()));
     let taken = window.take(Instant::now(), 0, Duration::from_secs(1)).expect("one");
     assert_eq!(window.ack(taken.offset, taken.attempt, ()), Acked::Waiting);
-    assert_eq!(window.commit_due(), Some(i64::MAX));
+    assert_eq!(window.progress(4096).map(|progress| progress.next), Some(i64::MAX));
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A window with these messages, all delivered to receiver 1.
+fn delivered(offsets: impl Iterator<Item = i64>) -> Window<i64, u8, i64> {
+    let mut window = Window::new();
+    for offset in offsets {
+        window.push(offset, 1, offset);
+    }
+    while window.take(Instant::now(), 1, LONG).is_some() {}
+    window
+}
+
+fn taken(window: &mut Window<i64, u8, i64>) -> Vec<i64> {
+    std::iter::from_fn(|| window.take(Instant::now(), 1, LONG).map(|taken| taken.offset)).collect()
+}
+
+#[test]
+fn what_was_acknowledged_before_is_not_delivered_and_stays_acknowledged() {
+    let mut window: Window<i64, u8, i64> = Window::new();
+    window.resume(3, vec![(4, 6), (8, 10)]);
+    for offset in 3..12 {
+        assert!(window.push(offset, 1, offset));
+    }
+    assert_eq!(taken(&mut window), [3, 6, 7, 10, 11]);
+    // What is committed next still tells of all that is acknowledged.
+    assert_eq!(window.ack(7, 1, 0), Acked::Waiting);
+    let progress = window.progress(4096).expect("due");
+    assert_eq!((progress.next, progress::decode(3, &progress.beside)), (3, vec![(4, 6), (7, 10)]));
+    assert_eq!(window.committed(3).len(), 1);
+    assert_eq!(window.ack(7, 1, 0), Acked::Confirmed);
+    for offset in [3, 6] {
+        assert_eq!(window.ack(offset, 1, 0), Acked::Waiting);
+    }
+    assert_eq!(window.progress(4096), Some(Progress { next: 10, beside: String::new() }));
+    assert_eq!(window.ack(7, 1, 0), Acked::Confirmed, "it was before, and is now");
+}
+
+#[test]
+fn what_was_acknowledged_ahead_of_what_has_come_is_not_forgotten() {
+    let mut window: Window<i64, u8, i64> = Window::new();
+    window.resume(0, vec![(2, 3), (5, 9)]);
+    for offset in 0..3 {
+        window.push(offset, 1, offset);
+    }
+    assert_eq!(taken(&mut window), [0, 1]);
+    window.ack(0, 1, 0);
+    window.ack(1, 1, 0);
+    let progress = window.progress(4096).expect("due");
+    assert_eq!((progress.next, progress::decode(3, &progress.beside)), (3, vec![(5, 9)]));
+    for offset in 3..10 {
+        window.push(offset, 1, offset);
+    }
+    assert_eq!(taken(&mut window), [3, 4, 9]);
+}
+
+#[test]
+fn when_no_more_can_be_remembered_nothing_new_is_delivered() {
+    const ROOM: usize = 19;
+    let mut window = delivered(0..40);
+    for offset in 40..45 {
+        window.push(offset, 1, offset);
+    }
+    for offset in (1..40).step_by(2) {
+        assert_eq!(window.ack(offset, 1, offset), Acked::Waiting);
+    }
+    let progress = window.progress(ROOM).expect("due");
+    let remembered = progress::decode(0, &progress.beside);
+    assert!(remembered.len() == 6 && progress.beside.len() <= ROOM, "{progress:?}");
+    let told: Vec<i64> = window.committed(0).into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(told, [1, 3, 5, 7, 9, 11], "only what is remembered is confirmed");
+    assert!(taken(&mut window).is_empty(), "nothing new");
+    assert_eq!(window.progress(ROOM), None, "and nothing new to say");
+    // What lies below is delivered all the same when it comes back.
+    assert!(window.nack(0, 1, None));
+    assert_eq!(taken(&mut window)[0], 0);
+    for offset in (0..40).step_by(2) {
+        assert_eq!(window.ack(offset, 2, offset), Acked::Waiting);
+    }
+    while let Some(progress) = window.progress(ROOM) {
+        window.committed(progress.next);
+    }
+    assert_eq!(taken(&mut window), [40, 41, 42, 43, 44]);
+}
+
+#[test]
+fn a_transaction_takes_all_or_nothing_and_is_resolved_either_way() {
+    let mut window = delivered(0..4);
+    window.ack(3, 1, 3);
+    assert_eq!(window.lease(&[(1, 1), (2, 9)], 4096), Err((2, NoLease::Lost)));
+    assert!(!window.leased() && window.commit_due());
+    let progress = window.lease(&[(0, 1), (2, 1)], 4096).expect("valid");
+    assert_eq!((progress.next, progress::decode(1, &progress.beside)), (1, vec![(2, 4)]));
+    assert!(!window.commit_due() && window.progress(4096).is_none(), "no commit passes it");
+    assert_eq!(window.ack(2, 1, 2), Acked::Lost, "it is in the transaction");
+    assert_eq!(window.tick(Instant::now() + 2 * LONG), 1, "what is in it does not time out");
+    assert!(window.resolve(None).is_empty());
+    assert_eq!(window.held(), 2);
+    let progress = window.lease(&[(0, 1), (2, 1)], 4096).expect("still its own");
+    assert_eq!(window.release(1), 0);
+    window.resolve(Some(progress.next));
+    assert_eq!((window.held(), taken(&mut window)), (0, vec![1]));
+    assert_eq!(window.ack(1, 2, 1), Acked::Waiting);
+    assert_eq!(window.progress(4096), Some(Progress { next: 4, beside: String::new() }));
+}
+
+#[test]
+fn what_a_transaction_had_comes_again_when_it_fails_and_its_receiver_is_gone() {
+    let mut window = delivered(0..2);
+    window.lease(&[(0, 1)], 4096).expect("valid");
+    assert_eq!(window.release(1), 1);
+    window.resolve(None);
+    assert_eq!((window.held(), taken(&mut window)), (0, vec![0, 1]));
 }
