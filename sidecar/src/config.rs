@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use wherry_client::{ClientConfig, Codec, ProducerConfig, SecurityConfig};
 
-use crate::limits::Limits;
+use crate::limits::{self, Limits};
+use crate::spool::SpoolConfig;
 
 /// The port that applications know, on localhost.
 pub const DEFAULT_PORT: u16 = 7070;
@@ -32,6 +33,8 @@ pub struct SidecarConfig {
     pub cluster_wait: Duration,
     /// Longest for stopping in good order; then what is left is cut off.
     pub drain_timeout: Duration,
+    /// Where messages go while the cluster is away; `None`: they fail.
+    pub spool: Option<SpoolConfig>,
     /// What an application may make the sidecar hold.
     pub limits: Limits,
 }
@@ -76,6 +79,7 @@ impl Default for SidecarConfig {
             producer: ProducerTuning::default(),
             cluster_wait: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            spool: None,
             limits: Limits::default(),
         }
     }
@@ -116,6 +120,9 @@ impl SidecarConfig {
                 self.producer.linger, self.producer.delivery_timeout
             ));
         }
+        if let Some(spool) = &self.spool {
+            spool.check(self.limits.message_bytes)?;
+        }
         self.limits.check()
     }
 
@@ -144,6 +151,25 @@ impl SidecarConfig {
     }
 }
 
+impl SidecarConfig {
+    /// Bytes of messages that were handed to the spool and have no answer yet: it keeps them beside the producer's copies, so the two
+    /// share what is configured for both.
+    pub(crate) fn spool_room_bytes(&self) -> usize {
+        (self.producer.buffer_bytes / 2).max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES)
+    }
+
+    /// The producer that forwards from the spool, if there is one.
+    pub(crate) fn forwarder(&self) -> Option<ProducerConfig> {
+        self.spool.as_ref().map(|_| ProducerConfig {
+            delivery_timeout: FOR_EVER,
+            max_buffer_bytes: 2 * (limits::SPOOL_FORWARD_BYTES + self.limits.message_bytes + RECORD_OVERHEAD_BYTES),
+            ..self.producer()
+        })
+    }
+}
+
+/// What is in the spool was promised to be sent.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// What a record may be larger than its message: lengths, the sidecar's own headers.
 const RECORD_OVERHEAD_BYTES: usize = 8 * 1024;
 

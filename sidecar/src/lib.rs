@@ -18,6 +18,7 @@ pub mod limits;
 mod net;
 pub mod publish;
 mod shared;
+pub mod spool;
 pub mod stats;
 
 use std::io;
@@ -36,7 +37,10 @@ pub use limits::Limits;
 use net::guard::{Guard, guard};
 use net::listen::Listener;
 use net::serve::Server;
+use publish::outlet::Outlet;
 use shared::{Phase, Shared};
+use spool::Spool;
+pub use spool::{SpoolConfig, SpoolError};
 pub use stats::Stats;
 
 /// Why a sidecar did not start.
@@ -61,6 +65,9 @@ pub enum SidecarError {
         /// Why.
         error: io::Error,
     },
+    /// The spool can't be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The descriptors of the API can't be served.
     #[error("can't serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -84,10 +91,13 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
     config.check().map_err(SidecarError::Config)?;
     let listeners = listen(&config).await?;
     let addr = listeners.iter().find_map(Listener::address).unwrap_or(config.listen);
+    let stats = Arc::new(Stats::default());
+    let spool = open_spool(&config, &backend, &stats).await?;
     let shared = Shared {
+        outlet: Outlet::new(backend.clone(), spool),
         backend,
         limits: Arc::new(config.limits.clone()),
-        stats: Arc::new(Stats::default()),
+        stats,
         groups: delivery::Groups::default(),
         phase: Phase::default(),
     };
@@ -121,6 +131,16 @@ async fn listen(config: &SidecarConfig) -> Result<Vec<Listener>, SidecarError> {
         listeners.push(unix.map_err(|error| SidecarError::Socket { path: path.clone(), error })?);
     }
     Ok(listeners)
+}
+
+async fn open_spool<B: Backend>(
+    config: &SidecarConfig,
+    backend: &B,
+    stats: &Arc<Stats>,
+) -> Result<Option<Spool>, SidecarError> {
+    let Some(spool) = &config.spool else { return Ok(None) };
+    let (message, room) = (config.limits.message_bytes, config.spool_room_bytes());
+    Ok(Some(Spool::open(spool, message, room, backend.clone(), stats.clone()).await?))
 }
 
 /// A draining sidecar says so to those who watch its health.
@@ -182,6 +202,10 @@ impl<B: Backend> Ending<B> {
             tracing::warn!(after = ?self.drain_timeout, "not everything ended in time, cutting the rest off");
         }
         self.shared.phase.killed.cancel();
+        let spool = tokio::time::timeout(self.drain_timeout, self.shared.outlet.close()).await;
+        if spool.is_err() {
+            tracing::warn!("the spool did not close in time; nothing that was answered is lost");
+        }
         // Bounded as well: the client must not keep a dead sidecar alive.
         let closed = tokio::time::timeout(self.drain_timeout, self.shared.backend.close()).await;
         if closed.is_err() {
@@ -191,7 +215,7 @@ impl<B: Backend> Ending<B> {
 
     async fn in_order(&self) {
         self.shared.groups.tasks.wait().await;
-        self.shared.backend.flush().await;
+        self.shared.outlet.flush().await;
         self.connections.wait().await;
     }
 }

@@ -7,12 +7,15 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::delivery::Groups;
 use crate::limits::Limits;
+use crate::publish::outlet::Outlet;
 use crate::stats::Stats;
 
 /// Shared by all calls. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared<B: Backend> {
     pub(crate) backend: B,
+    /// Where messages go.
+    pub(crate) outlet: Outlet<B>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) groups: Groups<B>,

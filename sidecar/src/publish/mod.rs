@@ -5,5 +5,6 @@
 
 pub mod lanes;
 pub mod one;
+pub(crate) mod outlet;
 pub mod record;
 pub mod stream;
