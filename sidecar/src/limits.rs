@@ -170,7 +170,7 @@ pub const FIRST_FRAME: Duration = Duration::from_secs(30);
 /// messages get through whatever large ones do.
 pub const PARTIAL_FREE_BYTES: usize = 4 * 1024;
 /// Least disk for a spool, in bytes.
-pub const SPOOL_BYTES_MIN: u64 = 32 * 1024 * 1024;
+pub const SPOOL_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Left free on the spool's file system: below it nothing is spooled, in bytes.
 pub const SPOOL_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// Commands that wait for the task of the spool.

@@ -32,7 +32,13 @@ const JOURNAL_FILES: usize = 3;
 /// Part of the disk that the quarantine may take.
 const QUARANTINE_PART: u64 = 8;
 /// A log's space comes back in pieces of this part of it.
-const SEGMENT_PART: u64 = 8;
+const SEGMENT_PART: u64 = 4;
+/// A log with this many bytes outside its segments is written to them: the largest write but for a single message.
+const FLUSH_BYTES: usize = 512 << 10;
+/// Space that the engine takes ahead in a segment's file: so many times its largest write, or this part of the file.
+const AHEAD: u64 = 4;
+/// Chunks are at most one part in so many larger than what is in them.
+const CHUNK_OVERHEAD: u64 = 16;
 const _: () = assert!(limits::SPOOL_BYTES_MIN / QUARANTINE_PART >= 2 * MIB);
 
 /// How the disk is shared out.
@@ -53,7 +59,11 @@ impl Sizes {
     /// Fewest bytes that work.
     pub(super) fn least(message_bytes: usize) -> u64 {
         let journal = Self::journal_file(message_bytes) * JOURNAL_FILES as u64;
-        limits::SPOOL_BYTES_MIN.max((journal + 8 * message_bytes as u64) * QUARANTINE_PART / (QUARANTINE_PART - 1))
+        limits::SPOOL_BYTES_MIN.max((journal + 32 * message_bytes as u64) * QUARANTINE_PART / (QUARANTINE_PART - 1))
+    }
+
+    fn segment(bytes: u64) -> u64 {
+        (bytes / SEGMENT_PART).clamp(MIB, 64 * MIB)
     }
 
     fn of(bytes: u64, message_bytes: usize) -> Self {
@@ -69,7 +79,7 @@ fn engine_config(sizes: Sizes, message_bytes: usize) -> EngineConfig {
         journal_files: JOURNAL_FILES,
         group_bytes,
         tail_bytes: (4 * group_bytes).max(3 * message_bytes),
-        flush_bytes: 512 << 10,
+        flush_bytes: FLUSH_BYTES,
         chunk_bytes: 128 << 10,
         read_cache_bytes: 512 << 10,
         read_bytes: 256 << 10,
@@ -86,6 +96,7 @@ pub(super) struct Opened {
     wake: Arc<OwnedFd>,
     sizes: Sizes,
     since: Instant,
+    largest: u64,
 }
 
 /// Takes the lock of a directory and reads back what is in it. Blocks.
@@ -102,12 +113,11 @@ pub(super) fn open(directory: &Path, bytes: u64, message_bytes: usize) -> Result
     if let Some(damage) = report.damaged.first() {
         return Err(format!("it is damaged: {damage}"));
     }
-    let segment = |bytes: u64| (bytes / SEGMENT_PART).clamp(MIB, 64 * MIB);
-    let waiting = LogConfig { segment_bytes: segment(sizes.usable), ..LogConfig::keep_everything() };
+    let waiting = LogConfig { segment_bytes: Sizes::segment(sizes.usable), ..LogConfig::keep_everything() };
     let quarantine = LogConfig {
-        segment_bytes: segment(sizes.quarantine),
-        // A segment is always left over.
-        retention_bytes: i64::try_from(sizes.quarantine - segment(sizes.quarantine)).unwrap_or(i64::MAX),
+        segment_bytes: Sizes::segment(sizes.quarantine),
+        // The last segment is never cut, and each takes space ahead.
+        retention_bytes: i64::try_from(sizes.quarantine / 4).unwrap_or(i64::MAX),
         ..LogConfig::keep_everything()
     };
     for (id, log) in [(WAITING, waiting), (QUARANTINE, quarantine)] {
@@ -125,7 +135,16 @@ pub(super) fn open(directory: &Path, bytes: u64, message_bytes: usize) -> Result
             engine.wait_some();
         }
     }
-    Ok(Opened { engine, wake, sizes, since })
+    let largest = largest_write(directory, engine.info(WAITING).map_or(0, |log| log.size_bytes));
+    Ok(Opened { engine, wake, sizes, since, largest })
+}
+
+/// What the engine took ahead for an earlier sidecar, as if each write had been so large.
+fn largest_write(directory: &Path, known_bytes: u64) -> u64 {
+    let segments = std::fs::read_dir(directory.join("segments")).into_iter().flatten().flatten();
+    let lengths: Vec<u64> = segments.filter_map(|entry| Some(entry.metadata().ok()?.len())).collect();
+    let ahead = lengths.iter().sum::<u64>().saturating_sub(known_bytes);
+    ahead / AHEAD / (lengths.len() as u64).max(1)
 }
 
 /// Why nothing more can be appended, if that is what an event says.
@@ -195,6 +214,8 @@ pub(super) struct Store {
     wake: AsyncFd<Arc<OwnedFd>>,
     sizes: Sizes,
     since: Instant,
+    /// Largest write to a segment that is known.
+    largest: u64,
     reading: Option<ReadToken>,
 }
 
@@ -205,14 +226,25 @@ impl Store {
         reason = "sound here: the descriptor is owned and stays the same; the form that replaces it is unsafe, which is not allowed in this room"
     )]
     pub(super) fn new(opened: Opened) -> io::Result<Self> {
-        let Opened { engine, wake, sizes, since } = opened;
+        let Opened { engine, wake, sizes, since, largest } = opened;
         let wake = AsyncFd::with_interest(wake, Interest::READABLE)?;
-        Ok(Self { engine, wake, sizes, since, reading: None })
+        let largest = largest.max(FLUSH_BYTES as u64);
+        Ok(Self { engine, wake, sizes, since, largest, reading: None })
     }
 
     /// Names this directory.
     pub(super) fn id(&self) -> Uuid {
         self.engine.directory()
+    }
+
+    /// Bytes of messages that still fit.
+    pub(super) fn room(&self) -> u64 {
+        let Some(log) = self.engine.info(WAITING) else { return 0 };
+        let chunks = log.size_bytes + log.size_bytes / CHUNK_OVERHEAD;
+        // The next segment may begin any time.
+        let segments = log.segments as u64 + 1;
+        let ahead = segments * (AHEAD * self.largest).max(Sizes::segment(self.sizes.usable) / AHEAD);
+        self.sizes.usable.saturating_sub(chunks + ahead)
     }
 
     /// Bytes for messages that wait.
@@ -226,8 +258,7 @@ impl Store {
             start: log.log_start.0,
             durable_end: log.durable_end.0,
             end: log.log_end.0,
-            // Where nothing waits, what is left of a segment is not in the way of anything.
-            bytes: if log.log_start == log.log_end { 0 } else { log.size_bytes },
+            bytes: log.size_bytes,
         })
     }
 
@@ -263,6 +294,7 @@ impl Store {
     ) -> Result<Ticket, LogError> {
         let now_ms = wall_ms();
         let batch = entry::encode(records, now_ms, cause).map_err(|what| LogError::Rejected { log, what })?;
+        self.largest = self.largest.max(batch.len() as u64);
         self.engine.append(log, &[batch], LeaderEpoch(0), now_ms).map(|appended| appended.ticket)
     }
 
@@ -271,6 +303,11 @@ impl Store {
     /// # Errors
     /// It is not noted.
     pub(super) fn forwarded(&mut self, offset: i64) -> Result<Ticket, LogError> {
+        let begins_anew = self.engine.info(WAITING).is_some_and(|log| log.log_end.0 == offset && log.segments > 0);
+        if begins_anew {
+            // Nothing waits: the space of all of it comes back.
+            return self.engine.restart_log_at(WAITING, Offset(offset));
+        }
         self.engine.delete_records(WAITING, Offset(offset))
     }
 
