@@ -27,7 +27,8 @@ pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, Rebalan
 pub use error::{ClientError, Result};
 pub use producer::{Delivery, Producer, TransactionalProducer};
 pub use record::{
-    CommitOffset, ConsumedRecord, DedupeWindow, Header, MESSAGE_ID_HEADER, ProduceRecord, RecordMetadata, TopicPartition,
+    CommitOffset, ConsumedRecord, DedupeWindow, Header, MESSAGE_ID_HEADER, ProduceRecord, RecordMetadata,
+    TopicPartition,
 };
 pub use security::{SaslConfig, ScramHash, SecurityConfig, TlsConfig};
 

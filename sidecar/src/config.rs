@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use wherry_client::{ClientConfig, Codec, ProducerConfig, SecurityConfig};
 
-use crate::limits::Limits;
+use crate::limits::{self, Limits};
 use crate::publish::record::check_topic;
 use crate::requests::REPLY_TOPIC;
+use crate::spool::SpoolConfig;
 
 /// The port that applications know, on localhost.
 pub const DEFAULT_PORT: u16 = 7070;
@@ -36,6 +37,8 @@ pub struct SidecarConfig {
     pub drain_timeout: Duration,
     /// Topic in which this sidecar looks for replies to its requests; made when it is first needed.
     pub reply_topic: String,
+    /// Where messages go while the cluster is away; `None`: they fail.
+    pub spool: Option<SpoolConfig>,
     /// What an application may make the sidecar hold.
     pub limits: Limits,
 }
@@ -81,6 +84,7 @@ impl Default for SidecarConfig {
             cluster_wait: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             reply_topic: REPLY_TOPIC.into(),
+            spool: None,
             limits: Limits::default(),
         }
     }
@@ -127,6 +131,9 @@ impl SidecarConfig {
                 self.reply_topic
             ));
         }
+        if let Some(spool) = &self.spool {
+            spool.check(self.limits.message_bytes)?;
+        }
         self.limits.check()
     }
 
@@ -161,6 +168,25 @@ impl SidecarConfig {
     }
 }
 
+impl SidecarConfig {
+    /// Bytes of messages that were handed to the spool and have no answer yet: it keeps them beside the producer's copies, so the two
+    /// share what is configured for both.
+    pub(crate) fn spool_room_bytes(&self) -> usize {
+        (self.producer.buffer_bytes / 2).max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES)
+    }
+
+    /// The producer that forwards from the spool, if there is one.
+    pub(crate) fn forwarder(&self) -> Option<ProducerConfig> {
+        self.spool.as_ref().map(|_| ProducerConfig {
+            delivery_timeout: FOR_EVER,
+            max_buffer_bytes: 2 * (limits::SPOOL_FORWARD_BYTES + self.limits.message_bytes + RECORD_OVERHEAD_BYTES),
+            ..self.producer()
+        })
+    }
+}
+
+/// What is in the spool was promised to be sent.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// What a record may be larger than its message: lengths, the sidecar's own headers.
 const RECORD_OVERHEAD_BYTES: usize = 8 * 1024;
 

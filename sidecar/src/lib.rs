@@ -19,6 +19,7 @@ mod net;
 pub mod publish;
 mod requests;
 mod shared;
+pub mod spool;
 pub mod stats;
 mod transactions;
 
@@ -38,8 +39,11 @@ pub use limits::Limits;
 use net::guard::{Guard, guard};
 use net::listen::Listener;
 use net::serve::Server;
+use publish::outlet::Outlet;
 pub use requests::REPLY_TOPIC;
 use shared::{Phase, Shared};
+use spool::Spool;
+pub use spool::{SpoolConfig, SpoolError};
 pub use stats::Stats;
 
 /// Why a sidecar did not start.
@@ -64,6 +68,9 @@ pub enum SidecarError {
         /// Why.
         error: io::Error,
     },
+    /// The spool can't be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The descriptors of the API can't be served.
     #[error("can't serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -87,10 +94,13 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
     config.check().map_err(SidecarError::Config)?;
     let listeners = listen(&config).await?;
     let addr = listeners.iter().find_map(Listener::address).unwrap_or(config.listen);
+    let stats = Arc::new(Stats::default());
+    let spool = open_spool(&config, &backend, &stats).await?;
     let shared = Shared {
+        outlet: Outlet::new(backend.clone(), spool),
         backend,
         limits: Arc::new(config.limits.clone()),
-        stats: Arc::new(Stats::default()),
+        stats,
         groups: delivery::Groups::default(),
         transactions: transactions::Transactions::new(&config.limits),
         requests: requests::Requests::new(&config.reply_topic, config.limits.requests),
@@ -138,6 +148,16 @@ const SERVICES: [&str; 7] = [
     "wherry.v1.TopicService",
     "wherry.v1.TransactionService",
 ];
+
+async fn open_spool<B: Backend>(
+    config: &SidecarConfig,
+    backend: &B,
+    stats: &Arc<Stats>,
+) -> Result<Option<Spool>, SidecarError> {
+    let Some(spool) = &config.spool else { return Ok(None) };
+    let (message, room) = (config.limits.message_bytes, config.spool_room_bytes());
+    Ok(Some(Spool::open(spool, message, room, backend.clone(), stats.clone()).await?))
+}
 
 /// A draining sidecar says so to those who watch its health.
 async fn watch_health(health: tonic_health::server::HealthReporter, phase: Phase) {
@@ -199,6 +219,10 @@ impl<B: Backend> Ending<B> {
         }
         self.shared.phase.killed.cancel();
         self.shared.transactions.close().await;
+        let spool = tokio::time::timeout(self.drain_timeout, self.shared.outlet.close()).await;
+        if spool.is_err() {
+            tracing::warn!("the spool did not close in time; nothing that was answered is lost");
+        }
         // Bounded as well: the client must not keep a dead sidecar alive.
         let closed = tokio::time::timeout(self.drain_timeout, self.shared.backend.close()).await;
         if closed.is_err() {
@@ -208,7 +232,7 @@ impl<B: Backend> Ending<B> {
 
     async fn in_order(&self) {
         self.shared.groups.tasks.wait().await;
-        self.shared.backend.flush().await;
+        self.shared.outlet.flush().await;
         self.connections.wait().await;
     }
 }

@@ -218,6 +218,36 @@ pub const FIRST_FRAME: Duration = Duration::from_secs(30);
 /// Bytes of an incomplete message that each call may hold without touching [`Limits::partial_bytes`], so that small
 /// messages get through whatever large ones do.
 pub const PARTIAL_FREE_BYTES: usize = 4 * 1024;
+/// Least disk for a spool, in bytes.
+pub const SPOOL_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Left free on the spool's file system: below it nothing is spooled, in bytes.
+pub const SPOOL_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// Commands that wait for the task of the spool.
+pub const SPOOL_COMMANDS: usize = 1024;
+/// Bytes and messages in one batch of the spool; a larger message goes alone.
+pub const SPOOL_BATCH_BYTES: usize = 256 * 1024;
+/// See [`SPOOL_BATCH_BYTES`].
+pub const SPOOL_BATCH_MESSAGES: usize = 4096;
+/// Largest batch of the spool once decompressed, in bytes.
+pub const SPOOL_BATCH_DECOMPRESSED: usize = MESSAGE_BYTES_MAX + 4 * 1024 * 1024;
+/// Batches on their way to the spool's disk.
+pub const SPOOL_APPENDS: usize = 4;
+/// How long a message waits for room in a full spool before it is refused.
+pub const SPOOL_FULL_WAIT: Duration = Duration::from_secs(5);
+/// Bytes read from the spool at once.
+pub const SPOOL_READ_BYTES: usize = 256 * 1024;
+/// Bytes of messages that are being forwarded; the last read may go over it.
+pub const SPOOL_FORWARD_BYTES: usize = 512 * 1024;
+/// Messages that are being forwarded; the last read may go over it.
+pub const SPOOL_FORWARD_MESSAGES: usize = 4096;
+/// With so few messages left in the spool, new ones wait until it is empty.
+pub const SPOOL_NEARLY_EMPTY: u64 = 256;
+/// First and longest pause before what was not forwarded is tried again.
+pub const SPOOL_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// After so long without an answer it is asked whether the topic of a forwarded message still exists.
+pub const SPOOL_STUCK: Duration = Duration::from_secs(10);
+/// For so long a topic that does not exist is not looked for again.
+pub const SPOOL_MISSING: Duration = Duration::from_secs(30);
 /// HTTP/2 flow control window of one stream, in bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// HTTP/2 flow control window of one connection, in bytes.

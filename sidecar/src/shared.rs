@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::delivery::Groups;
 use crate::limits::Limits;
+use crate::publish::outlet::Outlet;
 use crate::requests::Requests;
 use crate::stats::Stats;
 use crate::transactions::Transactions;
@@ -15,6 +16,8 @@ use crate::transactions::Transactions;
 #[derive(Debug, Clone)]
 pub(crate) struct Shared<B: Backend> {
     pub(crate) backend: B,
+    /// Where messages go.
+    pub(crate) outlet: Outlet<B>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) groups: Groups<B>,

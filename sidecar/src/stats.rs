@@ -12,6 +12,8 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::spool::stats::SpoolStats;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -36,6 +38,11 @@ impl Gauge {
     /// Adds, or subtracts.
     pub fn add(&self, count: i64) {
         self.0.fetch_add(count, Relaxed);
+    }
+
+    /// Sets.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
     }
 
     /// The present value.
@@ -156,6 +163,8 @@ pub struct Stats {
     pub calls: Arc<Gauge>,
     /// Calls refused because a bound was reached.
     pub refused: Counter,
+    /// Of the spool.
+    pub spool: SpoolStats,
 }
 
 impl Stats {

@@ -160,6 +160,10 @@ impl<S: LogStore> LogStore for SmallSegments<S> {
         self.inner.epoch_at(id, offset)
     }
 
+    fn has_batch(&self, id: LogId, batch: &CheckedBatch) -> bool {
+        self.inner.has_batch(id, batch)
+    }
+
     fn knows_producer(&self, id: LogId, producer_id: i64) -> bool {
         self.inner.knows_producer(id, producer_id)
     }

@@ -457,6 +457,24 @@ impl Lane {
     }
 }
 
+/// Taking back.
+impl Lane {
+    /// Gives up, with [`ClientError::Retry`], the batches at the end that no broker can have. Their sequences are free again.
+    pub(super) fn recall(&mut self, now: Instant) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        while let Some(last) =
+            self.unacknowledged.pop_back_if(|e| e.progress == Progress::Waiting && !e.maybe_written && !e.given_up)
+        {
+            self.next_sequence = last.sequence;
+            self.next_order = last.order;
+            let waited = now.saturating_duration_since(last.batch.opened);
+            let error = expired(&last.batch, false, self.last_cause.clone(), waited);
+            settled.push(Settled { batch: last.batch, outcome: Outcome::Failed(error) });
+        }
+        settled
+    }
+}
+
 /// The error of a batch whose time ran out.
 fn expired(batch: &SealedBatch, maybe_written: bool, cause: Arc<str>, waited: Duration) -> ClientError {
     let what = format!("deliver {} records to {}", batch.count(), batch.receipt.place()).into();

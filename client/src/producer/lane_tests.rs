@@ -252,6 +252,23 @@ fn what_expires_says_whether_it_may_be_there() {
     assert!(lane.is_idle());
 }
 
+#[test]
+fn what_certainly_was_not_written_is_taken_back_from_the_end() {
+    let now = Instant::now();
+    let mut lane = lane();
+    let (a, _) = send(&mut lane, 1);
+    let (b, second) = send(&mut lane, 2);
+    assert!(lane.recall(now).is_empty(), "both are on their way");
+    lane.answered(b, retry(false), now);
+    let taken = lane.recall(now);
+    assert!(matches!(&taken[..], [Settled { outcome: Outcome::Failed(ClientError::Retry { .. }), .. }]));
+    lane.answered(a, retry(true), now);
+    assert!(lane.recall(now).is_empty(), "it may have been written");
+    assert_eq!(sent(lane.next(now, 1)).0, a);
+    assert!(lane.answered(a, acknowledged(), now).is_some());
+    assert_eq!(send(&mut lane, 3).1, second, "the sequence is free again");
+}
+
 /// A broker's state for one partition: what it has, and what it remembers of the producer.
 #[derive(Default)]
 struct Broker {
@@ -310,6 +327,8 @@ struct World {
     next_number: usize,
     acknowledged: Vec<usize>,
     given_up: Vec<usize>,
+    /// Taken back: certainly not written.
+    recalled: Vec<usize>,
     now: Instant,
 }
 
@@ -388,7 +407,8 @@ impl World {
             if i < reached {
                 self.broker.append(number, count, stamp);
             }
-            let settled = self.lane.answered(token, retry(true), self.now);
+            let maybe_written = i < reached || self.random(2) == 0;
+            let settled = self.lane.answered(token, retry(maybe_written), self.now);
             self.settle(settled);
         }
         self.route += 1;
@@ -406,6 +426,12 @@ impl World {
                 "seed {seed}: {number} was acknowledged and is not there"
             );
         }
+        for number in &self.recalled {
+            assert!(
+                self.broker.log.binary_search(number).is_err(),
+                "seed {seed}: {number} was taken back and is there"
+            );
+        }
     }
 }
 
@@ -421,6 +447,7 @@ fn random_histories_never_duplicate_reorder_or_lose() {
             next_number: 0,
             acknowledged: Vec::new(),
             given_up: Vec::new(),
+            recalled: Vec::new(),
             now: Instant::now(),
         };
         for _ in 0..60 {
@@ -431,6 +458,11 @@ fn random_histories_never_duplicate_reorder_or_lose() {
                     let old = Instant::now() + Duration::from_secs(3600);
                     let expired = world.lane.expire(old, Duration::ZERO);
                     world.settle(expired);
+                }
+                1 if seed % 3 == 1 => {
+                    let recalled = world.lane.recall(world.now);
+                    world.recalled.extend(recalled.iter().map(|settled| settled.batch.reserved));
+                    world.settle(recalled);
                 }
                 _ => world.deliver(true),
             }

@@ -17,6 +17,7 @@ mod identity;
 mod lane;
 mod memory;
 pub mod partitioner;
+mod recall;
 mod receipt;
 mod sender;
 mod shared;

@@ -58,20 +58,20 @@ enum Event {
     },
 }
 
-struct Slot {
+pub(super) struct Slot {
     partition: Arc<Partition>,
-    lane: Lane,
+    pub(super) lane: Lane,
     /// An identity is on its way.
     identifying: bool,
     /// Its partition is being added to the transaction.
     adding: bool,
 }
 
-struct Sender {
-    shared: Arc<Shared>,
+pub(super) struct Sender {
+    pub(super) shared: Arc<Shared>,
     metadata: watch::Receiver<Arc<Metadata>>,
     now_metadata: Arc<Metadata>,
-    lanes: HashMap<usize, Slot, foldhash::fast::RandomState>,
+    pub(super) lanes: HashMap<usize, Slot, foldhash::fast::RandomState>,
     brokers: Brokers,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -144,6 +144,7 @@ impl Sender {
         if now >= self.next_sweep {
             self.sweep(now);
         }
+        self.recall(now);
         let mut attend = std::mem::take(&mut self.attend);
         attend.sort_unstable();
         attend.dedup();
@@ -370,7 +371,7 @@ impl Sender {
     }
 
     /// Receipts out, memory back.
-    fn finish(&self, settled: impl IntoIterator<Item = Settled>) {
+    pub(super) fn finish(&self, settled: impl IntoIterator<Item = Settled>) {
         for Settled { batch, outcome } in settled {
             match outcome {
                 // The rest has its own share.
@@ -465,7 +466,7 @@ impl Sender {
         }
     }
 
-    fn drop_open(&self, batch: &OpenBatch, error: ClientError) {
+    pub(super) fn drop_open(&self, batch: &OpenBatch, error: ClientError) {
         self.shared.memory.give_back(batch.reserved());
         self.not_delivered(&error);
         batch.receipt.settle(Outcome::Failed(error));
@@ -537,7 +538,7 @@ impl Sender {
     }
 }
 
-fn never_sent(batch: &OpenBatch, waited: Duration) -> ClientError {
+pub(super) fn never_sent(batch: &OpenBatch, waited: Duration) -> ClientError {
     let what = format!("deliver to {}", batch.receipt.place()).into();
     ClientError::Retry { what, cause: "it was never its turn to be sent".into(), waited }
 }

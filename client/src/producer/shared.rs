@@ -90,6 +90,8 @@ pub(super) struct Shared {
     pub(super) memory: Memory,
     pub(super) ready: Ready,
     pub(super) flushing: AtomicUsize,
+    /// Who waits for a recall.
+    pub(super) recalls: Mutex<super::recall::Asked>,
     /// No new records; the sender ends when the last one is settled.
     pub(super) closing: AtomicBool,
     /// What new lanes start with; `None` without idempotence.
@@ -115,6 +117,7 @@ impl Shared {
             config,
             ready: Ready::default(),
             flushing: AtomicUsize::new(0),
+            recalls: Mutex::default(),
             closing: AtomicBool::new(false),
             identity,
             transactions,

@@ -34,6 +34,8 @@ const REVOKE_GRACE: Duration = limits::REVOKE_DRAIN.saturating_add(Duration::fro
 #[derive(Debug, Clone)]
 pub struct Cluster {
     link: watch::Receiver<Link>,
+    /// Sends with the producer that never gives up.
+    forwards: bool,
     wait: Duration,
     closing: CancellationToken,
     /// How producers of transactions send.
@@ -45,7 +47,7 @@ enum Link {
     /// Not reached yet, and what the last attempt met.
     Connecting(Option<ClientError>),
     /// Reached once; from then on the client reconnects by itself.
-    Up { client: Client, producer: Producer },
+    Up { client: Client, producer: Producer, forwarder: Option<Producer> },
 }
 
 impl Cluster {
@@ -59,12 +61,13 @@ impl Cluster {
         tokio::spawn(async move {
             stop.run_until_cancelled(connect).await;
         });
-        Self { link, wait: config.cluster_wait, closing, transactions: Arc::new(config.transactions()) }
+        let transactions = Arc::new(config.transactions());
+        Self { link, forwards: false, wait: config.cluster_wait, closing, transactions }
     }
 
     fn producer(&self) -> Option<Producer> {
         match &*self.link.borrow() {
-            Link::Up { producer, .. } => Some(producer.clone()),
+            Link::Up { producer, forwarder, .. } => self.choose(producer, forwarder.as_ref()),
             Link::Connecting(_) => None,
         }
     }
@@ -73,13 +76,19 @@ impl Cluster {
         Ok(self.clone().up(what).await?.0)
     }
 
+    fn choose(&self, producer: &Producer, forwarder: Option<&Producer>) -> Option<Producer> {
+        if self.forwards { forwarder.cloned() } else { Some(producer.clone()) }
+    }
+
     /// The client, once the cluster is reached, within the configured time.
     async fn up(mut self, what: &str) -> Result<(Client, Producer), ClientError> {
         let reached = {
             let up = self.link.wait_for(|link| matches!(link, Link::Up { .. }));
             tokio::time::timeout(self.wait, up).await.ok().and_then(Result::ok).map(|link| link.clone())
         };
-        if let Some(Link::Up { client, producer }) = reached {
+        if let Some(Link::Up { client, producer, forwarder }) = reached
+            && let Some(producer) = self.choose(&producer, forwarder.as_ref())
+        {
             return Ok((client, producer));
         }
         Err(ClientError::Retry { what: what.into(), cause: self.why_not(), waited: self.wait })
@@ -115,7 +124,11 @@ async fn connect(config: SidecarConfig, link: watch::Sender<Link>) {
 async fn reach(config: &SidecarConfig) -> Result<Link, ClientError> {
     let client = Client::connect(config.client()).await?;
     let producer = client.producer(config.producer()).await?;
-    Ok(Link::Up { client, producer })
+    let forwarder = match config.forwarder() {
+        Some(forwarder) => Some(client.producer(forwarder).await?),
+        None => None,
+    };
+    Ok(Link::Up { client, producer, forwarder })
 }
 
 impl Backend for Cluster {
@@ -233,12 +246,26 @@ impl Backend for Cluster {
         }
     }
 
+    async fn recall(&self) {
+        if let Some(producer) = self.producer() {
+            producer.recall().await;
+        }
+    }
+
+    fn forwarder(&self) -> Self {
+        Self { forwards: true, ..self.clone() }
+    }
+
     async fn close(&self) {
         self.closing.cancel();
-        if let Some(producer) = self.producer()
-            && let Err(error) = producer.close().await
-        {
-            tracing::debug!(%error, "closing the producer");
+        let producers = match &*self.link.borrow() {
+            Link::Up { producer, forwarder, .. } => vec![Some(producer.clone()), forwarder.clone()],
+            Link::Connecting(_) => Vec::new(),
+        };
+        for producer in producers.into_iter().flatten() {
+            if let Err(error) = producer.close().await {
+                tracing::debug!(%error, "closing the producer");
+            }
         }
     }
 
@@ -260,9 +287,9 @@ impl Future for ClusterReceipt {
 }
 
 impl Receipt for ClusterReceipt {
-    fn lane(&self) -> usize {
+    fn lane(&self) -> Option<usize> {
         // Batches of one partition are acknowledged in order.
-        usize::try_from(self.0.partition()).unwrap_or_default()
+        usize::try_from(self.0.partition()).ok()
     }
 }
 

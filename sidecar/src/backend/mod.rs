@@ -33,7 +33,7 @@ use wherry_client::{
 /// A cluster, as the sidecar sees it.
 pub trait Backend: Clone + Send + Sync + Unpin + 'static {
     /// The future receipt of one record.
-    type Receipt: Receipt;
+    type Receipt: Receipt + Future<Output = Result<RecordMetadata, ClientError>>;
     /// A membership in a group.
     type Member: Member;
     /// Reads partitions without a group.
@@ -103,6 +103,14 @@ pub trait Backend: Clone + Send + Sync + Unpin + 'static {
     /// Waits until everything taken has its receipt.
     fn flush(&self) -> impl Future<Output = ()> + Send;
 
+    /// Settles with [`ClientError::Retry`] the receipts of all that was taken and that no node can have: of each partition, the end
+    /// of what has no receipt.
+    fn recall(&self) -> impl Future<Output = ()> + Send;
+
+    /// The same cluster with a producer of its own, which never gives up by itself.
+    #[must_use]
+    fn forwarder(&self) -> Self;
+
     /// Ends the connection; nothing can be sent afterwards.
     fn close(&self) -> impl Future<Output = ()> + Send;
 
@@ -119,11 +127,21 @@ pub enum Taken<R> {
     Later(ProduceRecord),
 }
 
+impl<R> Taken<R> {
+    /// With another receipt.
+    pub fn map<T>(self, of: impl FnOnce(R) -> T) -> Taken<T> {
+        match self {
+            Self::Now(receipt) => Taken::Now(of(receipt)),
+            Self::Later(record) => Taken::Later(record),
+        }
+    }
+}
+
 /// The future receipt of one record.
-pub trait Receipt: Future<Output = Result<RecordMetadata, ClientError>> + Send + Unpin + 'static {
+pub trait Receipt: Future + Send + Unpin + 'static {
     /// Receipts with the same lane mostly resolve in the order in which their records were taken; a small number.
-    /// Only a hint: those waiting for receipts look at the oldest of each lane first.
-    fn lane(&self) -> usize;
+    /// Only a hint: those waiting for receipts look at the oldest of each lane first. `None`: it resolves in no order.
+    fn lane(&self) -> Option<usize>;
 }
 
 /// Which membership is wanted.
@@ -251,7 +269,7 @@ pub trait Reader: Send + 'static {
 /// Sends in transactions, one at a time.
 pub trait Transactional: Send + Sync + 'static {
     /// The future receipt of one record: it is written, which does not mean that it counts.
-    type Receipt: Receipt;
+    type Receipt: Receipt<Output = Result<RecordMetadata, ClientError>>;
 
     /// A transaction begins.
     ///

@@ -1,14 +1,15 @@
 //! Receipts that are waited for, without a task, a timer or an allocation for each.
 //!
 //! Receipts of one lane mostly resolve in order, so only the oldest of each lane is polled and registers a waker. A receipt that resolves
-//! before an older one of its lane is seen when that one resolves.
+//! before an older one of its lane is seen when that one resolves. Those that resolve in no order have no lane, and pay for it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use wherry_client::{ClientError, RecordMetadata};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
 use crate::backend::Receipt;
 
@@ -30,15 +31,30 @@ pub struct Ticket {
 #[derive(Debug)]
 pub struct Lanes<R> {
     lanes: Vec<VecDeque<(Ticket, R)>>,
+    /// Those without a lane.
+    any: FuturesUnordered<Ticketed<R>>,
     messages: usize,
     bytes: usize,
+}
+
+/// A receipt with what it is for.
+#[derive(Debug)]
+struct Ticketed<R>(Ticket, R);
+
+impl<R: Receipt> Future for Ticketed<R> {
+    type Output = (Ticket, R::Output);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = self.0;
+        Pin::new(&mut self.1).poll(context).map(|outcome| (ticket, outcome))
+    }
 }
 
 impl<R: Receipt> Lanes<R> {
     /// None.
     #[must_use]
     pub fn new() -> Self {
-        Self { lanes: Vec::new(), messages: 0, bytes: 0 }
+        Self { lanes: Vec::new(), any: FuturesUnordered::new(), messages: 0, bytes: 0 }
     }
 
     /// Messages without a result.
@@ -55,12 +71,14 @@ impl<R: Receipt> Lanes<R> {
 
     /// Waits for one more.
     pub fn push(&mut self, ticket: Ticket, receipt: R) {
-        let lane = receipt.lane() % LANES;
+        self.messages += 1;
+        self.bytes += ticket.bytes;
+        let Some(lane) = receipt.lane().map(|lane| lane % LANES) else {
+            return self.any.push(Ticketed(ticket, receipt));
+        };
         while self.lanes.len() <= lane {
             self.lanes.push(VecDeque::new());
         }
-        self.messages += 1;
-        self.bytes += ticket.bytes;
         self.lanes[lane].push_back((ticket, receipt));
     }
 
@@ -69,9 +87,18 @@ impl<R: Receipt> Lanes<R> {
         &mut self,
         context: &mut Context<'_>,
         most: usize,
-        mut known: impl FnMut(Ticket, Result<RecordMetadata, ClientError>),
+        mut known: impl FnMut(Ticket, R::Output),
     ) -> usize {
         let mut count = 0;
+        while count < most
+            && !self.any.is_empty()
+            && let Poll::Ready(Some((ticket, outcome))) = self.any.poll_next_unpin(context)
+        {
+            count += 1;
+            self.messages -= 1;
+            self.bytes -= ticket.bytes;
+            known(ticket, outcome);
+        }
         for lane in &mut self.lanes {
             while count < most
                 && let Some((ticket, receipt)) = lane.front_mut()
@@ -85,6 +112,20 @@ impl<R: Receipt> Lanes<R> {
             }
         }
         count
+    }
+
+    /// Hands out all results that are known, those behind older ones of their lane as well.
+    pub fn collect_all(&mut self, context: &mut Context<'_>, mut known: impl FnMut(Ticket, R::Output)) {
+        self.collect(context, usize::MAX, &mut known);
+        for lane in &mut self.lanes {
+            lane.retain_mut(|(ticket, receipt)| {
+                let Poll::Ready(outcome) = Pin::new(receipt).poll(context) else { return true };
+                self.messages -= 1;
+                self.bytes -= ticket.bytes;
+                known(*ticket, outcome);
+                false
+            });
+        }
     }
 }
 

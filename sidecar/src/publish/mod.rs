@@ -6,5 +6,6 @@
 pub mod lanes;
 pub(crate) mod many;
 pub mod one;
+pub(crate) mod outlet;
 pub mod record;
 pub mod stream;

@@ -6,10 +6,12 @@ use tonic::Code;
 use wherry_client::RecordMetadata;
 use wherry_proto::v1::{self, DeliveryLevel, PublishResult, PublishStatus};
 
+use super::outlet::Answer;
 use super::record::{self, TopicNames, TraceContext};
 use crate::backend::{Backend, Taken};
 use crate::error::Failure;
 use crate::shared::Shared;
+use crate::spool::Published;
 
 /// What the answer to a publish means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,8 +58,9 @@ pub(crate) async fn take<B: Backend>(
     message: v1::Message,
     topics: &mut TopicNames,
     trace: &TraceContext,
-) -> Result<Publishing<B::Receipt>, Failure> {
-    let taken = start(shared, message, topics, trace).await;
+    level: Level,
+) -> Result<Publishing<Answer<B::Receipt>>, Failure> {
+    let taken = start(shared, message, topics, trace, level).await;
     if taken.is_err() {
         shared.stats.publish_failed.add(1);
     }
@@ -69,14 +72,15 @@ async fn start<B: Backend>(
     message: v1::Message,
     topics: &mut TopicNames,
     trace: &TraceContext,
-) -> Result<Publishing<B::Receipt>, Failure> {
+    level: Level,
+) -> Result<Publishing<Answer<B::Receipt>>, Failure> {
     let size = record::size(&message);
     let topic = topics.get(&message.topic)?;
     let record = record::record(message, topic, size, shared.limits.message_bytes, trace)?;
     let since = Instant::now();
-    let receipt = match shared.backend.try_send(record)? {
+    let receipt = match shared.outlet.try_send(record, level)? {
         Taken::Now(receipt) => receipt,
-        Taken::Later(record) => shared.backend.send(record).await?,
+        Taken::Later(record) => shared.outlet.send(record, level).await?,
     };
     shared.stats.published.add(1);
     shared.stats.published_bytes.add(size as u64);
@@ -86,7 +90,7 @@ async fn start<B: Backend>(
 /// Waits for the result of a message, as far as `level` asks.
 pub(crate) async fn finish<B: Backend>(
     shared: &Shared<B>,
-    publishing: Publishing<B::Receipt>,
+    publishing: Publishing<Answer<B::Receipt>>,
     level: Level,
 ) -> Result<PublishResult, Failure> {
     match level {
@@ -94,28 +98,44 @@ pub(crate) async fn finish<B: Backend>(
         Level::AtLeastOnce => {
             let outcome = publishing.receipt.await;
             shared.stats.publish_latency.observe(publishing.since.elapsed(), 1);
-            outcome.map(|metadata| committed(&metadata)).map_err(|error| {
-                shared.stats.publish_failed.add(1);
-                error.into()
-            })
+            outcome.map(|published| result(&published)).inspect_err(|_| shared.stats.publish_failed.add(1))
         }
     }
 }
 
 /// The result of a durable message.
-pub(crate) fn committed(metadata: &RecordMetadata) -> PublishResult {
-    PublishResult { topic: metadata.topic.as_ref().into(), ..committed_on_stream(metadata) }
+pub(crate) fn result(published: &Published) -> PublishResult {
+    let topic = match published {
+        Published::Committed(metadata) => metadata.topic.as_ref().into(),
+        // Whoever asked knows.
+        Published::Spooled => String::new(),
+    };
+    PublishResult { topic, ..result_on_stream(published) }
 }
 
 /// The same without the topic, which the application knows.
-pub(crate) fn committed_on_stream(metadata: &RecordMetadata) -> PublishResult {
+pub(crate) fn result_on_stream(published: &Published) -> PublishResult {
+    match published {
+        Published::Committed(metadata) => place(metadata),
+        Published::Spooled => {
+            PublishResult { offset: -1, status: PublishStatus::Spooled.into(), ..PublishResult::default() }
+        }
+    }
+}
+
+/// The result of a record that the cluster has.
+pub(crate) fn committed(metadata: &RecordMetadata) -> PublishResult {
+    PublishResult { topic: metadata.topic.as_ref().into(), ..place(metadata) }
+}
+
+fn place(metadata: &RecordMetadata) -> PublishResult {
     PublishResult {
         topic: String::new(),
         partition: metadata.partition,
         offset: metadata.offset,
         timestamp: Some(record::timestamp(metadata.timestamp_ms)),
         status: PublishStatus::Committed.into(),
-        duplicate: false,
+        duplicate: metadata.duplicate,
     }
 }
 

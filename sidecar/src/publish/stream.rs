@@ -19,16 +19,17 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
-use wherry_client::{ClientError, RecordMetadata};
 use wherry_proto::v1::{PublishAck, PublishOptions, PublishStreamRequest, PublishStreamResponse, publish_ack::Outcome};
 
 use super::lanes::{Lanes, Ticket};
 use super::one::{self, Level};
+use super::outlet::Answer;
 use super::record::{self, TopicNames, TraceContext};
 use crate::backend::{Backend, Taken};
 use crate::error::Failure;
 use crate::limits;
 use crate::shared::Shared;
+use crate::spool::Published;
 use crate::stats::Entered;
 
 /// Messages read before results are looked at again.
@@ -44,14 +45,14 @@ pub(crate) struct PublishStream<B: Backend, S> {
     default_topic: String,
     level: Level,
     /// A message for which there is no space yet.
-    waiting: Option<Waiting<B::Receipt>>,
-    lanes: Lanes<B::Receipt>,
+    waiting: Option<Waiting<Answer<B::Receipt>>>,
+    lanes: Lanes<Answer<B::Receipt>>,
     acks: Vec<PublishAck>,
     _open: Entered,
 }
 
 /// A message on its way into the backend.
-type Waiting<R> = (Ticket, BoxFuture<'static, Result<R, ClientError>>);
+type Waiting<R> = (Ticket, BoxFuture<'static, Result<R, Failure>>);
 
 enum Inbound<S> {
     Open(S),
@@ -158,7 +159,7 @@ where
             Ok(Taken::Now(receipt)) => self.sent(ticket, receipt),
             Ok(Taken::Later(record)) => {
                 self.shared.stats.publish_in_flight.add(1);
-                self.waiting = Some((ticket, self.shared.backend.send(record).boxed()));
+                self.waiting = Some((ticket, self.shared.outlet.send(record, self.level).boxed()));
             }
             Err(failure) => {
                 self.failed(correlation_id, &failure);
@@ -177,14 +178,14 @@ where
         Ok(())
     }
 
-    fn send(&mut self, message: wherry_proto::v1::Message, bytes: usize) -> Result<Taken<B::Receipt>, Failure> {
+    fn send(&mut self, message: wherry_proto::v1::Message, bytes: usize) -> Result<Taken<Answer<B::Receipt>>, Failure> {
         let named = if message.topic.is_empty() { &self.default_topic } else { &message.topic };
         let topic = self.topics.get(named)?;
         let record = record::record(message, topic, bytes, self.shared.limits.message_bytes, &self.trace)?;
-        Ok(self.shared.backend.try_send(record)?)
+        self.shared.outlet.try_send(record, self.level)
     }
 
-    fn sent(&mut self, ticket: Ticket, receipt: B::Receipt) {
+    fn sent(&mut self, ticket: Ticket, receipt: Answer<B::Receipt>) {
         match self.level {
             Level::AtMostOnce => self.acks.push(ack(ticket.correlation_id, Outcome::Result(one::accepted()))),
             Level::AtLeastOnce => {
@@ -202,7 +203,7 @@ where
         self.shared.stats.publish_in_flight.add(-1);
         match outcome {
             Ok(receipt) => self.sent(ticket, receipt),
-            Err(error) => self.failed(ticket.correlation_id, &error.into()),
+            Err(error) => self.failed(ticket.correlation_id, &error),
         }
         Poll::Ready(())
     }
@@ -275,12 +276,12 @@ fn ack(correlation_id: u64, outcome: Outcome) -> PublishAck {
     PublishAck { correlation_id, outcome: Some(outcome) }
 }
 
-fn result(outcome: &Result<RecordMetadata, ClientError>, stats: &crate::stats::Stats) -> Outcome {
+fn result(outcome: &Result<Published, Failure>, stats: &crate::stats::Stats) -> Outcome {
     match outcome {
-        Ok(metadata) => Outcome::Result(one::committed_on_stream(metadata)),
-        Err(error) => {
+        Ok(published) => Outcome::Result(one::result_on_stream(published)),
+        Err(failure) => {
             stats.publish_failed.add(1);
-            Outcome::Error(Failure::from(error).to_proto())
+            Outcome::Error(failure.to_proto())
         }
     }
 }

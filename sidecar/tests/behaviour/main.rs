@@ -8,5 +8,6 @@ mod lifecycle;
 mod publish;
 mod pull;
 mod requests;
+mod spool;
 mod subscribe;
 mod support;

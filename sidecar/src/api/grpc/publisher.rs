@@ -33,7 +33,7 @@ impl<B: Backend> PublisherService for Publisher<B> {
             request.message.ok_or_else(|| Failure::invalid("INVALID_MESSAGE", "there is no message; set `message`"))?;
         let span = tracing::debug_span!("publish", topic = %message.topic, traceparent = ?trace.parent);
         let publish = async {
-            let taken = one::take(&self.shared, message, &mut TopicNames::default(), &trace).await?;
+            let taken = one::take(&self.shared, message, &mut TopicNames::default(), &trace, level).await?;
             one::finish(&self.shared, taken, level).await
         };
         let result = publish.instrument(span).await?;

@@ -172,13 +172,18 @@ pub(super) struct ResultJson {
 
 impl From<v1::PublishResult> for ResultJson {
     fn from(result: v1::PublishResult) -> Self {
-        let committed = result.status == i32::from(v1::PublishStatus::Committed);
+        let status = result.status();
+        let committed = status == v1::PublishStatus::Committed;
         Self {
             topic: result.topic,
             partition: committed.then_some(result.partition),
             offset: committed.then_some(result.offset),
             timestamp: result.timestamp.and_then(time),
-            status: if committed { "committed" } else { "accepted" },
+            status: match status {
+                v1::PublishStatus::Committed => "committed",
+                v1::PublishStatus::Spooled => "spooled",
+                v1::PublishStatus::Accepted | v1::PublishStatus::Unspecified => "accepted",
+            },
         }
     }
 }

@@ -118,7 +118,7 @@ async fn publish_one<B: Backend>(
     let topic = message.topic.clone();
     let span = tracing::debug_span!("publish", %topic, traceparent = ?trace.parent);
     let publish = async {
-        let taken = one::take(shared, message, &mut TopicNames::default(), trace).await?;
+        let taken = one::take(shared, message, &mut TopicNames::default(), trace, level).await?;
         one::finish(shared, taken, level).await
     };
     let result = publish.instrument(span).await?;
@@ -173,7 +173,7 @@ async fn publish_all<B: Backend>(
         taken.push(match json.message(topic) {
             Ok(message) => {
                 let topic = message.topic.clone();
-                one::take(shared, message, &mut topics, trace).await.map(|publishing| (topic, publishing))
+                one::take(shared, message, &mut topics, trace, level).await.map(|publishing| (topic, publishing))
             }
             Err(failure) => Err(failure),
         });

@@ -111,7 +111,12 @@ impl MemoryCluster {
 
     /// Goes away: calls wait or fail as they do when no node can be reached. Or comes back.
     pub fn away(&self, away: bool) {
-        self.state().away = away;
+        let mut state = self.state();
+        state.away = away;
+        if !away && !state.holding {
+            state.release();
+        }
+        drop(state);
         self.touch();
     }
 
@@ -196,7 +201,10 @@ impl MemoryCluster {
         if let Some(error) = state.fail.pop_front() {
             return Err(error);
         }
-        state.check(&record)?;
+        // A cluster that is away can't say what is wrong with a record.
+        if !state.away {
+            state.check(&record)?;
+        }
         let (answer, receipt) = oneshot::channel();
         state.held.push_back(Held { record, answer, _space: space });
         if !state.holding && !state.away {
@@ -219,6 +227,9 @@ impl State {
     }
 
     fn release(&mut self) {
+        if self.away {
+            return;
+        }
         while let Some(held) = self.held.pop_front() {
             let outcome = self.append(held.record);
             // Whoever does not wait for the receipt any more has published all the same.
@@ -397,6 +408,22 @@ impl Backend for MemoryCluster {
         self.until(|this| this.state().held.is_empty()).await;
     }
 
+    async fn recall(&self) {
+        let mut state = self.state();
+        // Of what is withheld nobody knows whether it was written.
+        let held = if state.holding { VecDeque::new() } else { std::mem::take(&mut state.held) };
+        drop(state);
+        for held in held {
+            // Whoever does not wait for the receipt any more knows nothing either way.
+            let _ = held.answer.send(Err(unreachable("publish")));
+        }
+        self.touch();
+    }
+
+    fn forwarder(&self) -> Self {
+        self.clone()
+    }
+
     async fn close(&self) {
         self.state().closed = true;
         self.touch();
@@ -431,7 +458,7 @@ impl Future for MemoryReceipt {
 }
 
 impl Receipt for MemoryReceipt {
-    fn lane(&self) -> usize {
-        0
+    fn lane(&self) -> Option<usize> {
+        Some(0)
     }
 }
