@@ -181,6 +181,12 @@ impl Producer {
         Ok(meta.dedupe)
     }
 
+    /// The same, if the topic is one that this producer has sent to or asked about.
+    #[must_use]
+    pub fn known_dedupe_window(&self, topic: &str) -> Option<Option<DedupeWindow>> {
+        self.handle.shared.with_topic(topic, |known| known.dedupe)
+    }
+
     /// Sends what has been accepted without further linger, and waits until every record accepted before has its receipt or error.
     ///
     /// # Errors

@@ -158,6 +158,18 @@ impl Backend for Cluster {
         }
     }
 
+    fn knows_ids(&self, topic: &str) -> Option<bool> {
+        self.producer()?.known_dedupe_window(topic).map(|window| window.is_some())
+    }
+
+    fn asks_ids(&self, topic: &str) -> impl Future<Output = Result<bool, ClientError>> + Send + 'static {
+        let (this, topic) = (self.clone(), Arc::<str>::from(topic));
+        async move {
+            let (_, producer) = this.up("publish").await?;
+            Ok(producer.dedupe_window(&topic).await?.is_some())
+        }
+    }
+
     fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<ClusterMember, ClientError>> + Send + 'static {
         let this = self.clone();
         async move {

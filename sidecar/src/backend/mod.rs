@@ -50,6 +50,13 @@ pub trait Backend: Clone + Send + Sync + Unpin + 'static {
     /// Takes a record; waits for buffer space, and for the cluster within its configured time.
     fn send(&self, record: ProduceRecord) -> impl Future<Output = Result<Self::Receipt, ClientError>> + Send + 'static;
 
+    /// Whether a topic knows message ids again, as far as that is known without waiting.
+    fn knows_ids(&self, topic: &str) -> Option<bool>;
+
+    /// Whether a topic knows message ids again: a record whose id was there within the topic's window is not appended, and its
+    /// receipt says so. Waits for the cluster within its configured time.
+    fn asks_ids(&self, topic: &str) -> impl Future<Output = Result<bool, ClientError>> + Send + 'static;
+
     /// Makes a member of a group. Waits for the cluster within its configured time.
     fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<Self::Member, ClientError>> + Send + 'static;
 

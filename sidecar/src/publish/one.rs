@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use tonic::Code;
 use wherry_client::RecordMetadata;
 use wherry_proto::v1::{self, DeliveryLevel, PublishResult, PublishStatus};
 
@@ -21,22 +20,20 @@ pub enum Level {
     /// It is durable.
     #[default]
     AtLeastOnce,
+    /// It is durable, and there once, whoever published it before: by its id.
+    EffectivelyOnce,
 }
 
 impl Level {
     /// As an application asks for it.
     ///
     /// # Errors
-    /// `NOT_OFFERED` for what is not built yet, `INVALID` for what is unknown.
+    /// `INVALID` for what is unknown.
     pub fn of(asked: i32) -> Result<Self, Failure> {
         match DeliveryLevel::try_from(asked) {
             Ok(DeliveryLevel::Unspecified | DeliveryLevel::AtLeastOnce) => Ok(Self::AtLeastOnce),
             Ok(DeliveryLevel::AtMostOnce) => Ok(Self::AtMostOnce),
-            Ok(DeliveryLevel::EffectivelyOnce) => Err(Failure::lasting(
-                Code::Unimplemented,
-                "NOT_OFFERED",
-                "DELIVERY_LEVEL_EFFECTIVELY_ONCE is not offered yet; use DELIVERY_LEVEL_AT_LEAST_ONCE, whose retries do not duplicate",
-            )),
+            Ok(DeliveryLevel::EffectivelyOnce) => Ok(Self::EffectivelyOnce),
             Err(_) => Err(Failure::invalid(
                 "INVALID",
                 format!("delivery level {asked} is unknown to this sidecar; use one of DeliveryLevel"),
@@ -95,7 +92,7 @@ pub(crate) async fn finish<B: Backend>(
 ) -> Result<PublishResult, Failure> {
     match level {
         Level::AtMostOnce => Ok(accepted()),
-        Level::AtLeastOnce => {
+        Level::AtLeastOnce | Level::EffectivelyOnce => {
             let outcome = publishing.receipt.await;
             shared.stats.publish_latency.observe(publishing.since.elapsed(), 1);
             outcome.map(|published| result(&published)).inspect_err(|_| shared.stats.publish_failed.add(1))

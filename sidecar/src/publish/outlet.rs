@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures::future::Either;
+use tonic::Code;
 use wherry_client::ProduceRecord;
 
 use super::one::Level;
@@ -29,12 +29,30 @@ impl<B: Backend> Outlet<B> {
     fn spool(&self, level: Level) -> Option<&Spool> {
         match level {
             Level::AtMostOnce => None,
-            Level::AtLeastOnce => self.spool.as_ref(),
+            Level::AtLeastOnce | Level::EffectivelyOnce => self.spool.as_ref(),
+        }
+    }
+
+    /// Whether a record may be sent at this level. `None`: the topic must be asked about first.
+    fn admits(&self, record: &ProduceRecord, level: Level) -> Result<Option<()>, Failure> {
+        match level {
+            Level::AtMostOnce | Level::AtLeastOnce => Ok(Some(())),
+            Level::EffectivelyOnce if record.message_id().is_none() => Err(Failure::invalid(
+                "NO_MESSAGE_ID",
+                "DELIVERY_LEVEL_EFFECTIVELY_ONCE needs a `message_id`: give each message one that stays the same when it is published again",
+            )),
+            Level::EffectivelyOnce => match self.backend.knows_ids(&record.topic) {
+                Some(known) => check_ids(known, &record.topic).map(Some),
+                None => Ok(None),
+            },
         }
     }
 
     /// Takes a record if nothing has to be waited for.
     pub(crate) fn try_send(&self, record: ProduceRecord, level: Level) -> Result<Taken<Answer<B::Receipt>>, Failure> {
+        if self.admits(&record, level)?.is_none() {
+            return Ok(Taken::Later(record));
+        }
         match self.spool(level) {
             Some(spool) => spool.try_send(record).map(|taken| taken.map(Answer::Spool)),
             None => Ok(self.backend.try_send(record)?.map(Answer::Cluster)),
@@ -47,14 +65,16 @@ impl<B: Backend> Outlet<B> {
         record: ProduceRecord,
         level: Level,
     ) -> impl Future<Output = Result<Answer<B::Receipt>, Failure>> + Send + use<B> + 'static {
-        match self.spool(level) {
-            Some(spool) => {
-                let send = spool.send(record);
-                Either::Left(async move { send.await.map(Answer::Spool) })
+        let (spool, backend) = (self.spool(level).cloned(), self.backend.clone());
+        let admits = self.admits(&record, level);
+        async move {
+            if admits?.is_none() {
+                let known = backend.asks_ids(&record.topic).await?;
+                check_ids(known, &record.topic)?;
             }
-            None => {
-                let backend = self.backend.clone();
-                Either::Right(async move { Ok(Answer::Cluster(backend.send(record).await?)) })
+            match spool {
+                Some(spool) => spool.send(record).await.map(Answer::Spool),
+                None => Ok(Answer::Cluster(backend.send(record).await?)),
             }
         }
     }
@@ -73,6 +93,20 @@ impl<B: Backend> Outlet<B> {
             spool.close().await;
         }
     }
+}
+
+fn check_ids(known: bool, topic: &str) -> Result<(), Failure> {
+    if known {
+        return Ok(());
+    }
+    Err(Failure::lasting(
+        Code::FailedPrecondition,
+        "NO_DEDUPE_WINDOW",
+        format!(
+            "topic {topic} does not know message ids again: set `dedupe.window` of the Topic (wherry.dedupe.window.ms), or publish with \
+             DELIVERY_LEVEL_AT_LEAST_ONCE. On a cluster that is not Wherry's this is not available"
+        ),
+    ))
 }
 
 /// The future answer to one message.

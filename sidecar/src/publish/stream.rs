@@ -188,7 +188,7 @@ where
     fn sent(&mut self, ticket: Ticket, receipt: Answer<B::Receipt>) {
         match self.level {
             Level::AtMostOnce => self.acks.push(ack(ticket.correlation_id, Outcome::Result(one::accepted()))),
-            Level::AtLeastOnce => {
+            Level::AtLeastOnce | Level::EffectivelyOnce => {
                 self.shared.stats.publish_in_flight.add(1);
                 self.lanes.push(ticket, receipt);
             }

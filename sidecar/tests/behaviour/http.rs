@@ -119,7 +119,7 @@ async fn mistakes_are_answered_with_a_status_a_reason_and_a_sentence() {
     refused("POST", "/v1/topics/a%20b/messages", "x", 400, "INVALID_TOPIC").await;
     refused("POST", "/v1/topics/orders/messages?partition=x", "x", 400, "INVALID_QUERY").await;
     refused("POST", "/v1/topics/orders/messages?prtition=1", "x", 400, "INVALID_QUERY").await;
-    refused("POST", "/v1/topics/orders/messages?delivery=effectively_once", "x", 501, "NOT_OFFERED").await;
+    refused("POST", "/v1/topics/orders/messages?delivery=effectively_once", "x", 400, "NO_MESSAGE_ID").await;
     refused("POST", "/v1/topics/orders/messages?batch=true", "x", 400, "INVALID_JSON").await;
     refused("POST", "/v1/publish", r#"{"topic": "orders", "paylod": "x"}"#, 400, "INVALID_JSON").await;
     refused("POST", "/v1/publish", r#"{"topic": "orders", "payload_base64": "?"}"#, 400, "INVALID_BASE64").await;

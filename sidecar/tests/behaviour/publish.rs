@@ -101,7 +101,9 @@ async fn refusals_have_codes_reasons_and_sentences() {
     refused(Some(message("no/topic", "x")), 0, Code::InvalidArgument, "INVALID_TOPIC").await;
     refused(Some(message("", "x")), 0, Code::InvalidArgument, "INVALID_TOPIC").await;
     let effectively_once = DeliveryLevel::EffectivelyOnce.into();
-    refused(Some(message("orders", "x")), effectively_once, Code::Unimplemented, "NOT_OFFERED").await;
+    refused(Some(message("orders", "x")), effectively_once, Code::InvalidArgument, "NO_MESSAGE_ID").await;
+    let named = v1::Message { message_id: "m-1".into(), ..message("orders", "x") };
+    refused(Some(named), effectively_once, Code::FailedPrecondition, "NO_DEDUPE_WINDOW").await;
     refused(Some(message("orders", "x")), 77, Code::InvalidArgument, "INVALID").await;
     let large = "x".repeat(Limits::default().message_bytes + 1);
     refused(Some(message("orders", &large)), 0, Code::ResourceExhausted, "MESSAGE_TOO_LARGE").await;
@@ -192,15 +194,44 @@ async fn at_most_once_does_not_wait_for_the_cluster() {
 }
 
 #[tokio::test]
-async fn a_stream_with_options_that_are_not_offered_ends_with_a_sentence() {
+async fn a_message_with_a_known_id_is_there_once_and_told_where() {
+    let rig = rig(MemoryCluster::new().with_ids("payments", 3)).await;
+    let named = |id: &str| v1::Message { message_id: id.into(), ..message("payments", id) };
+    let delivery = DeliveryLevel::EffectivelyOnce.into();
+    let publish = async |id: &str| {
+        let request = v1::PublishRequest { message: Some(named(id)), delivery };
+        soon(rig.publisher().publish(request)).await.expect("published").into_inner().result.expect("result")
+    };
+    let (first, again) = (publish("m-1").await, publish("m-1").await);
+    assert_eq!((first.duplicate, again.duplicate), (false, true));
+    assert_eq!((first.partition, first.offset), (again.partition, again.offset));
+
+    let mut stream = stream(&rig).await;
+    let options = Some(PublishOptions { default_topic: String::new(), delivery });
+    stream.send(PublishStreamRequest { options, ..PublishStreamRequest::default() }).await;
+    for (number, id) in (0..).zip(["m-2", "m-1", "m-2"]) {
+        stream.send(numbered(number, named(id))).await;
+    }
+    stream.send(numbered(3, message("payments", "without an id"))).await;
+    let acks = stream.acks(4).await;
+    let told = |number: u64| acks.iter().find(|ack| ack.correlation_id == number).expect("answered");
+    let duplicates: Vec<bool> = (0..3).map(|number| result(told(number)).duplicate).collect();
+    assert_eq!(duplicates, [false, true, true]);
+    assert_eq!(error(told(3)).reason, "NO_MESSAGE_ID");
+    let there: usize = (0..3).map(|partition| rig.cluster.records("payments", partition).len()).sum();
+    assert_eq!(there, 2);
+}
+
+#[tokio::test]
+async fn a_stream_with_options_that_make_no_sense_ends_with_a_sentence() {
     let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
     let mut stream = stream(&rig).await;
-    let options = PublishOptions { default_topic: String::new(), delivery: DeliveryLevel::EffectivelyOnce.into() };
+    let options = PublishOptions { default_topic: String::new(), delivery: 77 };
     stream
         .send(PublishStreamRequest { correlation_id: 1, message: Some(message("orders", "x")), options: Some(options) })
         .await;
     let status = soon(stream.heard.message()).await.expect_err("ends");
-    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     assert!(rig.cluster.records("orders", 0).is_empty(), "nothing was published at another level than asked for");
 }
 

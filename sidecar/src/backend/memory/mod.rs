@@ -50,6 +50,8 @@ struct State {
     /// Commits of transactions whose answers get lost from now on.
     lost_commits: usize,
     settings: BTreeMap<Arc<str>, Vec<(String, String)>>,
+    /// Topics that know message ids again, and where these are.
+    ids: BTreeMap<Arc<str>, BTreeMap<Vec<u8>, (i32, i64)>>,
     round_robin: usize,
     closed: bool,
 }
@@ -96,6 +98,13 @@ impl MemoryCluster {
     pub fn with_topic(self, name: &str, partitions: usize) -> Self {
         self.state().topics.entry(name.into()).or_insert_with(|| vec![Vec::new(); partitions]);
         self
+    }
+
+    /// Makes a topic that knows message ids again.
+    #[must_use]
+    pub fn with_ids(self, name: &str, partitions: usize) -> Self {
+        self.state().ids.entry(name.into()).or_default();
+        self.with_topic(name, partitions)
     }
 
     /// Withholds receipts from now on, or hands them out.
@@ -240,6 +249,12 @@ impl State {
     fn append(&mut self, record: ProduceRecord) -> Result<RecordMetadata, ClientError> {
         let gone = || ClientError::NoSuchTopic { what: "publish".into(), topic: record.topic.clone() };
         let partitions = self.topics.get_mut(&record.topic).ok_or_else(gone)?;
+        let mut ids = self.ids.get_mut(&record.topic);
+        let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
+        let known = ids.as_ref().and_then(|ids| ids.get(record.message_id()?));
+        if let Some((partition, offset)) = known.copied() {
+            return Ok(RecordMetadata { topic: record.topic, partition, offset, timestamp_ms, duplicate: true });
+        }
         let chosen = match (&record.partition, &record.key) {
             (Some(partition), _) => usize::try_from(*partition).unwrap_or_default(),
             (None, Some(key)) => key.iter().fold(7usize, |hash, byte| hash.wrapping_mul(31) + usize::from(*byte)),
@@ -250,7 +265,9 @@ impl State {
         } % partitions.len();
         let partition = i32::try_from(chosen).unwrap_or_default();
         let offset = i64::try_from(partitions[chosen].len()).unwrap_or_default();
-        let timestamp_ms = record.timestamp_ms.unwrap_or_else(now_ms);
+        if let (Some(ids), Some(id)) = (&mut ids, record.message_id()) {
+            ids.insert(id.to_vec(), (partition, offset));
+        }
         partitions[chosen].push(ConsumedRecord {
             topic: record.topic.clone(),
             partition,
@@ -309,6 +326,16 @@ impl Backend for MemoryCluster {
                 Err(_) => Err(ClientError::Closed { what: "the producer" }),
             }
         }
+    }
+
+    fn knows_ids(&self, topic: &str) -> Option<bool> {
+        let state = self.state();
+        (!state.away).then(|| state.ids.contains_key(topic))
+    }
+
+    fn asks_ids(&self, topic: &str) -> impl Future<Output = Result<bool, ClientError>> + Send + 'static {
+        let known = self.knows_ids(topic).ok_or_else(|| unreachable("publish"));
+        async move { known }
     }
 
     fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<MemoryMember, ClientError>> + Send + 'static {
