@@ -54,6 +54,7 @@ impl<S: LogStore> Office<S> for Ledgers {
         let effects = seat.machine.loaded(|topic| meta.topic_by_id(topic).is_some());
         tracing::debug!(partition, share_partitions = seat.machine.len(), "what is kept of share groups is read back");
         core.run_ledger_effects(partition, effects);
+        core.hurry_share_questions();
     }
 }
 

@@ -17,6 +17,7 @@ mod partition_transactions;
 mod produce;
 mod quotas;
 mod restart;
+mod share_groups;
 mod topics;
 mod transactions;
 mod versions;

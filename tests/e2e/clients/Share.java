@@ -1,0 +1,81 @@
+// KafkaShareConsumer of the stock Java client, driven line by line: see README.md for the verbs.
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.time.Duration;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Properties;
+import org.apache.kafka.clients.consumer.AcknowledgeType;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
+import org.apache.kafka.common.KafkaException;
+import org.apache.kafka.common.TopicIdPartition;
+import org.apache.kafka.common.serialization.StringDeserializer;
+
+public class Share {
+    static final Duration POLL = Duration.ofMillis(500);
+    static final Map<String, ConsumerRecord<String, String>> HELD = new LinkedHashMap<>();
+
+    public static void main(String[] args) throws Exception {
+        Properties set = new Properties();
+        set.put("bootstrap.servers", args[0]);
+        set.put("group.id", args[2]);
+        set.put("share.acknowledgement.mode", "explicit");
+        set.put("key.deserializer", StringDeserializer.class.getName());
+        set.put("value.deserializer", StringDeserializer.class.getName());
+        for (int at = 3; at < args.length; at++) {
+            String[] pair = args[at].split("=", 2);
+            set.put(pair[0], pair[1]);
+        }
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
+        try (KafkaShareConsumer<String, String> consumer = new KafkaShareConsumer<>(set)) {
+            consumer.subscribe(List.of(args[1]));
+            for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+                String[] words = line.split(" ");
+                switch (words[0]) {
+                    case "take" -> take(consumer, Integer.parseInt(words[1]), Integer.parseInt(words[2]));
+                    case "accept", "release", "reject", "renew" -> acknowledge(consumer, words);
+                    case "close" -> { return; }
+                    default -> throw new IllegalArgumentException(line);
+                }
+            }
+        }
+    }
+
+    /** Polls until so many records came, or so many polls brought nothing; those before must have been acknowledged. */
+    static void take(KafkaShareConsumer<String, String> consumer, int most, int polls) {
+        for (int empty = 0, taken = 0; taken < most && empty < polls;) {
+            ConsumerRecords<String, String> records = consumer.poll(POLL);
+            empty = records.isEmpty() ? empty + 1 : 0;
+            for (ConsumerRecord<String, String> record : records) {
+                taken++;
+                HELD.put(record.value(), record);
+                System.out.printf("{\"value\":\"%s\",\"offset\":%d,\"count\":%d}%n", record.value(), record.offset(),
+                    record.deliveryCount().orElse((short) 0));
+            }
+            if (!records.isEmpty() && taken < most) {
+                break; // the next poll wants these acknowledged
+            }
+        }
+        System.out.println("{\"done\":true}");
+    }
+
+    /** `accept all`, or the values of some records. */
+    static void acknowledge(KafkaShareConsumer<String, String> consumer, String[] words) {
+        AcknowledgeType type = AcknowledgeType.valueOf(words[0].toUpperCase());
+        List<String> values = words[1].equals("all") ? List.copyOf(HELD.keySet()) : List.of(words).subList(1, words.length);
+        for (String value : values) {
+            ConsumerRecord<String, String> record = type == AcknowledgeType.RENEW ? HELD.get(value) : HELD.remove(value);
+            consumer.acknowledge(record, type);
+        }
+        Map<TopicIdPartition, Optional<KafkaException>> told = consumer.commitSync(Duration.ofSeconds(30));
+        String errors = "";
+        for (Optional<KafkaException> error : told.values()) {
+            errors += error.map(Throwable::toString).orElse("");
+        }
+        System.out.printf("{\"acknowledged\":%d,\"errors\":\"%s\"}%n", values.size(), errors.replace('"', '\''));
+    }
+}
