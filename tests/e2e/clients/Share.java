@@ -36,7 +36,7 @@ public class Share {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                 String[] words = line.split(" ");
                 switch (words[0]) {
-                    case "take" -> take(consumer, Integer.parseInt(words[1]), Integer.parseInt(words[2]));
+                    case "take" -> take(consumer, Integer.parseInt(words[1]));
                     case "accept", "release", "reject", "renew" -> acknowledge(consumer, words);
                     case "close" -> { return; }
                     default -> throw new IllegalArgumentException(line);
@@ -45,19 +45,14 @@ public class Share {
         }
     }
 
-    /** Polls until so many records came, or so many polls brought nothing; those before must have been acknowledged. */
-    static void take(KafkaShareConsumer<String, String> consumer, int most, int polls) {
-        for (int empty = 0, taken = 0; taken < most && empty < polls;) {
+    /** Polls until records came, or so many polls brought none: the next poll wants those at hand acknowledged. */
+    static void take(KafkaShareConsumer<String, String> consumer, int polls) {
+        for (int poll = 0; poll < polls && HELD.isEmpty(); poll++) {
             ConsumerRecords<String, String> records = consumer.poll(POLL);
-            empty = records.isEmpty() ? empty + 1 : 0;
             for (ConsumerRecord<String, String> record : records) {
-                taken++;
                 HELD.put(record.value(), record);
                 System.out.printf("{\"value\":\"%s\",\"offset\":%d,\"count\":%d}%n", record.value(), record.offset(),
                     record.deliveryCount().orElse((short) 0));
-            }
-            if (!records.isEmpty() && taken < most) {
-                break; // the next poll wants these acknowledged
             }
         }
         System.out.println("{\"done\":true}");

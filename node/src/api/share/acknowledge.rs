@@ -67,6 +67,7 @@ fn begin<S: LogStore>(
         parts,
         unwritten: 0,
         unread: 0,
+        opening: false,
     })
 }
 

@@ -141,6 +141,7 @@ fn planned<S: LogStore>(
         parts,
         unwritten: 0,
         unread: 0,
+        opening: false,
     }
 }
 

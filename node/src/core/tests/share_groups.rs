@@ -203,7 +203,6 @@ fn what_is_released_comes_again_and_what_is_rejected_does_not() {
     let (mut node, conn, topic) = begun();
     beat(&mut node, conn, "a", 0, &["t"]);
     node.produce(conn, "t", batch(&["r0", "r1", "r2"]));
-    // It is not begun yet.
     assert_eq!(runs(&share_fetch(&mut node, conn, "a", 0, topic, &[])), [(0, 2, 1)]);
     assert_eq!(acknowledge(&mut node, conn, "a", 1, topic, &[(0, 2, vec![ACCEPT, RELEASE, REJECT])]), 0);
     let again = share_fetch(&mut node, conn, "a", 2, topic, &[]);
@@ -409,6 +408,34 @@ fn version_2_takes_exactly_so_many_and_asks_for_more_time() {
     let response = node.ask(conn, 2, &more);
     assert_eq!((runs(&response), data(&response).unwrap().acknowledge_error_code), (vec![], 0));
     assert_eq!(runs(&node.ask(conn, 2, &fetch_request("a", 4, topic, &[]))), [(2, 2, 1)], "r0 is still a's");
+}
+
+#[test]
+fn what_is_given_up_is_copied_first_where_the_group_has_its_dead_letters() {
+    let (mut node, conn, topic) = begun();
+    set(&mut node, conn, "wherry.dead.letter.topic", "dead");
+    set(&mut node, conn, "share.delivery.count.limit", "2");
+    beat(&mut node, conn, "a", 0, &["t"]);
+    node.produce(conn, "t", batch(&["r0", "r1", "r2"]));
+    share_fetch(&mut node, conn, "a", 0, topic, &[]);
+    assert_eq!(acknowledge(&mut node, conn, "a", 1, topic, &[(0, 2, vec![ACCEPT, REJECT, RELEASE])]), 0);
+    assert_eq!(runs(&share_fetch(&mut node, conn, "a", 2, topic, &[])), [(2, 2, 2)]);
+    assert_eq!(start(&mut node, conn), 1, "there is no topic for the copy");
+    // The node dies, and another goes on with what is condemned.
+    let mut node = node.restart(config());
+    let conn = node.connect();
+    node.create_topic(conn, "dead", 1, &[]);
+    share_fetch(&mut node, conn, "a", 0, topic, &[]);
+    node.advance_ms(1_000);
+    node.settle();
+    assert_eq!(start(&mut node, conn), 2);
+    let copied = node.fetch(conn, "dead", 0);
+    assert_eq!(values(&copied.records), [(0, "r1".to_owned())]);
+    assert_eq!(acknowledge(&mut node, conn, "a", 1, topic, &[(2, 2, vec![RELEASE])]), 0);
+    node.settle();
+    let copied = node.fetch(conn, "dead", 0);
+    assert_eq!(values(&copied.records).last().map(|(_, value)| value.as_str()), Some("r2"));
+    assert_eq!(start(&mut node, conn), 3);
 }
 
 #[test]
