@@ -19,4 +19,6 @@ pub(crate) mod letter;
 pub(crate) mod partition;
 pub(crate) mod runs;
 
-pub(crate) use kept::{Cause, Kept, Span};
+#[cfg(test)]
+pub(crate) use kept::Cause;
+pub(crate) use kept::{Kept, Span};

@@ -63,8 +63,8 @@ public class Share {
         AcknowledgeType type = AcknowledgeType.valueOf(words[0].toUpperCase());
         List<String> values = words[1].equals("all") ? List.copyOf(HELD.keySet()) : List.of(words).subList(1, words.length);
         for (String value : values) {
-            ConsumerRecord<String, String> record = type == AcknowledgeType.RENEW ? HELD.get(value) : HELD.remove(value);
-            consumer.acknowledge(record, type);
+            // What is renewed comes again with the next poll.
+            consumer.acknowledge(HELD.remove(value), type);
         }
         Map<TopicIdPartition, Optional<KafkaException>> told = consumer.commitSync(Duration.ofSeconds(30));
         String errors = "";

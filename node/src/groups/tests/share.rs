@@ -56,7 +56,7 @@ fn partitions_are_dealt_evenly_and_shared_where_members_are_more() {
     assert_eq!(described(&mut world).members.len(), 3);
     world.cluster.set("four", 5);
     world.step(Input::TopicsChanged);
-    assert_eq!(beat(&mut world, "a", 4, None).2, Some(vec![(four, vec![0, 1, 2, 3, 4])]));
+    assert_eq!(beat(&mut world, "a", 3, None).2, Some(vec![(four, vec![0, 1, 2, 3, 4])]));
 }
 
 #[test]
@@ -69,7 +69,10 @@ fn epochs_and_members_are_checked() {
     beat(&mut world, "a", 0, Some(&["one"]));
     assert_eq!(beat(&mut world, "b", 1, None).0, GroupError::UnknownMemberId);
     assert_eq!(beat(&mut world, "a", 2, None).0, GroupError::FencedMemberEpoch);
-    assert_eq!(beat(&mut world, "a", 0, Some(&["one"])), (GroupError::None, 1, Some(vec![(world.cluster.id("one"), vec![0])])));
+    assert_eq!(
+        beat(&mut world, "a", 0, Some(&["one"])),
+        (GroupError::None, 1, Some(vec![(world.cluster.id("one"), vec![0])]))
+    );
     world.config.max_share_group_size = 1;
     world.restart();
     assert_eq!(beat(&mut world, "b", 0, Some(&["one"])).0, GroupError::GroupMaxSizeReached);

@@ -50,9 +50,10 @@ fn released_records_come_again_and_rejected_ones_do_not() -> Result<()> {
         let brokers = server.addr();
         begin(&brokers, "share-again", "share-again", 1)?;
         produce(&brokers, "share-again", &["a", "b", "c"].map(String::from))?;
-        let script = "take 60\naccept a\nrelease b\nreject c\ntake 60\nrenew b\naccept b\ntake 4\nclose\n";
+        let script = "take 60\naccept a\nrelease b\nreject c\ntake 60\nrenew b\ntake 60\naccept b\ntake 4\nclose\n";
         let first = member(&brokers, "share-again", "share-again", script).run()?;
-        let expected = [("a", 1), ("b", 1), ("c", 1), ("b", 2)].map(|(value, count)| (value.to_owned(), count));
+        let expected =
+            [("a", 1), ("b", 1), ("c", 1), ("b", 2), ("b", 2)].map(|(value, count)| (value.to_owned(), count));
         ensure!(records(&first)? == expected, "{first:?}");
         let second = member(&brokers, "share-again", "share-again", "take 6\n").run()?;
         ensure!(records(&second)?.is_empty(), "{second:?}");
