@@ -220,3 +220,9 @@ pub const MAX_SHARE_SESSION_PARTITIONS: usize = 500_000;
 pub const MAX_WAITING_SHARE_PARTITIONS: usize = 500_000;
 /// Runs of records that one request may acknowledge: its batches, with a verdict for each record if they differ.
 pub const MAX_ACKNOWLEDGED_RUNS: usize = 200_000;
+/// Bytes of records that are copied to a dead-letter topic at once; one record in any case.
+pub const MAX_LETTER_BYTES: usize = 256 << 10;
+/// Share-partitions whose dead letters are on their way at once; the others wait.
+pub const MAX_LETTERS: usize = 256;
+/// How long a dead letter that could not be made or sent is put off, in milliseconds.
+pub const LETTER_RETRY_MS: u64 = 1_000;

@@ -8,11 +8,13 @@
 //!   Describe  group str                          Described  count u32, (topic 16, partition i32, start i64, epoch i32)*
 //!   Reset     group str, count u32, (topic 16, partition i32, start i64)*
 //!   Delete    group str, all u8, count u32, (topic 16)*                      Refused    why u8
+//!   Letter    topic 16, partition i32, one batch of records                  LetterTaken  committed u8
 //! key = group str, topic 16, partition i32     writer = leader epoch i32, sequence u64      integers are big-endian
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
+use wherry_metadata::PartitionId;
 
 use crate::limits::MAX_SHARE_NAMES_PER_REQUEST;
 use crate::share::code::{put_spans, put_str, short, take_spans, take_str};
@@ -27,6 +29,8 @@ const FOUND: u8 = 6;
 const DONE: u8 = 7;
 const DESCRIBED: u8 = 8;
 const REFUSED: u8 = 9;
+const LETTER: u8 = 10;
+const LETTER_TAKEN: u8 = 11;
 
 /// A message; `number` is the asker's, and comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub(crate) enum ShareMessage {
     Ask { number: u64, request: Request },
     /// What it says.
     Answer { number: u64, response: Response },
+    /// A dead letter, for who leads its partition.
+    Letter { number: u64, to: PartitionId, batch: Bytes },
+    /// What became of it.
+    LetterTaken { number: u64, committed: bool },
 }
 
 impl ShareMessage {
@@ -43,6 +51,16 @@ impl ShareMessage {
         match self {
             Self::Ask { number, request } => put_request(&mut out, *number, request),
             Self::Answer { number, response } => put_response(&mut out, *number, response),
+            Self::Letter { number, to, batch } => {
+                head(&mut out, LETTER, *number);
+                out.put_slice(to.topic.as_bytes());
+                out.put_i32(to.partition);
+                out.put_slice(batch);
+            }
+            Self::LetterTaken { number, committed } => {
+                head(&mut out, LETTER_TAKEN, *number);
+                out.put_u8(u8::from(*committed));
+            }
         }
         out.freeze()
     }
@@ -234,6 +252,12 @@ fn read(body: &mut Bytes) -> Result<ShareMessage, &'static str> {
             let at = usize::from(body.try_get_u8().map_err(short)?);
             answer(Response::Refused(*Refusal::ALL.get(at).ok_or("refused for an unknown reason")?))
         }
+        LETTER => {
+            let to = PartitionId { topic: uuid(body)?, partition: body.try_get_i32().map_err(short)? };
+            // Whether it is a batch is for who appends it to say.
+            Ok(ShareMessage::Letter { number, to, batch: body.split_off(0) })
+        }
+        LETTER_TAKEN => Ok(ShareMessage::LetterTaken { number, committed: flag(body)? }),
         _ => Err("its kind is unknown"),
     }
 }
@@ -265,6 +289,17 @@ mod tests {
         responses.extend(Refusal::ALL.map(Response::Refused));
         let asks = requests.into_iter().map(|request| ShareMessage::Ask { number: 8, request });
         asks.chain(responses.into_iter().map(|response| ShareMessage::Answer { number: 9, response })).collect()
+    }
+
+    #[test]
+    fn letters_come_back_as_they_were() {
+        let to = PartitionId { topic: Uuid::from_u128(7), partition: 3 };
+        for message in [
+            ShareMessage::Letter { number: 1, to, batch: Bytes::from_static(b"batch") },
+            ShareMessage::LetterTaken { number: 1, committed: true },
+        ] {
+            assert_eq!(ShareMessage::decode(message.encode()), Ok(message));
+        }
     }
 
     #[test]

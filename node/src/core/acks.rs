@@ -189,6 +189,7 @@ impl<S: LogStore> Core<S> {
     pub(super) fn ack_failed(&mut self, wait: WaitId, why: WaitFailure) {
         match self.acks.others.remove(&wait) {
             Some(Then::MarkerCommitted { token, partition }) => self.marker_lost(token, partition),
+            Some(Then::LetterCommitted { sender }) => self.letter_answered(sender, false),
             // Whoever asked is gone with the leadership, or is asked anew.
             Some(
                 Then::Respond { .. }

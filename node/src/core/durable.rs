@@ -14,6 +14,7 @@ use wherry_wire::types::Offset;
 use super::conn::RequestId;
 use super::coordinators::Term;
 use super::markers::MarkerToken;
+use super::share::Sender;
 use super::store::Ticket;
 use crate::groups::{PersistError, PersistId};
 use crate::mutation::mutated;
@@ -72,6 +73,11 @@ pub(crate) enum Then {
         id: PersistId,
         /// Whether they were appended.
         result: Result<(), PersistError>,
+    },
+    /// A dead letter is committed.
+    LetterCommitted {
+        /// Who is told.
+        sender: Sender,
     },
     /// The same of a share coordinator.
     SharePersisted {
@@ -132,7 +138,9 @@ fn may_hurry(then: &Then) -> bool {
             mutated!(CommitBeforeDurable)
         }
         Then::QuorumWritten { .. } => mutated!(HastyQuorum),
-        Then::AckDurable { .. } | Then::MarkerCommitted { .. } => mutated!(AckBeforeDurable),
+        Then::AckDurable { .. } | Then::MarkerCommitted { .. } | Then::LetterCommitted { .. } => {
+            mutated!(AckBeforeDurable)
+        }
     }
 }
 
@@ -155,6 +163,7 @@ mod tests {
                 | Then::MarkerCommitted { .. }
                 | Then::GroupPersisted { .. }
                 | Then::TransactionPersisted { .. }
+                | Then::LetterCommitted { .. }
                 | Then::SharePersisted { .. } => panic!(),
             })
             .collect()

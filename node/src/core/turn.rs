@@ -121,6 +121,7 @@ impl<S: LogStore> Core<S> {
             Then::TransactionPersisted { partition, term, id, result } => {
                 self.transaction_persisted(partition, term, id, result);
             }
+            Then::LetterCommitted { sender } => self.letter_answered(sender, true),
             Then::SharePersisted { partition, term, id, result } => {
                 self.share_persisted(partition, term, id, result);
             }
@@ -162,8 +163,12 @@ impl<S: LogStore> Core<S> {
                 self.id_read_done(log, result);
             } else if let Some(partition) = self.shares.seats.take_read(token) {
                 self.load_read_done::<Ledgers>(partition, result);
-            } else if let Some(result) = self.share_read_done(token, result) {
-                api::fetch::read_done(self, token, result);
+            } else {
+                let result = self.share_read_done(token, result);
+                let result = result.and_then(|result| self.letter_read_done(token, result));
+                if let Some(result) = result {
+                    api::fetch::read_done(self, token, result);
+                }
             }
         }
     }

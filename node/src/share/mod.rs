@@ -3,6 +3,7 @@
 //! ```text
 //!  partition.rs  one share-partition, on the node that leads the partition: who has which records
 //!  ledger/       what has become of them, durably: the share coordinator, over a partition of `__share_group_state`
+//!  letter.rs     copies of what is given up
 //!  kept.rs       what is kept of a record    runs.rs  the same for a run of offsets    code.rs  both as bytes
 //! ```
 //! Pure state machines: inputs and time handed in, effects out. They know nothing of connections, wire formats, logs or
@@ -14,7 +15,10 @@
 pub(crate) mod code;
 pub(crate) mod kept;
 pub(crate) mod ledger;
+pub(crate) mod letter;
 pub(crate) mod partition;
 pub(crate) mod runs;
 
-pub(crate) use kept::{Cause, Kept, Span};
+#[cfg(test)]
+pub(crate) use kept::Cause;
+pub(crate) use kept::{Kept, Span};

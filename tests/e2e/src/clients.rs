@@ -35,6 +35,11 @@ pub fn java(version: &str, class: &str) -> Program {
         .arg(class)
 }
 
+/// A Java program of ours on Kafka's current client.
+pub fn java_source(file: &str) -> Program {
+    java(KAFKA, "-Dwherry.e2e=1").arg(sources().join(file))
+}
+
 /// kcat against `brokers`, quiet about anything but errors.
 pub fn kcat(brokers: &str) -> Program {
     Program::new("kcat").typed("-q -b").arg(brokers)

@@ -16,6 +16,7 @@ pub mod net;
 pub mod process;
 pub mod records;
 pub mod server;
+pub mod share;
 pub mod transactions;
 
 use std::io::Write;

@@ -5,6 +5,7 @@
 //! - Fetch 18 is for replicas. FindCoordinator 5 and 6 are for share groups. InitProducerId 6 is for two-phase commit.
 //! - ListTransactions 2 takes patterns of RE2J, which no expression of another library means exactly.
 //! - OffsetCommit and OffsetFetch 10 know topics by id only; Kafka 4.1 itself does not advertise them.
+//! - DescribeShareGroupOffsets 1 tells the lag, for which a coordinator would have to ask all leaders.
 //! - DescribeGroups 6 answers unknown groups with an error in place of the state `Dead`.
 
 use kafka_protocol::messages::ApiKey;
@@ -84,8 +85,8 @@ static SERVED: &[Served] = &[
     served(ApiKey::DescribeTopicPartitions, 0, 0),
     served(ApiKey::ShareGroupHeartbeat, 1, 1),
     served(ApiKey::ShareGroupDescribe, 1, 1),
-    served(ApiKey::ShareFetch, 1, 1),
-    served(ApiKey::ShareAcknowledge, 1, 1),
+    served(ApiKey::ShareFetch, 1, 2),
+    served(ApiKey::ShareAcknowledge, 1, 2),
     served(ApiKey::AddRaftVoter, 0, 0),
     served(ApiKey::RemoveRaftVoter, 0, 0),
     served(ApiKey::DescribeShareGroupOffsets, 0, 0),

@@ -1,11 +1,12 @@
 //! Requests: from a frame to a typed body (node), and from a typed body to a frame (client).
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{self, ApiKey};
+use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Request as ApiRequest, StrBytes};
 
 use super::api::served_api;
 use super::error::{DecodeError, EncodeError};
+use super::messages;
 use super::schema::{self, Direction};
 use crate::frame;
 use crate::limits::{MAX_FRAME_BYTES, MAX_TAGGED_FIELDS, MIN_REQUEST_BYTES};

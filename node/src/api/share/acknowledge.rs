@@ -10,7 +10,7 @@ use wherry_wire::codec::messages::share_acknowledge_response::{
 use wherry_wire::codec::messages::{BrokerId, ShareAcknowledgeRequest, ShareAcknowledgeResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
-use super::{AckBatch, ack_budget, acks, endpoint, leader_hint, member, part};
+use super::{AckBatch, ack_budget, acks, endpoint, leader_hint, lock_ms, member, part};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::share::{Kind, Part, SessionChange, ShareRequest};
@@ -31,8 +31,10 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareA
 }
 
 fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
-    let text = StrBytes::from_string(error.to_string());
-    ctx.reply(&ShareAcknowledgeResponse::default().with_error_code(error.code()).with_error_message(Some(text)))
+    let mut body = ShareAcknowledgeResponse::default();
+    body.error_code = error.code();
+    body.error_message = Some(StrBytes::from_string(error.to_string()));
+    ctx.reply(&body)
 }
 
 fn begin<S: LogStore>(
@@ -42,7 +44,7 @@ fn begin<S: LogStore>(
 ) -> Result<ShareRequest, ResponseError> {
     let group = request.group_id.as_ref().map(|group| &group.0);
     let session = member(core, ctx, group, request.member_id.as_ref())?;
-    let parts = acknowledged(core, ctx, &request.topics)?;
+    let parts = acknowledged(core, ctx, &request.topics, request.is_renew_ack)?;
     let change = SessionChange {
         epoch: request.share_session_epoch,
         added: Vec::new(),
@@ -65,6 +67,7 @@ fn begin<S: LogStore>(
         parts,
         unwritten: 0,
         unread: 0,
+        opening: false,
     })
 }
 
@@ -72,6 +75,7 @@ fn acknowledged<S: LogStore>(
     core: &Core<S>,
     ctx: &Ctx,
     topics: &[AcknowledgeTopic],
+    renews: bool,
 ) -> Result<Vec<Part>, ResponseError> {
     let (mut parts, mut seen, mut budget) = (Vec::new(), BTreeSet::new(), ack_budget());
     for topic in topics {
@@ -87,7 +91,7 @@ fn acknowledged<S: LogStore>(
                 last: batch.last_offset,
                 types: &batch.acknowledge_types,
             });
-            match (part.error.take(), acks(batches, false, &mut budget)) {
+            match (part.error.take(), acks(batches, renews, &mut budget)) {
                 (Some(error), _) | (None, Err(error)) => part.ack_error = Some(error),
                 (None, Ok(acks)) => part.acks = acks,
             }
@@ -122,8 +126,9 @@ pub(crate) fn answer<S: LogStore>(core: &Core<S>, request: ShareRequest) -> Outc
     let responses = topics.into_iter().map(|(topic, partitions)| {
         ShareAcknowledgeTopicResponse::default().with_topic_id(topic).with_partitions(partitions)
     });
-    let body = ShareAcknowledgeResponse::default()
-        .with_responses(responses.collect())
-        .with_node_endpoints(endpoints.collect());
+    let mut body = ShareAcknowledgeResponse::default();
+    body.acquisition_lock_timeout_ms = lock_ms(core, &request.session.0);
+    body.node_endpoints = endpoints.collect();
+    body.responses = responses.collect();
     ctx.reply(&body)
 }

@@ -20,6 +20,9 @@ use crate::core::store::LogStore;
 use crate::limits::{MAX_FETCH_WAIT_MS, MAX_PARTITIONS_PER_REQUEST};
 use crate::share::partition::{Acquired, Appetite};
 
+/// The mode in which not one record more is given than was asked for (KIP-1206).
+const RECORD_LIMIT: i8 = 1;
+
 /// Begins a share fetch.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareFetchRequest) -> Outcome {
     match begin(core, ctx, request) {
@@ -33,8 +36,10 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareF
 }
 
 fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
-    let text = StrBytes::from_string(error.to_string());
-    ctx.reply(&ShareFetchResponse::default().with_error_code(error.code()).with_error_message(Some(text)))
+    let mut body = ShareFetchResponse::default();
+    body.error_code = error.code();
+    body.error_message = Some(StrBytes::from_string(error.to_string()));
+    ctx.reply(&body)
 }
 
 fn begin<S: LogStore>(
@@ -51,7 +56,12 @@ fn begin<S: LogStore>(
     if named.len().saturating_add(forgotten.len()) > MAX_PARTITIONS_PER_REQUEST {
         return Err(ResponseError::InvalidRequest);
     }
-    let mut parts = acknowledged(core, ctx, &request.topics)?;
+    // Who asks for more time takes nothing meanwhile (KIP-1222).
+    let renews = request.is_renew_ack;
+    if renews && (request.max_bytes, request.max_records, request.min_bytes, request.max_wait_ms) != (0, 0, 0, 0) {
+        return Err(ResponseError::InvalidRequest);
+    }
+    let mut parts = acknowledged(core, ctx, &request.topics, renews)?;
     let acknowledges = !parts.is_empty();
     let change =
         SessionChange { epoch: request.share_session_epoch, added: named, forgotten, fetches: true, acknowledges };
@@ -61,7 +71,12 @@ fn begin<S: LogStore>(
 }
 
 /// The partitions with acknowledgements.
-fn acknowledged<S: LogStore>(core: &Core<S>, ctx: &Ctx, topics: &[FetchTopic]) -> Result<Vec<Part>, ResponseError> {
+fn acknowledged<S: LogStore>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    topics: &[FetchTopic],
+    renews: bool,
+) -> Result<Vec<Part>, ResponseError> {
     let (mut parts, mut seen, mut budget) = (Vec::new(), BTreeSet::new(), ack_budget());
     for topic in topics {
         for asked in topic.partitions.iter().filter(|asked| !asked.acknowledgement_batches.is_empty()) {
@@ -76,7 +91,7 @@ fn acknowledged<S: LogStore>(core: &Core<S>, ctx: &Ctx, topics: &[FetchTopic]) -
                 last: batch.last_offset,
                 types: &batch.acknowledge_types,
             });
-            match (part.error.take(), acks(batches, false, &mut budget)) {
+            match (part.error.take(), acks(batches, renews, &mut budget)) {
                 (Some(error), _) | (None, Err(error)) => part.ack_error = Some(error),
                 (None, Ok(acks)) => part.acks = acks,
             }
@@ -121,11 +136,12 @@ fn planned<S: LogStore>(
         began_ns,
         deadline_ns: began_ns.saturating_add(wait_ms * 1_000_000),
         max_bytes: max_bytes.min(core.burst(ctx, QuotaKey::ConsumerByteRate)),
-        appetite: Appetite { most: positive(request.max_records), strict: false },
+        appetite: Appetite { most: positive(request.max_records), strict: request.share_acquire_mode == RECORD_LIMIT },
         run_length: positive(request.batch_size),
         parts,
         unwritten: 0,
         unread: 0,
+        opening: false,
     }
 }
 
@@ -154,11 +170,11 @@ pub(crate) fn answer<S: LogStore>(core: &mut Core<S>, request: ShareRequest) -> 
             .with_port(port)
             .with_rack(broker.rack.clone().map(StrBytes::from_string))
     });
-    let body = ShareFetchResponse::default()
-        .with_throttle_time_ms(throttle_ms)
-        .with_acquisition_lock_timeout_ms(lock_ms(core, &request.session.0))
-        .with_responses(responses.collect())
-        .with_node_endpoints(endpoints.collect());
+    let mut body = ShareFetchResponse::default();
+    body.throttle_time_ms = throttle_ms;
+    body.acquisition_lock_timeout_ms = lock_ms(core, &request.session.0);
+    body.node_endpoints = endpoints.collect();
+    body.responses = responses.collect();
     ctx.reply(&body)
 }
 

@@ -160,6 +160,15 @@ impl<S: LogStore> Core<S> {
         }
     }
 
+    /// A coordinator serves from now on: what waits is asked at once.
+    pub(super) fn hurry_share_questions(&mut self) {
+        let later = self.shares.questions.open.iter().filter(|(_, question)| question.step == Step::Later);
+        let now_ns = self.now.monotonic_ns;
+        for number in later.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.shares.questions.set(number, Step::Later, now_ns);
+        }
+    }
+
     /// The link to a node is lost, and what it was asked with it.
     pub(crate) fn share_questions_without(&mut self, node: i32) {
         let lost = self.shares.questions.open.iter().filter(|(_, question)| question.step == Step::Asked(node));

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use wherry_metadata::PartitionId;
 use wherry_wire::types::LogId;
 
+use super::Sender;
 use crate::cluster::control::Control;
 use crate::cluster::share::ShareMessage;
 use crate::core::coordinators::{CoordinatorTopic, Machine, Office, Seats, Standing, Term, as_pairs};
@@ -54,6 +55,7 @@ impl<S: LogStore> Office<S> for Ledgers {
         let effects = seat.machine.loaded(|topic| meta.topic_by_id(topic).is_some());
         tracing::debug!(partition, share_partitions = seat.machine.len(), "what is kept of share groups is read back");
         core.run_ledger_effects(partition, effects);
+        core.hurry_share_questions();
     }
 }
 
@@ -192,6 +194,8 @@ impl<S: LogStore> Core<S> {
         match message {
             ShareMessage::Ask { number, request } => self.ask_ledger(Waiter::Node(from, number), request),
             ShareMessage::Answer { number, response } => self.share_node_answered(from, number, response),
+            ShareMessage::Letter { number, to, batch } => self.take_letter(Sender::Node(from, number), to, batch),
+            ShareMessage::LetterTaken { number, committed } => self.letter_arrived(number, committed),
         }
     }
 }

@@ -14,10 +14,22 @@ use crate::core::Core;
 use crate::core::store::{Aborted, LogError, LogStore, Read, ReadToken, ReadUpTo, Served};
 use crate::share::partition::{Acquired, Appetite};
 
+/// What a share-partition has to give.
+enum Next {
+    /// It is still being begun.
+    Opening,
+    /// Nothing now.
+    Nothing,
+    /// Records from this offset on, as far as its members may see.
+    At(Offset, ReadUpTo),
+}
+
 impl<S: LogStore> Core<S> {
     /// Takes what there is for each partition of a fetch, within its budget.
     pub(super) fn take_for_shares(&mut self, id: u64) {
-        let Some(parts) = self.shares.requests.get_mut(id).map(|request| request.parts.len()) else { return };
+        let Some(request) = self.shares.requests.get_mut(id) else { return };
+        request.opening = false;
+        let parts = request.parts.len();
         for part in 0..parts {
             let at = PartId { request: id, part };
             if let Err(error) = self.take_for_part(at)
@@ -41,7 +53,16 @@ impl<S: LogStore> Core<S> {
         if is_full {
             return Ok(());
         }
-        let Some((from, upto)) = self.next_for_share(&group, log)? else { return Ok(()) };
+        let (from, upto) = match self.next_for_share(&group, log)? {
+            Next::At(from, upto) => (from, upto),
+            Next::Nothing => return Ok(()),
+            Next::Opening => {
+                if let Some(request) = self.shares.requests.get_mut(at.request) {
+                    request.opening = true;
+                }
+                return Ok(());
+            }
+        };
         let budget = room.min(self.config.limits.fetch_partition_bytes);
         match self.store.read(log, from, upto, budget, is_first) {
             Ok(Read::Ready(served)) => self.took_for_part(at, log, from, served),
@@ -62,14 +83,14 @@ impl<S: LogStore> Core<S> {
     }
 
     /// Where a share-partition has something to give, and how far its members may see.
-    fn next_for_share(&mut self, group: &Arc<str>, log: LogId) -> Result<Option<(Offset, ReadUpTo)>, ResponseError> {
+    fn next_for_share(&mut self, group: &Arc<str>, log: LogId) -> Result<Next, ResponseError> {
         let settings = self.share_settings(group);
         let info = self.store.info(log);
         let committed = self.committed_end(log);
         let only_committed = self.shares_committed(group);
         let stable = committed.filter(|_| only_committed).map(|committed| self.store.stable_end(log, committed));
-        let Some(partition) = self.open_share(group, log)? else { return Ok(None) };
-        let (Some(info), Some(committed)) = (info, committed) else { return Ok(None) };
+        let Some(partition) = self.open_share(group, log)? else { return Ok(Next::Opening) };
+        let (Some(info), Some(committed)) = (info, committed) else { return Ok(Next::Nothing) };
         let moved = partition.start() < info.log_start.0;
         if moved {
             partition.log_start_moved(info.log_start.0);
@@ -80,7 +101,7 @@ impl<S: LogStore> Core<S> {
             self.share_changed(group, log);
         }
         let upto = if only_committed { ReadUpTo::Committed(visible) } else { ReadUpTo::Offset(visible) };
-        Ok(next.map(|next| (Offset(next), upto)))
+        Ok(next.map_or(Next::Nothing, |next| Next::At(Offset(next), upto)))
     }
 
     /// A read came back from the disk. It is given back if it was not one of these.

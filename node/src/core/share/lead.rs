@@ -24,7 +24,7 @@ use crate::share::ledger::{Found, Key, Refusal, Request, Response, Writer};
 use crate::share::partition::{Settings, SharePartition};
 
 /// A group's view of a log, in the order of logs.
-type Place = (LogId, Arc<str>);
+pub(super) type Place = (LogId, Arc<str>);
 
 #[derive(Debug)]
 enum Phase {
@@ -144,7 +144,10 @@ impl<S: LogStore> Core<S> {
             max_deliveries: deliveries.unwrap_or(config.group_share_delivery_count_limit),
             max_locks: number("share.partition.max.record.locks")
                 .unwrap_or(config.group_share_partition_max_record_locks),
-            dead_letters: false,
+            dead_letters: self
+                .meta
+                .group_config(group, "wherry.dead.letter.topic")
+                .is_some_and(|topic| !topic.is_empty()),
         }
     }
 
@@ -190,6 +193,19 @@ impl<S: LogStore> Core<S> {
         }
     }
 
+    /// Whose view of which log a share-partition is.
+    pub(super) fn share_place(&self, id: u64) -> Option<Place> {
+        self.shares.partitions.by_id.get(&id).cloned()
+    }
+
+    /// Does something with a share-partition, if it is open.
+    pub(super) fn with_share<T>(&mut self, id: u64, act: impl FnOnce(&mut SharePartition) -> T) -> Option<T> {
+        match &mut self.shares.partitions.get_mut(id)?.phase {
+            Phase::Open(partition) => Some(act(partition)),
+            Phase::Reading | Phase::Looking | Phase::Beginning(_) => None,
+        }
+    }
+
     /// Somebody waits for a write of this share-partition.
     pub(super) fn await_share_write(&mut self, group: &Arc<str>, log: LogId, write: u64, part: PartId) {
         if let Some(led) = self.shares.partitions.led.get_mut(&(log, Arc::clone(group))) {
@@ -204,8 +220,11 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    fn share_changed_by_id(&mut self, id: u64) {
+    pub(super) fn share_changed_by_id(&mut self, id: u64) {
         self.shares.partitions.set_alarm(id);
+        if self.with_share(id, |partition| partition.condemned().is_some()) == Some(true) {
+            self.shares.letters.want(id);
+        }
         let Some(place) = self.shares.partitions.by_id.get(&id).cloned() else { return };
         let Some(led) = self.shares.partitions.led.get_mut(&place) else { return };
         let (epoch, state_epoch) = (led.epoch, led.state_epoch);
@@ -327,6 +346,7 @@ impl<S: LogStore> Core<S> {
     /// they have no more.
     fn share_lost(&mut self, id: u64, refusal: Refusal) {
         let Some(((log, group), led)) = self.shares.partitions.remove(id) else { return };
+        self.shares.letters.forget(id);
         tracing::debug!(%log, %group, ?refusal, "a share-partition is forgotten");
         let error = match refusal {
             Refusal::FencedLeader => ResponseError::NotLeaderOrFollower,

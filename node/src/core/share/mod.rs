@@ -1,6 +1,6 @@
 //! Work queues on their node: the share coordinators that sit here ([`coordinate`]), what leaders ask them, wherever they sit
-//! ([`ask`]), the share-partitions that are led here ([`lead`]), the sessions of their members ([`sessions`]), and the
-//! requests that wait ([`requests`], [`fetch`]).
+//! ([`ask`]), the share-partitions that are led here ([`lead`]), the sessions of their members ([`sessions`]), the requests that
+//! wait ([`requests`], [`fetch`]), and dead letters ([`letters`]).
 //!
 //! ```text
 //!  api::share ── begin ──> requests ── acquire, acknowledge ──> lead ── ask ──> a coordinator here, or over links
@@ -13,6 +13,7 @@ mod ask;
 mod coordinate;
 mod fetch;
 mod lead;
+mod letters;
 mod requests;
 mod sessions;
 
@@ -28,6 +29,8 @@ pub(crate) use ask::Asker;
 use ask::Questions;
 use coordinate::Waiter;
 use lead::Partitions;
+use letters::Letters;
+pub(crate) use letters::Sender;
 use requests::Requests;
 pub(crate) use requests::{Kind, Part, ShareRequest};
 use sessions::ShareSessions;
@@ -45,13 +48,14 @@ pub(crate) struct ShareDesk {
     partitions: Partitions,
     sessions: ShareSessions,
     requests: Requests,
+    letters: Letters,
 }
 
 impl ShareDesk {
     /// When [`Core::turn`] is due because of share groups.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         let mine = [self.questions.next_deadline(), self.partitions.next_deadline(), self.requests.next_deadline()];
-        mine.into_iter().chain([self.seats.next_deadline()]).flatten().min()
+        mine.into_iter().chain([self.seats.next_deadline(), self.letters.next_deadline()]).flatten().min()
     }
 
     /// Whether no request waits.
@@ -69,6 +73,7 @@ impl<S: LogStore> Core<S> {
     pub(crate) fn tick_shares(&mut self) {
         self.ask_share_questions_again();
         self.end_share_locks();
+        self.write_letters();
         self.look_at_share_requests();
     }
 }

@@ -98,6 +98,8 @@ pub(crate) struct ShareRequest {
     pub(crate) unwritten: usize,
     /// Reads that the disk owes.
     pub(crate) unread: usize,
+    /// A share-partition is still being begun, or found not to be had: it takes no longer than a question is asked.
+    pub(crate) opening: bool,
 }
 
 impl ShareRequest {
@@ -349,11 +351,16 @@ impl<S: LogStore> Core<S> {
             self.shares.requests.deadlines.remove(&alarm);
             return;
         }
-        let is_due = request.has_something() || now_ns >= request.deadline_ns || stopping;
+        let is_late = now_ns >= request.deadline_ns;
+        let is_due = request.has_something() || (is_late && !request.opening) || stopping;
         if is_due || request.is_last || request.kind == Kind::Acknowledge {
             return self.answer_share_request(id);
         }
-        self.shares.requests.deadlines.insert(alarm);
+        if is_late {
+            self.shares.requests.deadlines.remove(&alarm);
+        } else {
+            self.shares.requests.deadlines.insert(alarm);
+        }
     }
 
     fn answer_share_request(&mut self, id: u64) {

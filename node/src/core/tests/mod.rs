@@ -18,6 +18,7 @@ mod partition_transactions;
 mod produce;
 mod quotas;
 mod restart;
+mod share_groups;
 mod topics;
 mod transactions;
 mod versions;

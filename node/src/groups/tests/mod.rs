@@ -7,6 +7,7 @@ mod join;
 mod offsets;
 mod rebalance;
 mod restart;
+mod share;
 mod statics;
 mod transactional;
 mod walk;

@@ -135,6 +135,8 @@ pub(crate) struct SharePartition {
     in_flight: Option<u64>,
     /// The next write has something to say.
     dirty: bool,
+    /// Some records are to be copied.
+    has_condemned: bool,
 }
 
 impl SharePartition {
@@ -156,6 +158,7 @@ impl SharePartition {
             next_write: 1,
             in_flight: None,
             dirty: false,
+            has_condemned: spans.iter().any(|span| matches!(span.kept, Kept::Condemned { .. })),
         };
         partition.advance_start();
         partition
@@ -171,9 +174,9 @@ impl SharePartition {
         self.deadlines.first().map(|(at_ns, _)| *at_ns)
     }
 
-    /// Whether nobody has a record and everything is written.
+    /// Whether nobody has a record, everything is written, and nothing is to be copied.
     pub(crate) fn is_idle(&self) -> bool {
-        self.locks.is_empty() && self.in_flight.is_none() && !self.dirty
+        self.locks.is_empty() && self.in_flight.is_none() && !self.dirty && !self.has_condemned
     }
 
     /// The first offset that may be given to somebody, if it is below `upto`.
@@ -394,6 +397,9 @@ impl SharePartition {
 
     /// Records that are to be copied; each is archived with [`SharePartition::copied`].
     pub(crate) fn condemned(&self) -> Option<Condemned> {
+        if !self.has_condemned {
+            return None;
+        }
         self.cells.iter().find_map(|(first, last, cell)| match cell {
             Cell::Settled(Kept::Condemned { count, cause }) => Some(Condemned { first, last, count, cause }),
             Cell::Settled(Kept::Available { .. } | Kept::Acknowledged | Kept::Archived)
@@ -436,7 +442,13 @@ impl SharePartition {
         };
         for (first, last, to) in self.cells.iter().filter_map(of_write).collect::<Vec<_>>() {
             self.cells.set(first, last, Cell::Settled(to));
+            self.has_condemned |= matches!(to, Kept::Condemned { .. });
         }
+        let condemned = |(_, _, cell)| match cell {
+            Cell::Settled(Kept::Condemned { .. }) | Cell::Moving { .. } => true,
+            Cell::Settled(_) | Cell::Acquired { .. } => false,
+        };
+        self.has_condemned = self.has_condemned && self.cells.iter().any(condemned);
         self.advance_start();
         Some(number)
     }

@@ -7,6 +7,7 @@ mod java;
 mod kcat;
 mod libraries;
 mod security;
+mod share;
 mod transactions;
 
 use anyhow::Result;

@@ -925,7 +925,7 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         name: "ShareFetchRequest",
         api_key: 78,
         min_version: 1,
-        max_version: 1,
+        max_version: 2,
         flexible_since: 0,
         fields: &[
             field("group_id", Kind::String, 0, 32767).nullable(0, 32767),
@@ -936,6 +936,8 @@ pub(in super::super) static REQUESTS: &[Message] = &[
             field("max_bytes", Kind::Fixed(4), 0, 32767),
             field("max_records", Kind::Fixed(4), 1, 32767),
             field("batch_size", Kind::Fixed(4), 1, 32767),
+            field("share_acquire_mode", Kind::Fixed(1), 2, 32767),
+            field("is_renew_ack", Kind::Fixed(1), 2, 32767),
             field("topics", Kind::Array(&Kind::Struct(&[
                 field("topic_id", Kind::Fixed(16), 0, 32767),
                 field("partitions", Kind::Array(&Kind::Struct(&[
@@ -958,12 +960,13 @@ pub(in super::super) static REQUESTS: &[Message] = &[
         name: "ShareAcknowledgeRequest",
         api_key: 79,
         min_version: 1,
-        max_version: 1,
+        max_version: 2,
         flexible_since: 0,
         fields: &[
             field("group_id", Kind::String, 0, 32767).nullable(0, 32767),
             field("member_id", Kind::String, 0, 32767).nullable(0, 32767),
             field("share_session_epoch", Kind::Fixed(4), 0, 32767),
+            field("is_renew_ack", Kind::Fixed(1), 2, 32767),
             field("topics", Kind::Array(&Kind::Struct(&[
                 field("topic_id", Kind::Fixed(16), 0, 32767),
                 field("partitions", Kind::Array(&Kind::Struct(&[

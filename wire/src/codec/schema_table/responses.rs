@@ -1231,7 +1231,7 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         name: "ShareFetchResponse",
         api_key: 78,
         min_version: 1,
-        max_version: 1,
+        max_version: 2,
         flexible_since: 0,
         fields: &[
             field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
@@ -1270,12 +1270,13 @@ pub(in super::super) static RESPONSES: &[Message] = &[
         name: "ShareAcknowledgeResponse",
         api_key: 79,
         min_version: 1,
-        max_version: 1,
+        max_version: 2,
         flexible_since: 0,
         fields: &[
             field("throttle_time_ms", Kind::Fixed(4), 0, 32767),
             field("error_code", Kind::Fixed(2), 0, 32767),
             field("error_message", Kind::String, 0, 32767).nullable(0, 32767),
+            field("acquisition_lock_timeout_ms", Kind::Fixed(4), 2, 32767),
             field("responses", Kind::Array(&Kind::Struct(&[
                 field("topic_id", Kind::Fixed(16), 0, 32767),
                 field("partitions", Kind::Array(&Kind::Struct(&[
