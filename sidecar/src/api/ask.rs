@@ -91,7 +91,7 @@ pub(crate) fn broadcast(start: &SubscribeStart) -> Result<ReadSpec, Failure> {
     if !start.group.is_empty() {
         return Err(Failure::invalid("INVALID_GROUP", "a broadcast has no group: leave out `group`, or `mode`"));
     }
-    let topics = self::topics(&start.topics)?;
+    let topics = topics(&start.topics)?;
     if start.offsets.len() > limits::OFFSETS {
         return Err(Failure::invalid("INVALID", "more than 10000 offsets; name fewer"));
     }

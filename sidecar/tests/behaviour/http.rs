@@ -141,7 +141,9 @@ async fn topics_are_made_and_described() {
         (201, json!({"name": "t", "partitions": 3}))
     );
     assert_eq!(http(&rig, "PUT", "/v1/topics/t", "").await, (200, json!({"name": "t", "partitions": 3})));
-    assert_eq!(http(&rig, "GET", "/v1/topics/t", "").await, (200, json!({"name": "t", "partitions": 3})));
+    let bounds: Vec<_> = (0..3).map(|n| json!({"partition": n, "first_offset": 0, "end_offset": 0})).collect();
+    let described = json!({"name": "t", "partitions": 3, "bounds": bounds, "settings": {}});
+    assert_eq!(http(&rig, "GET", "/v1/topics/t", "").await, (200, described));
     assert_eq!(http(&rig, "PUT", "/v1/topics/t", r#"{"partitions": -1}"#).await.0, 400);
 }
 
