@@ -192,6 +192,8 @@ async fn move_to<B: Backend>(
                 wanted.retain(|(at, _)| !done.iter().any(|(of, _)| of == at));
                 moved.extend(done);
             }
+        } else if others == 0 && !here.sessions.is_empty() && readers.is_empty() {
+            return Err(not_read_here(group, topic));
         } else if here.sessions.is_empty() || Instant::now() >= until {
             return Err(in_use(group, others));
         }
@@ -210,6 +212,16 @@ fn in_use(group: &str, others: usize) -> Failure {
         Code::FailedPrecondition,
         "GROUP_IN_USE",
         format!("group {group} has {others} members that are not here; stop them, or seek through their sidecar"),
+    )
+}
+
+fn not_read_here(group: &str, topic: &str) -> Failure {
+    Failure::lasting(
+        Code::FailedPrecondition,
+        "GROUP_IN_USE",
+        format!(
+            "group {group} is in use here, but nobody here reads {topic} with it; end its subscriptions, or subscribe to the topic"
+        ),
     )
 }
 

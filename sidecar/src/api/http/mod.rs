@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod cloudevents;
 mod events;
 mod groups;
 mod json;
