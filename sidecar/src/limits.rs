@@ -157,6 +157,10 @@ pub const HEADERS: usize = 256;
 pub const TOPICS_PER_SUBSCRIPTION: usize = 64;
 /// Ack ids in one frame or call.
 pub const ACK_IDS: usize = 10_000;
+/// Topics in one page of a list.
+pub const TOPICS_PER_PAGE: usize = 1000;
+/// How long moving a group waits for a rebalance that is under way.
+pub const SEEK_WAIT: Duration = Duration::from_secs(15);
 /// Offsets named in one call.
 pub const OFFSETS: usize = 10_000;
 /// Messages in one HTTP batch.

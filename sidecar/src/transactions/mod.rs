@@ -179,10 +179,12 @@ async fn commit<B: Backend>(shared: &Shared<B>, work: Work) -> Result<Done, Fail
             Ok(Done { results, acknowledged: u32::try_from(acknowledged).unwrap_or(u32::MAX) })
         }
         Err(undone) => {
-            match (undone.ended, seat.transactional().abort().await) {
-                (Ended::Aborted, Ok(())) => seat.give_back(),
-                // The next one with this id ends whatever this one has open.
-                (Ended::Committed | Ended::Aborted | Ended::Unknown, _) => seat.discard(),
+            let aborted = seat.transactional().abort().await;
+            if undone.ended == Ended::Aborted && undone.failure.reason != TRANSACTION_FAILED && aborted.is_ok() {
+                seat.give_back();
+            } else {
+                // The next one with this id ends whatever this one has open, and fences it.
+                seat.discard();
             }
             tracing::debug!(error = %undone.failure, "a transaction came to nothing");
             Err(undone.failure)
@@ -211,7 +213,7 @@ async fn prepare<B: Backend>(
         let lease = shared.groups.ask(session, |answer| Ask::Lease { number, ids, answer });
         match timeout(limits::LEASE_WAIT, lease).await {
             Ok(Some(lease)) => leases.push((session, lease?)),
-            Ok(None) => return Err(lost(&"of a group that is no longer read here".into())),
+            Ok(None) => return Err(lost("a group that is no longer read here")),
             Err(_) => return Err(busy()),
         }
     }
@@ -220,6 +222,9 @@ async fn prepare<B: Backend>(
     }
     Ok(receipts)
 }
+
+/// The sender of a transaction is not fit for another.
+const TRANSACTION_FAILED: &str = "TRANSACTION_FAILED";
 
 /// Why a transaction does not count, or may.
 struct Undone {
@@ -248,7 +253,7 @@ async fn conclude<B: Backend>(seat: &Seat<B>) -> Result<(), Undone> {
 fn failed(error: ClientError) -> Failure {
     match error {
         ClientError::Fenced { .. } | ClientError::AbortOnly { .. } => {
-            Failure::passing(Code::Aborted, "TRANSACTION_FAILED", format!("nothing was done: {error}; try it again"))
+            Failure::passing(Code::Aborted, TRANSACTION_FAILED, format!("nothing was done: {error}; try it again"))
         }
         other => Failure::from(other),
     }

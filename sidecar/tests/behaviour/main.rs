@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests say what they expect by failing")]
 
+mod broadcast;
+mod events;
+mod groups;
 mod hostile;
 mod http;
 mod lifecycle;
@@ -11,3 +14,4 @@ mod requests;
 mod spool;
 mod subscribe;
 mod support;
+mod transactions;

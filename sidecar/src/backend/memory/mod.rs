@@ -49,6 +49,8 @@ struct State {
     transactional: BTreeMap<Arc<str>, u64>,
     /// Commits of transactions whose answers get lost from now on.
     lost_commits: usize,
+    /// Offset commits whose answers get lost from now on.
+    lost_offset_commits: usize,
     settings: BTreeMap<Arc<str>, Vec<(String, String)>>,
     /// Topics that know message ids again, and where these are.
     ids: BTreeMap<Arc<str>, BTreeMap<Vec<u8>, (i32, i64)>>,
@@ -138,6 +140,11 @@ impl MemoryCluster {
     /// again.
     pub fn lose_commits(&self, count: usize) {
         self.state().lost_commits = count;
+    }
+
+    /// The answers to the next so many offset commits get lost, after these were made.
+    pub fn lose_offset_commits(&self, count: usize) {
+        self.state().lost_offset_commits = count;
     }
 
     /// Somebody else takes all transactional ids.

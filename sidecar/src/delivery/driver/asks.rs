@@ -1,7 +1,8 @@
 //! What transactions, replies and seeks ask of a group's task.
 //!
 //! A commit that is on its way could pass what a transaction or a seek commits, so these wait until it is over; and no commit of a
-//! partition is sent while a transaction in it is being committed.
+//! partition is sent while a transaction in it is being committed. A commit whose answer got lost is never over in this sense: before a
+//! transaction may follow it, the group is joined anew, which makes the coordinator refuse it should it still be on its way.
 
 use std::sync::Arc;
 
@@ -117,6 +118,12 @@ impl<B: Backend> Driver<B> {
                 return self.asks.push_front(ask);
             }
             match ask {
+                Ask::Lease { ids, answer, .. } if self.unsure => {
+                    tracing::warn!(group = %self.spec.group, messages = ids.len(), "a commit is unaccounted for, joining anew");
+                    self.rejoin();
+                    // Whoever gave up does not need an answer.
+                    let _ = answer.send(Err(lost(&format!("group {}", self.spec.group))));
+                }
                 Ask::Lease { number, ids, answer } => {
                     let lease = self.lease(number, &ids);
                     if answer.send(lease).is_err() {
@@ -130,10 +137,11 @@ impl<B: Backend> Driver<B> {
     }
 
     fn lease(&mut self, number: u64, ids: &[AckId]) -> Result<Lease, Failure> {
-        let Some(member) = self.who() else { return Err(lost(&self.spec.group)) };
+        let group = &self.spec.group;
+        let Some(member) = self.who() else { return Err(lost(&format!("group {group}"))) };
         let leased = self.group.lease(ids).map_err(|(_, why)| match why {
-            NoLease::Lost => lost(&self.spec.group),
-            NoLease::Scattered => scattered(&self.spec.group),
+            NoLease::Lost => lost(&format!("group {group}")),
+            NoLease::Scattered => scattered(group),
         })?;
         let lease = Lease { member, next: leased.next.clone(), count: leased.count };
         self.leases.insert(number, leased);
@@ -195,12 +203,12 @@ fn partitions(next: &[(TopicPartition, i64)]) -> Vec<TopicPartition> {
 }
 
 /// A transaction may not have what it asked for.
-pub(crate) fn lost(group: &Arc<str>) -> Failure {
+pub(crate) fn lost(of: &str) -> Failure {
     Failure::lasting(
         Code::Aborted,
         "ACK_LOST",
         format!(
-            "an ack id of group {group} is not yours any more: its message was or will be delivered again; nothing was done, drop what you made of it"
+            "an ack id of {of} is not yours any more: its message was or will be delivered again; nothing was done, drop what you made of it"
         ),
     )
 }
