@@ -25,7 +25,7 @@ pub use config::{
 };
 pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
-pub use producer::{Delivery, Producer, TransactionalProducer};
+pub use producer::{Delivery, Producer, ProducerStats, TransactionalProducer};
 pub use record::{ConsumedRecord, Header, ProduceRecord, RecordMetadata, TopicPartition};
 pub use security::{SaslConfig, ScramHash, SecurityConfig, TlsConfig};
 

@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use wherry_client::{ClientConfig, Codec, ProducerConfig, SecurityConfig};
+use wherry_client::{ClientConfig, Codec, ProducerConfig, ProducerStats, SecurityConfig};
 
 use crate::limits::{self, Limits};
 use crate::spool::SpoolConfig;
@@ -42,8 +43,10 @@ pub struct SidecarConfig {
 /// How messages are sent.
 #[derive(Debug, Clone)]
 pub struct ProducerTuning {
-    /// Compression of batches.
+    /// Compression of batches; a topic whose payloads don't compress goes without.
     pub codec: Codec,
+    /// Where batches are counted.
+    pub stats: Arc<ProducerStats>,
     /// Wait for more messages this long before a batch goes that is not full. Zero: no delay; batches form while others are
     /// on their way.
     pub linger: Duration,
@@ -59,6 +62,7 @@ impl Default for ProducerTuning {
     fn default() -> Self {
         Self {
             codec: Codec::Lz4,
+            stats: Arc::default(),
             linger: Duration::ZERO,
             batch_bytes: 256 * 1024,
             delivery_timeout: Duration::from_secs(120),
@@ -140,6 +144,8 @@ impl SidecarConfig {
         let defaults = ProducerConfig::default();
         ProducerConfig {
             codec: tuning.codec,
+            adaptive_compression: true,
+            stats: tuning.stats.clone(),
             linger: tuning.linger,
             batch_bytes: tuning.batch_bytes,
             delivery_timeout: tuning.delivery_timeout,

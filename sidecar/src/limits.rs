@@ -199,6 +199,12 @@ pub const SPOOL_RETRY: (Duration, Duration) = (Duration::from_millis(50), Durati
 pub const SPOOL_STUCK: Duration = Duration::from_secs(10);
 /// For so long a topic that does not exist is not looked for again.
 pub const SPOOL_MISSING: Duration = Duration::from_secs(30);
+/// How long the cluster may take to answer whether it is there.
+pub const PROBE: Duration = Duration::from_secs(2);
+/// How often the lag of groups is asked for.
+pub const LAG_EVERY: Duration = Duration::from_secs(15);
+/// Topics that have metrics of their own; the rest are counted together.
+pub const METRIC_TOPICS: usize = 100;
 /// HTTP/2 flow control window of one stream, in bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// HTTP/2 flow control window of one connection, in bytes.

@@ -1,5 +1,6 @@
 //! The real cluster, through `wherry_client`. Connects in the background: nothing here delays the start of the sidecar.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wherry_client::admin::NewTopic;
+use wherry_client::admin::{Admin, NewTopic, OffsetAt, OffsetSpec};
 use wherry_client::{
     Client, ClientError, Committer, ConsumedRecord, Consumer, ConsumerConfig, Delivery, OffsetReset, ProduceRecord,
     Producer, RebalanceEvents, RecordMetadata, RevokeWhen, TopicPartition,
@@ -221,9 +222,54 @@ impl Backend for Cluster {
         }
     }
 
+    async fn probe(&self) -> Result<(), ClientError> {
+        let (client, _) = self.clone().up("ask the cluster").await?;
+        client.admin().cluster().await.map(|_| ())
+    }
+
+    async fn lag(&self, spec: &MemberSpec) -> Result<i64, ClientError> {
+        let (client, _) = self.clone().up("look up the lag").await?;
+        lag(&client.admin(), spec).await
+    }
+
     fn reached(&self) -> bool {
         matches!(&*self.link.borrow(), Link::Up { .. })
     }
+}
+
+/// From what is committed to the end, of all partitions. Where nothing is committed the group begins at its start.
+async fn lag(admin: &Admin, spec: &MemberSpec) -> Result<i64, ClientError> {
+    let topics: Vec<&str> = spec.topics.iter().map(|topic| &**topic).collect();
+    let described = admin.describe_topics(&topics).await?;
+    let found = described.into_iter().filter_map(|(topic, described)| Some((topic, described.ok()?)));
+    let partitions: Vec<TopicPartition> = found
+        .flat_map(|(topic, described)| {
+            described
+                .partitions
+                .into_iter()
+                .map(move |p| TopicPartition { topic: topic.clone(), partition: p.partition })
+        })
+        .collect();
+    let committed = admin.group_offsets(&spec.group, Some(&partitions)).await?;
+    let committed: HashMap<&TopicPartition, i64> = committed.iter().map(|known| (&known.at, known.offset)).collect();
+    let begins = match spec.start {
+        Start::Earliest => OffsetSpec::Earliest,
+        Start::Latest => OffsetSpec::Latest,
+    };
+    let ends: Vec<_> = partitions.iter().map(|at| (at.clone(), OffsetSpec::Latest)).collect();
+    let starts: Vec<_> =
+        partitions.iter().filter(|at| !committed.contains_key(at)).map(|at| (at.clone(), begins)).collect();
+    let ends = admin.list_offsets(&ends).await?;
+    let starts = if starts.is_empty() { Vec::new() } else { admin.list_offsets(&starts).await? };
+    let known = |each: &[(TopicPartition, Result<OffsetAt, ClientError>)]| -> HashMap<TopicPartition, i64> {
+        each.iter().filter_map(|(at, found)| Some((at.clone(), found.as_ref().ok()?.offset))).collect()
+    };
+    let starts = known(&starts);
+    let left = known(&ends).into_iter().map(|(at, end)| {
+        let from = committed.get(&at).or_else(|| starts.get(&at)).copied().unwrap_or(end);
+        (end - from).max(0)
+    });
+    Ok(left.sum())
 }
 
 /// Receipt of a record sent by the client.

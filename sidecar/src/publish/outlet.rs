@@ -2,26 +2,30 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::Either;
+use bytes::Bytes;
 use wherry_client::ProduceRecord;
 
 use super::one::Level;
 use crate::backend::{Backend, Receipt, Taken};
 use crate::error::Failure;
 use crate::spool::{self, Published, Spool};
+use crate::stats::Stats;
+use crate::stats::topics::TopicCounts;
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlet<B: Backend> {
     backend: B,
     spool: Option<Spool>,
+    stats: Arc<Stats>,
 }
 
 impl<B: Backend> Outlet<B> {
-    pub(crate) fn new(backend: B, spool: Option<Spool>) -> Self {
-        Self { backend, spool }
+    pub(crate) fn new(backend: B, spool: Option<Spool>, stats: Arc<Stats>) -> Self {
+        Self { backend, spool, stats }
     }
 
     /// Whether messages of this level are kept while the cluster is away. Who asks for at most once wants no repeats, which a crash
@@ -35,10 +39,18 @@ impl<B: Backend> Outlet<B> {
 
     /// Takes a record if nothing has to be waited for.
     pub(crate) fn try_send(&self, record: ProduceRecord, level: Level) -> Result<Taken<Answer<B::Receipt>>, Failure> {
-        match self.spool(level) {
-            Some(spool) => spool.try_send(record).map(|taken| taken.map(Answer::Spool)),
-            None => Ok(self.backend.try_send(record)?.map(Answer::Cluster)),
+        let (counts, bytes) = (self.stats.topics.of(&record.topic), size(&record));
+        let taken = match self.spool(level) {
+            Some(spool) => spool.try_send(record).map(|taken| taken.map(Way::Spool)),
+            None => self.backend.try_send(record).map(|taken| taken.map(Way::Cluster)).map_err(Failure::from),
+        };
+        match &taken {
+            Ok(Taken::Now(_)) => counts.took(bytes),
+            // Counted when it is taken.
+            Ok(Taken::Later(_)) => {}
+            Err(_) => counts.failed.add(1),
         }
+        taken.map(|taken| taken.map(|way| Answer { way, counts }))
     }
 
     /// Takes a record; waits for room, and for the cluster where there is no spool.
@@ -47,15 +59,18 @@ impl<B: Backend> Outlet<B> {
         record: ProduceRecord,
         level: Level,
     ) -> impl Future<Output = Result<Answer<B::Receipt>, Failure>> + Send + use<B> + 'static {
-        match self.spool(level) {
-            Some(spool) => {
-                let send = spool.send(record);
-                Either::Left(async move { send.await.map(Answer::Spool) })
+        let (counts, bytes) = (self.stats.topics.of(&record.topic), size(&record));
+        let (spool, backend) = (self.spool(level).cloned(), self.backend.clone());
+        async move {
+            let taken = match spool {
+                Some(spool) => spool.send(record).await.map(Way::Spool),
+                None => backend.send(record).await.map(Way::Cluster).map_err(Failure::from),
+            };
+            match &taken {
+                Ok(_) => counts.took(bytes),
+                Err(_) => counts.failed.add(1),
             }
-            None => {
-                let backend = self.backend.clone();
-                Either::Right(async move { Ok(Answer::Cluster(backend.send(record).await?)) })
-            }
+            taken.map(|way| Answer { way, counts })
         }
     }
 
@@ -75,12 +90,24 @@ impl<B: Backend> Outlet<B> {
     }
 }
 
-/// The future answer to one message.
+/// Bytes of key, payload and headers.
+fn size(record: &ProduceRecord) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + headers
+}
+
+/// The future answer to one message; a failure is counted.
 #[derive(Debug)]
-pub(crate) enum Answer<R> {
-    /// Of the cluster.
+pub(crate) struct Answer<R> {
+    way: Way<R>,
+    counts: Arc<TopicCounts>,
+}
+
+#[derive(Debug)]
+enum Way<R> {
+    /// The cluster.
     Cluster(R),
-    /// Of whichever of the two it reached.
+    /// Whichever of the two it reached.
     Spool(spool::Answer),
 }
 
@@ -91,13 +118,17 @@ where
     type Output = Result<Published, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Cluster(receipt) => {
+        let known = match &mut self.way {
+            Way::Cluster(receipt) => {
                 let known = Pin::new(receipt).poll(context);
                 known.map(|outcome| outcome.map(Published::Committed).map_err(Failure::from))
             }
-            Self::Spool(answer) => Pin::new(answer).poll(context),
+            Way::Spool(answer) => Pin::new(answer).poll(context),
+        };
+        if let Poll::Ready(Err(_)) = &known {
+            self.counts.failed.add(1);
         }
+        known
     }
 }
 
@@ -106,10 +137,10 @@ where
     R: Receipt + Future<Output = Result<wherry_client::RecordMetadata, wherry_client::ClientError>>,
 {
     fn lane(&self) -> Option<usize> {
-        match self {
-            Self::Cluster(receipt) => receipt.lane(),
+        match &self.way {
+            Way::Cluster(receipt) => receipt.lane(),
             // One that may have reached the cluster is answered long after those that were spooled behind it.
-            Self::Spool(_) => None,
+            Way::Spool(_) => None,
         }
     }
 }

@@ -83,7 +83,9 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Vec<Entry>, String> {
         let record = record.map_err(|error| error.to_string())?;
         let offset = header.base_offset.0 + i64::from(record.offset_delta);
         one(record, offset, header.base_timestamp).ok_or_else(|| {
-            format!("the message at offset {offset} has no header {META} of version {VERSION}: another program wrote it")
+            format!(
+                "the message at offset {offset} has no header {META} of version {VERSION}: another program wrote it"
+            )
         })
     };
     set.into_iter().map(entry).collect()
@@ -138,7 +140,14 @@ mod tests {
     fn message() -> impl Strategy<Value = ProduceRecord> {
         let headers = proptest::collection::vec(("[a-z]{1,8}", bytes()), 0..4);
         let times = proptest::option::of(0..i64::MAX / 4);
-        ("[a-z]{1,20}", proptest::option::of(0..9), proptest::option::of(bytes()), proptest::option::of(bytes()), headers, times)
+        (
+            "[a-z]{1,20}",
+            proptest::option::of(0..9),
+            proptest::option::of(bytes()),
+            proptest::option::of(bytes()),
+            headers,
+            times,
+        )
             .prop_map(|(topic, partition, key, value, headers, timestamp_ms)| ProduceRecord {
                 topic: topic.into(),
                 partition,
@@ -174,7 +183,8 @@ mod tests {
 
     #[test]
     fn the_id_given_here_names_the_place_and_yields_to_the_applications_own() {
-        let batch = encode([&ProduceRecord::new("t", "a"), &ProduceRecord::new("t", "b").header(MESSAGE_ID, "own")], 1, None);
+        let batch =
+            encode([&ProduceRecord::new("t", "a"), &ProduceRecord::new("t", "b").header(MESSAGE_ID, "own")], 1, None);
         let back = decode(batch.unwrap().bytes()).unwrap();
         let spool = uuid::Uuid::from_u128(5);
         let first = outgoing(&back[0], spool);

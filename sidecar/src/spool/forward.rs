@@ -120,7 +120,8 @@ impl<B: Backend> Forward<B> {
     }
 
     fn fetch(&mut self, store: &mut Store, now: Instant) {
-        let full = self.window.bytes() >= limits::SPOOL_FORWARD_BYTES || self.window.len() >= limits::SPOOL_FORWARD_MESSAGES;
+        let full =
+            self.window.bytes() >= limits::SPOOL_FORWARD_BYTES || self.window.len() >= limits::SPOOL_FORWARD_MESSAGES;
         if self.reading || full || self.unreadable.is_some() || self.window.end() >= store.bounds().durable_end {
             return;
         }
@@ -162,7 +163,8 @@ impl<B: Backend> Forward<B> {
             return;
         }
         self.check_at = now + limits::SPOOL_STUCK;
-        let Some((_, entry)) = self.window.oldest_sent().filter(|(since, _)| now >= *since + limits::SPOOL_STUCK) else {
+        let Some((_, entry)) = self.window.oldest_sent().filter(|(since, _)| now >= *since + limits::SPOOL_STUCK)
+        else {
             return;
         };
         let (backend, topic) = (self.backend.clone(), entry.record.topic.clone());
@@ -305,7 +307,9 @@ mod tests {
         let retry = ClientError::Retry { what: "x".into(), cause: "x".into(), waited: Duration::ZERO };
         let gone = ClientError::NoSuchTopic { what: "x".into(), topic: "t".into() };
         let large = ClientError::TooLarge { what: "x".into(), size: 2, limit_name: "x", limit: 1 };
-        for (error, again) in [(retry, true), (rejected(89), true), (rejected(29), false), (gone, false), (large, false)] {
+        for (error, again) in
+            [(retry, true), (rejected(89), true), (rejected(29), false), (gone, false), (large, false)]
+        {
             assert_eq!(comes_again(&error), again, "{error}");
         }
     }

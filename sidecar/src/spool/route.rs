@@ -81,7 +81,9 @@ impl Router {
                 Route::Draining { since: facts.now }
             }
             Route::Draining { since } if silent(Some(since)) => Route::Spooling,
-            same @ (Route::Direct | Route::Recalling | Route::Spooling | Route::Draining { .. } | Route::Closed) => same,
+            same @ (Route::Direct | Route::Recalling | Route::Spooling | Route::Draining { .. } | Route::Closed) => {
+                same
+            }
         }
     }
 

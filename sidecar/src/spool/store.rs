@@ -330,9 +330,9 @@ impl Store {
         let reading = &mut self.reading;
         let told = self.engine.events().filter_map(|event| match event {
             Event::Durable(ticket) => Some(Happened::Durable(ticket)),
-            Event::ReadDone(token, result) if reading.take_if(|known| *known == token).is_some() => {
-                Some(Happened::Read(result.map_err(|error| read_error(&error)).and_then(|served| entries(served, from))))
-            }
+            Event::ReadDone(token, result) if reading.take_if(|known| *known == token).is_some() => Some(
+                Happened::Read(result.map_err(|error| read_error(&error)).and_then(|served| entries(served, from))),
+            ),
             Event::Room => Some(Happened::Room),
             Event::StartMoved(QUARANTINE, _) => Some(Happened::QuarantineCut),
             other => failure(other).map(Happened::Failed),
@@ -366,14 +366,17 @@ impl Store {
 
 fn read_error(error: &LogError) -> ReadError {
     match error {
-        LogError::Corrupt(_) | LogError::NoSuchLog(_) | LogError::OutOfRange { .. } => ReadError::Never(error.to_string()),
+        LogError::Corrupt(_) | LogError::NoSuchLog(_) | LogError::OutOfRange { .. } => {
+            ReadError::Never(error.to_string())
+        }
         _ => ReadError::Later(error.to_string()),
     }
 }
 
 /// The messages from `offset` on: a batch may begin before.
 fn entries(served: Served, offset: i64) -> Result<Vec<Entry>, ReadError> {
-    let decoded: Result<Vec<Vec<Entry>>, String> = served.batches.iter().map(|bytes: &Bytes| entry::decode(bytes)).collect();
+    let decoded: Result<Vec<Vec<Entry>>, String> =
+        served.batches.iter().map(|bytes: &Bytes| entry::decode(bytes)).collect();
     let entries = decoded.map_err(ReadError::Never)?.into_iter().flatten();
     Ok(entries.filter(|entry| entry.offset >= offset).collect())
 }

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use wherry_proto::v1::publish_ack::Outcome;
-use wherry_proto::v1::{self, DeliveryLevel, PublishResult, PublishStatus, PublishStreamRequest, PublishStreamResponse};
+use wherry_proto::v1::{
+    self, DeliveryLevel, PublishResult, PublishStatus, PublishStreamRequest, PublishStreamResponse,
+};
 use wherry_sidecar::backend::memory::MemoryCluster;
 use wherry_sidecar::{SidecarConfig, SpoolConfig};
 
@@ -49,7 +51,10 @@ impl Rig {
 /// What is in the topic, in order.
 fn texts(cluster: &MemoryCluster) -> Vec<String> {
     let records = cluster.records("orders", 0);
-    records.iter().map(|record| String::from_utf8(record.value.clone().expect("a value").to_vec()).expect("text")).collect()
+    records
+        .iter()
+        .map(|record| String::from_utf8(record.value.clone().expect("a value").to_vec()).expect("text"))
+        .collect()
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
@@ -176,7 +181,8 @@ async fn what_the_cluster_refuses_goes_aside_and_holds_nothing_up() {
     for number in 0..6 {
         let topic = if number % 2 == 0 { "orders" } else { "gone" };
         let message = Some(message(topic, &number.to_string()));
-        let answer = soon(rig.publisher().publish(v1::PublishRequest { message, delivery: 0 })).await.expect("published");
+        let answer =
+            soon(rig.publisher().publish(v1::PublishRequest { message, delivery: 0 })).await.expect("published");
         assert_eq!(answer.into_inner().result.expect("a result").status(), PublishStatus::Spooled);
     }
     cluster.away(false);

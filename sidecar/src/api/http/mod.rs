@@ -7,13 +7,15 @@
 //! | `GET /v1/topics/{topic}/messages?group=` | pulls (`max`, `wait`, `ack_timeout`, `start`) |
 //! | `POST /v1/ack`, `/v1/nack`, `/v1/extend` | settles `{"ack_ids": [..]}` |
 //! | `GET /v1/topics/{topic}`, `PUT /v1/topics/{topic}` | describes a topic, makes sure that it exists |
-//! | `GET /livez`, `/readyz`, `/metrics` | for whoever runs the sidecar |
+//! | `GET /livez`, `/readyz`, `/startupz`, `/metrics`, `/v1/status` | for whoever runs the sidecar |
+//! | `POST /v1/drain` | ends deliveries in good order (`timeout`) |
 //!
 //! Errors are JSON: `{"code": "NOT_FOUND", "reason": "UNKNOWN_TOPIC", "message": "...", "retryable": false}`.
 
 mod answer;
 mod body;
 mod json;
+mod operate;
 mod probes;
 mod publish;
 mod pull;
@@ -40,7 +42,10 @@ pub(crate) fn routes<B: Backend>(shared: &Shared<B>) -> Router {
         .route("/v1/nack", post(settle::nack::<B>))
         .route("/v1/extend", post(settle::extend::<B>))
         .route("/v1/topics/{topic}", get(topics::get::<B>).put(topics::ensure::<B>))
+        .route("/v1/status", get(operate::status::<B>))
+        .route("/v1/drain", post(operate::drain::<B>))
         .route("/livez", get(probes::live))
+        .route("/startupz", get(probes::started))
         .route("/readyz", get(probes::ready::<B>))
         .route("/metrics", get(probes::metrics::<B>))
         .with_state(shared.clone())
