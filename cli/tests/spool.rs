@@ -78,6 +78,16 @@ impl Role {
         self.ask("GET", "/v1/status", "")["spool"]["messages"].as_i64().unwrap()
     }
 
+    /// The cluster is gone, and the sidecar has noticed. What is published before that may be written to a connection at whose other
+    /// end nobody is: nobody knows what became of it, so it waits for the cluster and is not spooled.
+    fn until_alone(&self) {
+        let since = Instant::now();
+        while self.ask("GET", "/v1/status", "")["cluster"]["reachable"] != false {
+            assert!(since.elapsed() < SOON, "it never noticed");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn until_forwarded(&self) {
         let since = Instant::now();
         while self.waiting() > 0 {
@@ -118,6 +128,7 @@ fn a_killed_cluster_and_a_killed_sidecar_lose_and_repeat_nothing() {
     sidecar.ask("PUT", "/v1/topics/orders", "{\"partitions\": 2}");
     assert!(all(&sidecar.publish(0..20), "committed"));
     node.kill();
+    sidecar.until_alone();
     assert!(all(&sidecar.publish(20..60), "spooled"));
     assert_eq!(sidecar.waiting(), 40);
     sidecar.kill();
@@ -144,6 +155,7 @@ fn a_sidecar_killed_while_it_forwards_loses_nothing() {
     let mut sidecar = Role::sidecar(&address, spool.path());
     sidecar.ask("PUT", "/v1/topics/orders", "");
     node.kill();
+    sidecar.until_alone();
     let messages: Vec<Value> =
         (0..MESSAGES).map(|n| serde_json::json!({"key": "k", "payload": n.to_string()})).collect();
     for part in messages.chunks(1000) {

@@ -66,7 +66,7 @@ impl Default for ProducerTuning {
             linger: Duration::ZERO,
             batch_bytes: 256 * 1024,
             delivery_timeout: Duration::from_secs(120),
-            buffer_bytes: 16 * 1024 * 1024,
+            buffer_bytes: limits::share(limits::MEMORY_BYTES, "producer"),
         }
     }
 }
@@ -90,6 +90,22 @@ impl Default for SidecarConfig {
 }
 
 impl SidecarConfig {
+    /// Defaults, under which applications can't make the sidecar hold more than about so many bytes, whatever they do.
+    ///
+    /// # Errors
+    /// A sentence: the budget is too small.
+    pub fn within(memory_bytes: usize) -> Result<Self, String> {
+        if memory_bytes < limits::MEMORY_BYTES_MIN {
+            return Err(format!(
+                "a memory of {memory_bytes} bytes is too little for messages of the usual size; give at least {}",
+                limits::MEMORY_BYTES_MIN
+            ));
+        }
+        let buffer_bytes = limits::share(memory_bytes, "producer");
+        let producer = ProducerTuning { buffer_bytes, ..ProducerTuning::default() };
+        Ok(Self { producer, limits: Limits::within(memory_bytes), ..Self::default() })
+    }
+
     /// Refuses what can't work.
     ///
     /// # Errors
@@ -149,7 +165,7 @@ impl SidecarConfig {
             linger: tuning.linger,
             batch_bytes: tuning.batch_bytes,
             delivery_timeout: tuning.delivery_timeout,
-            max_buffer_bytes: tuning.buffer_bytes.max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES),
+            max_buffer_bytes: self.direct_buffer_bytes(),
             max_record_bytes: self.limits.message_bytes + RECORD_OVERHEAD_BYTES,
             max_request_bytes: defaults.max_request_bytes.max(self.limits.message_bytes + 2 * RECORD_OVERHEAD_BYTES),
             ..defaults
@@ -162,6 +178,12 @@ impl SidecarConfig {
     /// share what is configured for both.
     pub(crate) fn spool_room_bytes(&self) -> usize {
         (self.producer.buffer_bytes / 2).max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES)
+    }
+
+    /// The producer's own part: the rest is the spool's room, where there is one.
+    fn direct_buffer_bytes(&self) -> usize {
+        let spool = if self.spool.is_some() { self.spool_room_bytes() } else { 0 };
+        self.producer.buffer_bytes.saturating_sub(spool).max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES)
     }
 
     /// The producer that forwards from the spool, if there is one.

@@ -73,6 +73,9 @@ pub(crate) struct SidecarArgs {
     /// Longest for stopping in good order
     #[arg(long, value_parser = text::duration, default_value = "10s", value_name = "DURATION")]
     drain_timeout: Duration,
+    /// What the application can make the sidecar hold, whatever it does
+    #[arg(long, value_parser = text::bytes, default_value = "32MiB", value_name = "SIZE")]
+    memory: u64,
     /// Keep messages in this directory while the cluster can't be reached, and forward them later
     #[arg(long, env = "WHERRY_SPOOL_DIR", value_name = "DIRECTORY")]
     spool_dir: Option<PathBuf>,
@@ -93,6 +96,8 @@ impl SidecarArgs {
     fn config(self) -> Result<SidecarConfig> {
         let security = self.security.config().map_err(|error| exit::usage(format!("{error:#}")))?;
         let (bytes, after) = (self.spool_bytes, self.spool_after);
+        let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
+        let within = SidecarConfig::within(memory).map_err(|sentence| exit::usage(format!("--memory: {sentence}")))?;
         Ok(SidecarConfig {
             spool: self.spool_dir.map(|directory| SpoolConfig { directory, bytes, after }),
             security,
@@ -105,9 +110,9 @@ impl SidecarArgs {
                 codec: self.codec.into(),
                 linger: self.linger,
                 delivery_timeout: self.delivery_timeout,
-                ..ProducerTuning::default()
+                ..within.producer
             },
-            ..SidecarConfig::default()
+            ..within
         })
     }
 }

@@ -36,6 +36,7 @@ pub struct Cluster {
     /// Sends with the producer that never gives up.
     forwards: bool,
     wait: Duration,
+    prefetch_bytes: usize,
     closing: CancellationToken,
 }
 
@@ -58,7 +59,7 @@ impl Cluster {
         tokio::spawn(async move {
             stop.run_until_cancelled(connect).await;
         });
-        Self { link, forwards: false, wait: config.cluster_wait, closing }
+        Self { link, forwards: false, wait: config.cluster_wait, prefetch_bytes: config.limits.prefetch_bytes, closing }
     }
 
     fn producer(&self) -> Option<Producer> {
@@ -151,6 +152,7 @@ impl Backend for Cluster {
     fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<ClusterMember, ClientError>> + Send + 'static {
         let this = self.clone();
         async move {
+            let prefetch_bytes = this.prefetch_bytes;
             let (client, _) = this.up("join the group").await?;
             let config = ConsumerConfig {
                 auto_offset_reset: match spec.start {
@@ -160,8 +162,8 @@ impl Backend for Cluster {
                 session_timeout: SESSION_TIMEOUT,
                 revoke_when: RevokeWhen::Released,
                 revoke_grace: REVOKE_GRACE,
-                prefetch_bytes: limits::GROUP_PREFETCH_BYTES,
-                fetch_max_bytes: limits::GROUP_PREFETCH_BYTES,
+                prefetch_bytes,
+                fetch_max_bytes: prefetch_bytes,
                 ..ConsumerConfig::in_group(&*spec.group)
             };
             let mut consumer = client.consumer(config).await?;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tracing::Span;
 use wherry_client::ProduceRecord;
 
 use super::one::Level;
+use super::trace;
 use crate::backend::{Backend, Receipt, Taken};
 use crate::error::Failure;
 use crate::spool::{self, Published, Spool};
@@ -38,29 +40,34 @@ impl<B: Backend> Outlet<B> {
     }
 
     /// Takes a record if nothing has to be waited for.
-    pub(crate) fn try_send(&self, record: ProduceRecord, level: Level) -> Result<Taken<Answer<B::Receipt>>, Failure> {
+    pub(crate) fn try_send(&self, mut record: ProduceRecord, level: Level) -> Result<Offered<B::Receipt>, Failure> {
         let (counts, bytes) = (self.stats.topics.of(&record.topic), size(&record));
+        let span = trace::publish(&mut record);
         let taken = match self.spool(level) {
             Some(spool) => spool.try_send(record).map(|taken| taken.map(Way::Spool)),
             None => self.backend.try_send(record).map(|taken| taken.map(Way::Cluster)).map_err(Failure::from),
         };
-        match &taken {
-            Ok(Taken::Now(_)) => counts.took(bytes),
-            // Counted when it is taken.
-            Ok(Taken::Later(_)) => {}
-            Err(_) => counts.failed.add(1),
+        match taken {
+            Ok(Taken::Now(way)) => {
+                counts.took(bytes);
+                Ok(Offered::Now(Answer { way, counts, _span: span }))
+            }
+            Ok(Taken::Later(record)) => Ok(Offered::Later(Parcel { record, bytes, counts, span })),
+            Err(failure) => {
+                counts.failed.add(1);
+                Err(failure)
+            }
         }
-        taken.map(|taken| taken.map(|way| Answer { way, counts }))
     }
 
-    /// Takes a record; waits for room, and for the cluster where there is no spool.
+    /// Takes what came back; waits for room, and for the cluster where there is no spool.
     pub(crate) fn send(
         &self,
-        record: ProduceRecord,
+        parcel: Parcel,
         level: Level,
     ) -> impl Future<Output = Result<Answer<B::Receipt>, Failure>> + Send + use<B> + 'static {
-        let (counts, bytes) = (self.stats.topics.of(&record.topic), size(&record));
         let (spool, backend) = (self.spool(level).cloned(), self.backend.clone());
+        let Parcel { record, bytes, counts, span } = parcel;
         async move {
             let taken = match spool {
                 Some(spool) => spool.send(record).await.map(Way::Spool),
@@ -70,7 +77,7 @@ impl<B: Backend> Outlet<B> {
                 Ok(_) => counts.took(bytes),
                 Err(_) => counts.failed.add(1),
             }
-            taken.map(|way| Answer { way, counts })
+            taken.map(|way| Answer { way, counts, _span: span })
         }
     }
 
@@ -90,6 +97,24 @@ impl<B: Backend> Outlet<B> {
     }
 }
 
+/// What became of a record that was offered without waiting.
+#[derive(Debug)]
+pub(crate) enum Offered<R> {
+    /// It was taken; the answer is to come.
+    Now(Answer<R>),
+    /// It has to wait: it goes through [`Outlet::send`].
+    Later(Parcel),
+}
+
+/// A record that has to wait.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    record: ProduceRecord,
+    bytes: usize,
+    counts: Arc<TopicCounts>,
+    span: Option<Span>,
+}
+
 /// Bytes of key, payload and headers.
 fn size(record: &ProduceRecord) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -101,6 +126,8 @@ fn size(record: &ProduceRecord) -> usize {
 pub(crate) struct Answer<R> {
     way: Way<R>,
     counts: Arc<TopicCounts>,
+    /// Ends with it.
+    _span: Option<Span>,
 }
 
 #[derive(Debug)]

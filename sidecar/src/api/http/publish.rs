@@ -7,7 +7,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tracing::Instrument;
 use wherry_proto::v1;
 
 use super::answer::{ErrorJson, Refusal};
@@ -131,12 +130,8 @@ async fn publish_one<B: Backend>(
     trace: &TraceContext,
 ) -> Result<Response, Failure> {
     let topic = message.topic.clone();
-    let span = tracing::debug_span!("publish", %topic, traceparent = ?trace.parent);
-    let publish = async {
-        let taken = one::take(shared, message, &mut TopicNames::default(), trace, level).await?;
-        one::finish(shared, taken, level).await
-    };
-    let result = publish.instrument(span).await?;
+    let taken = one::take(shared, message, &mut TopicNames::default(), trace, level).await?;
+    let result = one::finish(shared, taken, level).await?;
     Ok(Json(ResultJson::from(v1::PublishResult { topic, ..result })).into_response())
 }
 
