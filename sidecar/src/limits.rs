@@ -53,7 +53,7 @@ impl Default for Limits {
 
 /// Parts of the budget, in sixteenths. What is not here is fixed: about 64 KiB for each connection, 8 KiB for each call.
 const SIXTEENTHS: [(&str, usize); 6] =
-    [("producer", 4), ("window", 4), ("prefetch", 2), ("partial", 1), ("connections", 4), ("calls", 1)];
+    [("producer", 4), ("window", 4), ("prefetch", 2), ("partial", 1), ("connections", 3), ("calls", 2)];
 
 /// A part of the budget.
 pub(crate) fn share(memory_bytes: usize, of: &str) -> usize {
@@ -149,7 +149,7 @@ pub const MEMORY_BYTES: usize = 32 * 1024 * 1024;
 /// The least budget with which messages of the usual size go through, in bytes.
 pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// What a call takes of its part of the budget: the beginning of a message and its own state.
-const CALL_BYTES: usize = 2 * 1024;
+const CALL_BYTES: usize = 4 * 1024;
 /// Connections with a large flow control window; those after them get a small one.
 const ROOMY_CONNECTIONS: usize = 4;
 /// Largest value of [`Limits::message_bytes`].
@@ -206,7 +206,7 @@ pub const UNARY_SETTLE: Duration = Duration::from_secs(30);
 pub const FIRST_FRAME: Duration = Duration::from_secs(30);
 /// Bytes of an incomplete message that each call may hold without touching [`Limits::partial_bytes`], so that small
 /// messages get through whatever large ones do.
-pub const PARTIAL_FREE_BYTES: usize = 1024;
+pub const PARTIAL_FREE_BYTES: usize = 4 * 1024;
 /// Least disk for a spool, in bytes.
 pub const SPOOL_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Left free on the spool's file system: below it nothing is spooled, in bytes.
