@@ -38,8 +38,17 @@ fn both_roles_answer_metrics_and_probes() {
     up.stop();
 }
 
+/// A span as it was exported: name, trace, span and parent.
+#[derive(Debug, Clone)]
+struct Seen {
+    name: String,
+    trace: Vec<u8>,
+    span: Vec<u8>,
+    parent: Vec<u8>,
+}
+
 #[derive(Debug, Clone, Default)]
-struct Collector(Arc<Mutex<Vec<String>>>);
+struct Collector(Arc<Mutex<Vec<Seen>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -48,8 +57,13 @@ impl TraceService for Collector {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let scopes = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        let names = scopes.flat_map(|scope| scope.spans).map(|span| span.name);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+        let seen = scopes.flat_map(|scope| scope.spans).map(|span| Seen {
+            name: span.name,
+            trace: span.trace_id,
+            span: span.span_id,
+            parent: span.parent_span_id,
+        });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -66,10 +80,26 @@ fn spans_reach_a_collector() {
     );
     let directory = tempfile::tempdir().unwrap();
     let up = Up::with_environment(directory.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
-    assert!(publish(&up).starts_with("HTTP/1.1 200"));
+    let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = format!(
+        "POST /v1/topics/seen/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntraceparent: {given}\r\ncontent-length: 5\r\n\r\nhello"
+    );
+    let published = http(&up.sidecar, &request);
+    assert!(published.starts_with("HTTP/1.1 200"), "{published}");
+    let pulled = get(&up.sidecar, "/v1/topics/seen/messages?group=g&wait=20s");
     // Whatever waits is exported before the process ends.
     up.stop();
-    let names = collector.0.lock().unwrap().clone();
-    assert!(names.iter().any(|name| name == "publish"), "of the sidecar: {names:?}");
-    assert!(names.iter().any(|name| name == "request"), "of the node: {names:?}");
+    let seen = collector.0.lock().unwrap().clone();
+    assert!(seen.iter().any(|span| span.name == "request"), "of the node: {seen:?}");
+    // The publisher's span, that of publishing, that of the delivery: one trace, each the child of the one before.
+    let of_message = |name: &str| {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let found = seen.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name}: {seen:?}"));
+        (hex(&found.trace), hex(&found.span), hex(&found.parent))
+    };
+    let (trace, publish, parent) = of_message("publish");
+    assert_eq!((trace.as_str(), parent.as_str()), (&given[3..35], &given[36..52]));
+    let (trace, _, parent) = of_message("deliver");
+    assert_eq!((trace.as_str(), &parent), (&given[3..35], &publish));
+    assert!(pulled.contains(&format!("00-{trace}-{publish}-01")), "the application gets it: {pulled}");
 }

@@ -1,9 +1,11 @@
 //! Configuration: one struct per role, safe defaults, unsafe combinations refused with a sentence.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{ClientError, Result};
 use crate::limits;
+use crate::producer::ProducerStats;
 use crate::security::SecurityConfig;
 
 pub use wherry_wire::compress::Codec;
@@ -111,6 +113,10 @@ pub struct ProducerConfig {
     pub codec: Codec,
     /// Level of the codec, `None` for its default.
     pub compression_level: Option<i32>,
+    /// Send batches of a topic as they are while compressing them does not pay; tried again from time to time.
+    pub adaptive_compression: bool,
+    /// Where its batches are counted; producers may share it.
+    pub stats: Arc<ProducerStats>,
     /// From `send` to the receipt, all retries included; then the record fails.
     pub delivery_timeout: Duration,
     /// What the broker may take to get the acknowledgements it needs.
@@ -134,6 +140,8 @@ impl Default for ProducerConfig {
             batch_bytes: 256 * 1024,
             codec: Codec::None,
             compression_level: None,
+            adaptive_compression: false,
+            stats: Arc::default(),
             delivery_timeout: Duration::from_secs(120),
             ack_timeout: Duration::from_secs(30),
             max_buffer_bytes: 64 * 1024 * 1024,

@@ -25,7 +25,7 @@ pub use config::{
 };
 pub use consumer::{Committer, Consumer, GroupMembership, RebalanceEvent, RebalanceEvents};
 pub use error::{ClientError, Result};
-pub use producer::{Delivery, Producer, TransactionalProducer};
+pub use producer::{Delivery, Producer, ProducerStats, TransactionalProducer};
 pub use record::{
     CommitOffset, ConsumedRecord, DedupeWindow, Header, MESSAGE_ID_HEADER, ProduceRecord, RecordMetadata,
     TopicPartition,

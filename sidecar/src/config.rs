@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use wherry_client::{ClientConfig, Codec, ProducerConfig, SecurityConfig};
+use wherry_client::{ClientConfig, Codec, ProducerConfig, ProducerStats, SecurityConfig};
 
 use crate::limits::{self, Limits};
 use crate::publish::record::check_topic;
@@ -46,8 +47,10 @@ pub struct SidecarConfig {
 /// How messages are sent.
 #[derive(Debug, Clone)]
 pub struct ProducerTuning {
-    /// Compression of batches.
+    /// Compression of batches; a topic whose payloads don't compress goes without.
     pub codec: Codec,
+    /// Where batches are counted.
+    pub stats: Arc<ProducerStats>,
     /// Wait for more messages this long before a batch goes that is not full. Zero: no delay; batches form while others are
     /// on their way.
     pub linger: Duration,
@@ -63,10 +66,11 @@ impl Default for ProducerTuning {
     fn default() -> Self {
         Self {
             codec: Codec::Lz4,
+            stats: Arc::default(),
             linger: Duration::ZERO,
             batch_bytes: 256 * 1024,
             delivery_timeout: Duration::from_secs(120),
-            buffer_bytes: 16 * 1024 * 1024,
+            buffer_bytes: limits::share(limits::MEMORY_BYTES, "producer"),
         }
     }
 }
@@ -91,6 +95,22 @@ impl Default for SidecarConfig {
 }
 
 impl SidecarConfig {
+    /// Defaults, under which applications can't make the sidecar hold more than about so many bytes, whatever they do.
+    ///
+    /// # Errors
+    /// A sentence: the budget is too small.
+    pub fn within(memory_bytes: usize) -> Result<Self, String> {
+        if memory_bytes < limits::MEMORY_BYTES_MIN {
+            return Err(format!(
+                "a memory of {memory_bytes} bytes is too little for messages of the usual size; give at least {}",
+                limits::MEMORY_BYTES_MIN
+            ));
+        }
+        let buffer_bytes = limits::share(memory_bytes, "producer");
+        let producer = ProducerTuning { buffer_bytes, ..ProducerTuning::default() };
+        Ok(Self { producer, limits: Limits::within(memory_bytes), ..Self::default() })
+    }
+
     /// Refuses what can't work.
     ///
     /// # Errors
@@ -157,10 +177,12 @@ impl SidecarConfig {
         let defaults = ProducerConfig::default();
         ProducerConfig {
             codec: tuning.codec,
+            adaptive_compression: true,
+            stats: tuning.stats.clone(),
             linger: tuning.linger,
             batch_bytes: tuning.batch_bytes,
             delivery_timeout: tuning.delivery_timeout,
-            max_buffer_bytes: tuning.buffer_bytes.max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES),
+            max_buffer_bytes: self.direct_buffer_bytes(),
             max_record_bytes: self.limits.message_bytes + RECORD_OVERHEAD_BYTES,
             max_request_bytes: defaults.max_request_bytes.max(self.limits.message_bytes + 2 * RECORD_OVERHEAD_BYTES),
             ..defaults
@@ -173,6 +195,12 @@ impl SidecarConfig {
     /// share what is configured for both.
     pub(crate) fn spool_room_bytes(&self) -> usize {
         (self.producer.buffer_bytes / 2).max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES)
+    }
+
+    /// The producer's own part: the rest is the spool's room, where there is one.
+    fn direct_buffer_bytes(&self) -> usize {
+        let spool = if self.spool.is_some() { self.spool_room_bytes() } else { 0 };
+        self.producer.buffer_bytes.saturating_sub(spool).max(self.limits.message_bytes + RECORD_OVERHEAD_BYTES)
     }
 
     /// The producer that forwards from the spool, if there is one.

@@ -14,6 +14,7 @@ pub mod backend;
 pub mod config;
 pub mod delivery;
 pub mod error;
+pub mod lag;
 pub mod limits;
 mod net;
 pub mod publish;
@@ -21,6 +22,7 @@ mod requests;
 mod shared;
 pub mod spool;
 pub mod stats;
+pub mod status;
 mod transactions;
 
 use std::io;
@@ -45,6 +47,7 @@ use shared::{Phase, Shared};
 use spool::Spool;
 pub use spool::{SpoolConfig, SpoolError};
 pub use stats::Stats;
+pub use status::Status;
 
 /// Why a sidecar did not start.
 #[derive(Debug, thiserror::Error)]
@@ -94,10 +97,10 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
     config.check().map_err(SidecarError::Config)?;
     let listeners = listen(&config).await?;
     let addr = listeners.iter().find_map(Listener::address).unwrap_or(config.listen);
-    let stats = Arc::new(Stats::default());
+    let stats = Arc::new(Stats { producer: config.producer.stats.clone(), ..Stats::default() });
     let spool = open_spool(&config, &backend, &stats).await?;
     let shared = Shared {
-        outlet: Outlet::new(backend.clone(), spool),
+        outlet: Outlet::new(backend.clone(), spool, stats.clone()),
         backend,
         limits: Arc::new(config.limits.clone()),
         stats,
@@ -105,7 +108,9 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
         transactions: transactions::Transactions::new(&config.limits),
         requests: requests::Requests::new(&config.reply_topic, config.limits.requests),
         phase: Phase::default(),
+        drain_timeout: config.drain_timeout,
     };
+    tokio::spawn(lag::watch(shared.clone()));
     let (grpc, health) = api::grpc::routes(&shared).await?;
     let guarded = axum::middleware::from_fn_with_state(Guard::new(&shared.limits, shared.stats.clone()), guard);
     let server = Server {

@@ -25,6 +25,8 @@ pub struct Limits {
     pub partial_time: Duration,
     /// Groups in use at a time. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
     pub groups: usize,
+    /// Bytes that the client fetches ahead for one group; what is taken from it counts in [`Limits::window_bytes`].
+    pub prefetch_bytes: usize,
     /// Subscriptions and waiting pulls of one group. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
     pub subscribers_per_group: usize,
     /// Subscriptions without a group; each reads for itself. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
@@ -62,20 +64,41 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        Self::within(MEMORY_BYTES)
+    }
+}
+
+/// Parts of the budget, in sixteenths. What is not here is fixed: about 64 KiB for each connection, 8 KiB for each call.
+const SIXTEENTHS: [(&str, usize); 6] =
+    [("producer", 4), ("window", 4), ("prefetch", 2), ("partial", 1), ("connections", 3), ("calls", 2)];
+
+/// A part of the budget.
+pub(crate) fn share(memory_bytes: usize, of: &str) -> usize {
+    SIXTEENTHS.iter().filter(|(name, _)| *name == of).map(|(_, parts)| memory_bytes / 16 * parts).sum()
+}
+
+impl Limits {
+    /// Bounds under which applications can't make the sidecar hold more than about so many bytes, whatever they do.
+    #[must_use]
+    pub fn within(memory_bytes: usize) -> Self {
+        let (groups, broadcasts) = (12, 4);
+        let share = |of| share(memory_bytes, of);
+        let roomy = ROOMY_CONNECTIONS * CONNECTION_WINDOW_BYTES as usize;
         Self {
-            connections: 512,
+            connections: ROOMY_CONNECTIONS + share("connections").saturating_sub(roomy) / SMALL_WINDOW_BYTES as usize,
             streams_per_connection: 1024,
-            streams: 16 * 1024,
+            streams: share("calls") / CALL_BYTES,
             message_bytes: 1000 * 1000,
             stream_messages: 16 * 1024,
-            stream_bytes: 8 * 1024 * 1024,
-            partial_bytes: 8 * 1024 * 1024,
+            stream_bytes: share("producer") / 4,
+            partial_bytes: share("partial"),
             partial_time: Duration::from_secs(30),
-            groups: 32,
+            groups,
+            prefetch_bytes: share("prefetch") / (groups + broadcasts),
             subscribers_per_group: 1024,
-            broadcasts: 64,
+            broadcasts,
             window_messages: 8 * 1024,
-            window_bytes: 16 * 1024 * 1024,
+            window_bytes: share("window"),
             credits: 1_000_000,
             pull_messages: 1000,
             pull_wait: Duration::from_secs(60),
@@ -87,6 +110,13 @@ impl Default for Limits {
             requests: 4096,
             request_time: Duration::from_secs(5 * 60),
         }
+    }
+
+    /// The flow control window of a connection, where so many are open with it: an application that needs many at once gets
+    /// small ones.
+    pub(crate) fn connection_window(&self, open: i64) -> u32 {
+        let roomy = usize::try_from(open).is_ok_and(|open| open <= ROOMY_CONNECTIONS);
+        if roomy { CONNECTION_WINDOW_BYTES } else { SMALL_WINDOW_BYTES }
     }
 }
 
@@ -103,6 +133,7 @@ impl Limits {
             ("message_bytes", self.message_bytes),
             ("stream_messages", self.stream_messages),
             ("groups", self.groups),
+            ("prefetch_bytes", self.prefetch_bytes),
             ("subscribers_per_group", self.subscribers_per_group),
             ("broadcasts", self.broadcasts),
             ("window_messages", self.window_messages),
@@ -140,6 +171,14 @@ impl Limits {
     }
 }
 
+/// What applications can make the sidecar hold where nothing else is said, in bytes.
+pub const MEMORY_BYTES: usize = 32 * 1024 * 1024;
+/// The least budget with which messages of the usual size go through, in bytes.
+pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
+/// What a call takes of its part of the budget: the beginning of a message and its own state.
+const CALL_BYTES: usize = 4 * 1024;
+/// Connections with a large flow control window; those after them get a small one.
+const ROOMY_CONNECTIONS: usize = 4;
 /// Largest value of [`Limits::message_bytes`].
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a gRPC frame may be larger than its message: topic, field tags, correlation. Up to here a message that is too large
@@ -177,8 +216,6 @@ pub const DELIVERY_BYTES: usize = 256 * 1024;
 pub const ACKS_PER_FRAME: usize = 1024;
 /// Commands that wait for the task of one group.
 pub const GROUP_COMMANDS: usize = 256;
-/// Bytes that the client fetches ahead for one group; what is taken from it counts in [`Limits::window_bytes`].
-pub const GROUP_PREFETCH_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes beside a committed offset that say what is acknowledged above it; clusters take 4096 unless they are told otherwise
 /// (`offset.metadata.max.bytes`). At the bound nothing new of the partition is delivered until earlier messages are settled.
 pub const BESIDE_BYTES: usize = 4096;
@@ -252,15 +289,48 @@ pub const SPOOL_RETRY: (Duration, Duration) = (Duration::from_millis(50), Durati
 pub const SPOOL_STUCK: Duration = Duration::from_secs(10);
 /// For so long a topic that does not exist is not looked for again.
 pub const SPOOL_MISSING: Duration = Duration::from_secs(30);
+/// How long the cluster may take to answer whether it is there.
+pub const PROBE: Duration = Duration::from_secs(2);
+/// How often the lag of groups is asked for.
+pub const LAG_EVERY: Duration = Duration::from_secs(15);
+/// Topics that have metrics of their own; the rest are counted together.
+pub const METRIC_TOPICS: usize = 100;
 /// HTTP/2 flow control window of one stream, in bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// HTTP/2 flow control window of one connection, in bytes.
+/// HTTP/2 flow control window of one connection, in bytes, while there are few.
 pub const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+/// The same where there are many: what HTTP/2 begins with.
+pub const SMALL_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+/// Bytes that wait to be written to one HTTP/2 stream.
+pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Largest set of HTTP/2 request headers, in bytes.
 pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// Buffer of one HTTP/1 connection, in bytes.
-pub const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+pub const HTTP1_BUFFER_BYTES: usize = 16 * 1024;
 /// How long HTTP/1 request headers may take.
 pub const HEADER_READ: Duration = Duration::from_secs(30);
 /// How often a silent HTTP/2 connection is asked whether it is alive, and how long it may take to answer.
 pub const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_are_the_whole() {
+        assert_eq!(SIXTEENTHS.iter().map(|(_, parts)| parts).sum::<usize>(), 16);
+        for memory in [MEMORY_BYTES_MIN, MEMORY_BYTES, 10 * MEMORY_BYTES] {
+            let limits = Limits::within(memory);
+            assert_eq!(limits.check(), Ok(()), "{memory}");
+            let windows: usize =
+                (1..=limits.connections).map(|open| limits.connection_window(open as i64) as usize).sum();
+            let held = share(memory, "producer")
+                + limits.window_bytes
+                + limits.groups * limits.prefetch_bytes
+                + limits.partial_bytes
+                + windows
+                + limits.streams * CALL_BYTES;
+            assert!(held <= memory && held > memory / 10 * 9, "{held} of {memory}");
+        }
+    }
+}

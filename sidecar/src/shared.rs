@@ -1,6 +1,7 @@
 //! What every call needs: the backend, the bounds, the counters, and whether the sidecar is stopping.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,8 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) requests: Requests,
     pub(crate) transactions: Transactions<B>,
     pub(crate) phase: Phase,
+    /// How long draining takes at most where nothing else is said.
+    pub(crate) drain_timeout: Duration,
 }
 
 /// How far stopping has gone. Each step includes the ones before.

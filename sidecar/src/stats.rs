@@ -1,18 +1,19 @@
 //! What the sidecar counts about itself: plain atomics, written in batches by the hot paths, rendered for Prometheus on request.
 //!
-//! It must not know where the numbers come from. Names and units are those of the Prometheus conventions.
+//! It must not know where the numbers come from. [`render`] gives them the names and units of the Prometheus conventions.
 
-use std::fmt;
+mod render;
+pub mod topics;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use wherry_client::ProducerStats;
 
+use crate::lag::Lags;
 use crate::spool::stats::SpoolStats;
+use topics::TopicStats;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -115,6 +116,12 @@ pub struct Stats {
     pub publish_failed: Counter,
     /// From taking a message to its result.
     pub publish_latency: Latency,
+    /// From a message's time, as its publisher gave it, to its delivery here.
+    pub end_to_end_latency: Latency,
+    /// Of single topics.
+    pub topics: TopicStats,
+    /// Batches that are sent.
+    pub producer: Arc<ProducerStats>,
     /// Publishing streams that are open.
     pub publish_streams: Arc<Gauge>,
     /// Messages taken that have no result yet.
@@ -163,114 +170,8 @@ pub struct Stats {
     pub calls: Arc<Gauge>,
     /// Calls refused because a bound was reached.
     pub refused: Counter,
+    /// How far groups are behind.
+    pub lags: Lags,
     /// Of the spool.
     pub spool: SpoolStats,
-}
-
-impl Stats {
-    /// In the text format of Prometheus (`OpenMetrics` 1.0).
-    #[must_use]
-    pub fn render(self: &Arc<Self>) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Rendered(self.clone())));
-        let mut text = String::new();
-        if prometheus_client::encoding::text::encode(&mut text, &registry).is_err() {
-            tracing::error!("could not render the metrics");
-        }
-        text
-    }
-}
-
-#[derive(Debug)]
-struct Rendered(Arc<Stats>);
-
-impl Collector for Rendered {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = &self.0;
-        let counters = [
-            ("published_messages", "Messages taken for publishing", &stats.published),
-            ("published_bytes", "Bytes of messages taken for publishing", &stats.published_bytes),
-            ("publish_failures", "Messages whose publishing failed", &stats.publish_failed),
-            ("delivered_messages", "Deliveries of messages, repeated ones included", &stats.delivered),
-            ("delivered_bytes", "Bytes of delivered messages", &stats.delivered_bytes),
-            ("redelivered_messages", "Deliveries that were not the first of their message", &stats.redelivered),
-            ("ack_timeouts", "Messages whose ack timeout ran out", &stats.ack_timeouts),
-            ("acknowledged_messages", "Messages acknowledged durably", &stats.acknowledged),
-            ("released_messages", "Messages handed back by the application", &stats.released),
-            ("lost_acknowledgements", "Acknowledgements that came too late", &stats.lost_acks),
-            ("commits", "Offset commits", &stats.commits),
-            ("commit_failures", "Offset commits that failed", &stats.commits_failed),
-            ("replies", "Replies that reached their requests", &stats.replies),
-            ("late_replies", "Replies for which nobody waited any more", &stats.late_replies),
-            ("transactions", "Transactions committed", &stats.transactions),
-            (
-                "transaction_failures",
-                "Transactions that came to nothing, or nobody knows to what",
-                &stats.transactions_failed,
-            ),
-            ("refused_calls", "Calls refused because a bound was reached", &stats.refused),
-        ];
-        for (name, help, counter) in counters {
-            encoder
-                .encode_descriptor(&format!("wherry_sidecar_{name}"), help, None, MetricType::Counter)?
-                .encode_counter::<NoLabelSet, u64, f64>(&counter.get(), None)?;
-        }
-        let gauges: [(&str, &str, &Gauge); 11] = [
-            ("publish_streams", "Publishing streams that are open", &stats.publish_streams),
-            ("publish_in_flight_messages", "Messages taken that have no result yet", &stats.publish_in_flight),
-            ("subscriptions", "Subscriptions that are open", &stats.subscriptions),
-            ("groups", "Groups of which the sidecar is a member", &stats.groups),
-            ("requests", "Requests that wait for their replies", &stats.requests),
-            ("broadcasts", "Subscriptions without a group that are open", &stats.broadcasts),
-            ("held_bytes", "Bytes of messages held for delivery or acknowledgement", &stats.held_bytes),
-            ("partial_bytes", "Bytes of requests that are not whole messages yet", &stats.partial_bytes),
-            ("connections", "Connections that are open", &stats.connections),
-            ("calls", "Calls in progress", &stats.calls),
-            ("up", "1 while the sidecar runs", &ONE),
-        ];
-        for (name, help, gauge) in gauges {
-            encoder
-                .encode_descriptor(&format!("wherry_sidecar_{name}"), help, None, MetricType::Gauge)?
-                .encode_gauge(&gauge.get())?;
-        }
-        encode_latency(&mut encoder, "publish_latency_seconds", &stats.publish_latency)
-    }
-}
-
-static ONE: Gauge = Gauge(AtomicI64::new(1));
-
-fn encode_latency(encoder: &mut DescriptorEncoder<'_>, name: &str, latency: &Latency) -> fmt::Result {
-    let counts = latency.buckets.each_ref().map(|bucket| bucket.load(Relaxed));
-    let buckets: Vec<(f64, u64)> = BOUNDS.into_iter().zip(counts).collect();
-    let sum = Duration::from_micros(latency.sum_us.load(Relaxed)).as_secs_f64();
-    encoder
-        .encode_descriptor(
-            &format!("wherry_sidecar_{name}"),
-            "From taking a message to its result",
-            None,
-            MetricType::Histogram,
-        )?
-        .encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn renders_what_was_counted() {
-        let stats = Arc::new(Stats::default());
-        stats.published.add(3);
-        stats.publish_latency.observe(Duration::from_micros(300), 2);
-        stats.publish_latency.observe(Duration::from_secs(100), 1);
-        let inside = stats.connections.enter();
-        let text = stats.render();
-        assert!(text.contains("wherry_sidecar_published_messages_total 3"), "{text}");
-        assert!(text.contains("wherry_sidecar_connections 1"), "{text}");
-        assert!(text.contains("wherry_sidecar_publish_latency_seconds_bucket{le=\"0.0005\"} 2"), "{text}");
-        assert!(text.contains("wherry_sidecar_publish_latency_seconds_bucket{le=\"+Inf\"} 3"), "{text}");
-        assert!(text.contains("wherry_sidecar_publish_latency_seconds_count 3"), "{text}");
-        drop(inside);
-        assert_eq!(stats.connections.get(), 0);
-    }
 }

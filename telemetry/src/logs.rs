@@ -107,6 +107,9 @@ pub fn init(config: &LogConfig) -> Result<Logs, InitError> {
         .with(spans)
         .try_init()
         .map_err(|_| InitError::Twice)?;
+    if provider.is_some() {
+        crate::trace::exporting();
+    }
     Ok(Logs { provider })
 }
 

@@ -12,6 +12,7 @@ use wherry_wire::records::{self, BatchBuilder, BuildError, RecordRef, Sealed, St
 
 use super::accumulator::Shape;
 use super::receipt::{Delivery, Fate, Receipt};
+use crate::config::Codec;
 use crate::record::{MESSAGE_ID_HEADER, ProduceRecord};
 
 /// Records of one partition, still growing or waiting to be sent. Uncompressed.
@@ -68,6 +69,11 @@ impl OpenBatch {
         Ok(Delivery::new(self.receipt.clone(), index.cast_unsigned(), timestamp_ms))
     }
 
+    /// Takes the compression off.
+    pub(super) fn leave_as_it_is(&mut self) {
+        self.builder.set_codec(Codec::None);
+    }
+
     /// Compresses the records: from here on the bytes stay as they are, whatever is retried.
     pub(super) fn seal(mut self) -> Result<SealedBatch, BuildError> {
         let sealed = self.builder.seal()?;
@@ -107,6 +113,11 @@ impl SealedBatch {
     /// Number of records.
     pub(super) fn count(&self) -> i32 {
         self.sealed.count()
+    }
+
+    /// Bytes as they are sent.
+    pub(super) fn len(&self) -> usize {
+        self.sealed.len()
     }
 
     /// Two batches with the first and the second half of its records, each with a receipt of its own; `None` where there is

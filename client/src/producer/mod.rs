@@ -10,6 +10,7 @@
 mod accumulator;
 mod batch;
 mod brokers;
+mod compressible;
 mod coordinator;
 mod frame;
 mod gate;
@@ -21,10 +22,12 @@ mod recall;
 mod receipt;
 mod sender;
 mod shared;
+pub mod stats;
 mod transactional;
 mod verdict;
 
 pub use receipt::Delivery;
+pub use stats::ProducerStats;
 pub use transactional::TransactionalProducer;
 
 use std::sync::Arc;

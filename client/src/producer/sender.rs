@@ -18,13 +18,14 @@ use tokio::time::Instant;
 use super::accumulator::{Partition, TakeRule, Taken};
 use super::batch::OpenBatch;
 use super::brokers::{Access, Brokers, Item, Sent};
+use super::compressible::Compressible;
 use super::frame::Part;
 use super::lane::{Answer, Identity, Lane, Next, Settled};
 use super::receipt::Outcome;
 use super::shared::{Shared, Transactions};
 use super::{identity, verdict};
 use crate::cluster::Metadata;
-use crate::config::Acks;
+use crate::config::{Acks, Codec};
 use crate::error::{ClientError, Result};
 use crate::net::{Address, Connection, NetError, codec};
 use crate::record::TopicPartition;
@@ -74,6 +75,8 @@ pub(super) struct Sender {
     pub(super) lanes: HashMap<usize, Slot, foldhash::fast::RandomState>,
     brokers: Brokers,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// What is known of each topic that is produced to.
+    compressible: HashMap<Arc<str>, Compressible, foldhash::fast::RandomState>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Lanes without a leader at the moment.
     leaderless: Vec<usize>,
@@ -94,6 +97,7 @@ impl Sender {
             lanes: HashMap::default(),
             brokers: Brokers::default(),
             events: FuturesUnordered::new(),
+            compressible: HashMap::default(),
             timers: BinaryHeap::new(),
             leaderless: Vec::new(),
             attend: Vec::new(),
@@ -232,10 +236,23 @@ impl Sender {
         }
     }
 
-    fn seal(&mut self, index: usize, open: OpenBatch) {
-        let (receipt, reserved) = (open.receipt.clone(), open.reserved());
+    fn seal(&mut self, index: usize, mut open: OpenBatch) {
+        let (receipt, reserved, raw) = (open.receipt.clone(), open.reserved(), open.len());
+        let config = &self.shared.config;
+        let topic = self.lanes.get(&index).map(|slot| slot.partition.topic.clone());
+        let known = topic.filter(|_| config.adaptive_compression && config.codec != Codec::None);
+        let mut known = known.map(|topic| self.compressible.entry(topic).or_default());
+        let compress = known.as_mut().map_or(config.codec != Codec::None, |known| known.next());
+        if !compress {
+            open.leave_as_it_is();
+        }
         match open.seal() {
             Ok(sealed) => {
+                let records = u64::try_from(sealed.count()).unwrap_or_default();
+                config.stats.sealed(records, raw, sealed.len(), compress);
+                if let Some(known) = known.filter(|_| compress) {
+                    known.learn(raw, sealed.len());
+                }
                 if let Some(slot) = self.lanes.get_mut(&index) {
                     slot.lane.add(sealed);
                 }
@@ -359,6 +376,7 @@ impl Sender {
         let failures = slot.lane.failures() + 1;
         let resend_at = match &answer {
             Answer::Retry { .. } | Answer::IdentityLost | Answer::OutOfSequence => {
+                self.shared.config.stats.retries.add(1);
                 Instant::now() + retry::pause_after(&self.shared.cluster.config, failures)
             }
             Answer::Acknowledged { .. } | Answer::Refused(_) | Answer::TooLarge(_) | Answer::Duplicates(_) => {

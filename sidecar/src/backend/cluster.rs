@@ -4,6 +4,7 @@ mod reader;
 mod topics;
 mod transactional;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use wherry_client::admin::{Admin, OffsetAt, OffsetSpec};
 use wherry_client::{
     Client, ClientError, CommitOffset, Committer, ConsumedRecord, Consumer, ConsumerConfig, Delivery, GroupMembership,
     Isolation, OffsetReset, ProduceRecord, Producer, ProducerConfig, RebalanceEvents, RecordMetadata, RevokeWhen,
@@ -37,6 +39,7 @@ pub struct Cluster {
     /// Sends with the producer that never gives up.
     forwards: bool,
     wait: Duration,
+    prefetch_bytes: usize,
     closing: CancellationToken,
     /// How producers of transactions send.
     transactions: Arc<ProducerConfig>,
@@ -61,8 +64,8 @@ impl Cluster {
         tokio::spawn(async move {
             stop.run_until_cancelled(connect).await;
         });
-        let transactions = Arc::new(config.transactions());
-        Self { link, forwards: false, wait: config.cluster_wait, closing, transactions }
+        let (transactions, prefetch_bytes) = (Arc::new(config.transactions()), config.limits.prefetch_bytes);
+        Self { link, forwards: false, wait: config.cluster_wait, prefetch_bytes, closing, transactions }
     }
 
     fn producer(&self) -> Option<Producer> {
@@ -173,6 +176,7 @@ impl Backend for Cluster {
     fn join(&self, spec: MemberSpec) -> impl Future<Output = Result<ClusterMember, ClientError>> + Send + 'static {
         let this = self.clone();
         async move {
+            let prefetch_bytes = this.prefetch_bytes;
             let (client, _) = this.up("join the group").await?;
             let config = ConsumerConfig {
                 auto_offset_reset: reset(spec.start),
@@ -180,8 +184,8 @@ impl Backend for Cluster {
                 session_timeout: SESSION_TIMEOUT,
                 revoke_when: RevokeWhen::Released,
                 revoke_grace: REVOKE_GRACE,
-                prefetch_bytes: limits::GROUP_PREFETCH_BYTES,
-                fetch_max_bytes: limits::GROUP_PREFETCH_BYTES,
+                prefetch_bytes,
+                fetch_max_bytes: prefetch_bytes,
                 ..ConsumerConfig::in_group(&*spec.group)
             };
             let mut consumer = client.consumer(config).await?;
@@ -201,7 +205,10 @@ impl Backend for Cluster {
         spec: ReadSpec,
     ) -> impl Future<Output = Result<reader::ClusterReader, ClientError>> + Send + 'static {
         let this = self.clone();
-        async move { reader::ClusterReader::open(this.up("read the topic").await?.0, spec).await }
+        async move {
+            let prefetch_bytes = this.prefetch_bytes;
+            reader::ClusterReader::open(this.up("read the topic").await?.0, spec, prefetch_bytes).await
+        }
     }
 
     fn transactional(
@@ -281,9 +288,54 @@ impl Backend for Cluster {
         }
     }
 
+    async fn probe(&self) -> Result<(), ClientError> {
+        let (client, _) = self.clone().up("ask the cluster").await?;
+        client.admin().cluster().await.map(|_| ())
+    }
+
+    async fn lag(&self, spec: &MemberSpec) -> Result<i64, ClientError> {
+        let (client, _) = self.clone().up("look up the lag").await?;
+        lag(&client.admin(), spec).await
+    }
+
     fn reached(&self) -> bool {
         matches!(&*self.link.borrow(), Link::Up { .. })
     }
+}
+
+/// From what is committed to the end, of all partitions. Where nothing is committed the group begins at its start.
+async fn lag(admin: &Admin, spec: &MemberSpec) -> Result<i64, ClientError> {
+    let topics: Vec<&str> = spec.topics.iter().map(|topic| &**topic).collect();
+    let described = admin.describe_topics(&topics).await?;
+    let found = described.into_iter().filter_map(|(topic, described)| Some((topic, described.ok()?)));
+    let partitions: Vec<TopicPartition> = found
+        .flat_map(|(topic, described)| {
+            described
+                .partitions
+                .into_iter()
+                .map(move |p| TopicPartition { topic: topic.clone(), partition: p.partition })
+        })
+        .collect();
+    let committed = admin.group_offsets(&spec.group, Some(&partitions)).await?;
+    let committed: HashMap<&TopicPartition, i64> = committed.iter().map(|known| (&known.at, known.offset)).collect();
+    let begins = match spec.start {
+        Start::Earliest => OffsetSpec::Earliest,
+        Start::Latest => OffsetSpec::Latest,
+    };
+    let ends: Vec<_> = partitions.iter().map(|at| (at.clone(), OffsetSpec::Latest)).collect();
+    let starts: Vec<_> =
+        partitions.iter().filter(|at| !committed.contains_key(at)).map(|at| (at.clone(), begins)).collect();
+    let ends = admin.list_offsets(&ends).await?;
+    let starts = if starts.is_empty() { Vec::new() } else { admin.list_offsets(&starts).await? };
+    let known = |each: &[(TopicPartition, Result<OffsetAt, ClientError>)]| -> HashMap<TopicPartition, i64> {
+        each.iter().filter_map(|(at, found)| Some((at.clone(), found.as_ref().ok()?.offset))).collect()
+    };
+    let starts = known(&starts);
+    let left = known(&ends).into_iter().map(|(at, end)| {
+        let from = committed.get(&at).or_else(|| starts.get(&at)).copied().unwrap_or(end);
+        (end - from).max(0)
+    });
+    Ok(left.sum())
 }
 
 /// Receipt of a record sent by the client.

@@ -121,6 +121,12 @@ pub trait Backend: Clone + Send + Sync + Unpin + 'static {
     /// Ends the connection; nothing can be sent afterwards.
     fn close(&self) -> impl Future<Output = ()> + Send;
 
+    /// Asks the cluster whether it answers now.
+    fn probe(&self) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Messages of these topics that the group has not acknowledged, over all members.
+    fn lag(&self, spec: &MemberSpec) -> impl Future<Output = Result<i64, ClientError>> + Send;
+
     /// Whether the cluster has been reached. Says nothing about this moment.
     fn reached(&self) -> bool;
 }

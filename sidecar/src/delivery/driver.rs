@@ -186,7 +186,10 @@ impl<B: Backend> Driver<B> {
         loop {
             let now = Instant::now();
             self.settle_up(now);
-            if phase.stopping.is_cancelled() && !self.group.has_uncommitted() && self.leases.is_empty() {
+            // Draining ends when nothing is out any more: then others may have what was fetched ahead.
+            let drained = draining && !self.group.has_open_business();
+            let ends = drained || phase.stopping.is_cancelled() && !self.group.has_uncommitted();
+            if ends && self.leases.is_empty() {
                 return End::Stopping;
             }
             if self.idle(now) && self.shared.groups.may_end(self.session, commands) {
@@ -445,6 +448,7 @@ impl<B: Backend> Driver<B> {
             match effect {
                 Effect::Deliver(id, messages) => {
                     tracing::debug!(group = %self.spec.group, subscription = id, messages = messages.len(), "deliver");
+                    message::note_ages(&self.shared.stats, &messages);
                     if self.sinks.deliver(id, message::received(messages)) {
                         self.group.sent(id);
                         more = true;
@@ -491,6 +495,7 @@ impl<B: Backend> Driver<B> {
         if answer.is_closed() {
             return self.group.undelivered(&messages);
         }
+        message::note_ages(&self.shared.stats, &messages);
         let received = message::received(messages);
         if answer.send(Ok(received)).is_err() {
             tracing::debug!(group = %self.spec.group, "a pull was given up as its answer came; its messages time out");

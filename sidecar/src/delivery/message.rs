@@ -1,11 +1,27 @@
 //! From a record to what an application receives.
 
+use std::time::Duration;
+
 use wherry_client::ConsumedRecord;
 use wherry_proto::v1;
 
 use super::ack_id::AckId;
 use super::group::Outgoing;
 use crate::publish::record::{CONTENT_TYPE, MESSAGE_ID, timestamp};
+use crate::publish::trace;
+use crate::stats::Stats;
+use crate::status::wall_ms;
+
+/// Counts how long these took, from when they were published to now, and makes their spans.
+pub(crate) fn note_ages(stats: &Stats, messages: &[Outgoing]) {
+    let now_ms = wall_ms();
+    for message in messages {
+        // The clocks of publishers may be ahead.
+        let age_ms = u64::try_from(now_ms.saturating_sub(message.record.timestamp_ms)).unwrap_or_default();
+        stats.end_to_end_latency.observe(Duration::from_millis(age_ms), 1);
+        trace::deliver(&message.record, message.id.attempt);
+    }
+}
 
 /// What an application receives for these.
 pub(crate) fn received(messages: Vec<Outgoing>) -> Vec<v1::ReceivedMessage> {

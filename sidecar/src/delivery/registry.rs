@@ -144,6 +144,11 @@ impl<B: Backend> Groups<B> {
         idle
     }
 
+    /// The memberships there are.
+    pub(crate) fn specs(&self) -> Vec<MemberSpec> {
+        self.entries().values().map(|entry| entry.spec.clone()).collect()
+    }
+
     /// A task ends whatever comes.
     pub(crate) fn forget(&self, session: u64) {
         self.entries().remove(&session);

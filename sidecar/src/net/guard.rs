@@ -51,6 +51,10 @@ impl Guard {
 /// Lets a call through if there is room for it.
 pub(crate) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let grpc = is_grpc(&request);
+    if is_probe(request.uri().path()) {
+        // An application that uses up all calls must not make its pod look dead.
+        return next.run(request).await;
+    }
     let Ok(permit) = guard.calls.clone().try_acquire_owned() else {
         return refused(guard.refusal(), grpc);
     };
@@ -62,6 +66,11 @@ pub(crate) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     };
     let request = request.map(|body| guard.meter.meter(body, shape));
     next.run(request).await.map(|inner| Body::new(Counted { inner, _call: call }))
+}
+
+/// Calls without a body, whose answers are small and at hand.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/startupz")
 }
 
 /// A response's body, which counts as a call until it is gone.

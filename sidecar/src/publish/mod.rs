@@ -9,3 +9,4 @@ pub mod one;
 pub(crate) mod outlet;
 pub mod record;
 pub mod stream;
+pub(crate) mod trace;

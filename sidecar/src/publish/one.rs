@@ -5,9 +5,9 @@ use std::time::Instant;
 use wherry_client::RecordMetadata;
 use wherry_proto::v1::{self, DeliveryLevel, PublishResult, PublishStatus};
 
-use super::outlet::Answer;
+use super::outlet::{Answer, Offered};
 use super::record::{self, TopicNames, TraceContext};
-use crate::backend::{Backend, Taken};
+use crate::backend::Backend;
 use crate::error::Failure;
 use crate::shared::Shared;
 use crate::spool::Published;
@@ -76,8 +76,8 @@ async fn start<B: Backend>(
     let record = record::record(message, topic, size, shared.limits.message_bytes, trace)?;
     let since = Instant::now();
     let receipt = match shared.outlet.try_send(record, level)? {
-        Taken::Now(receipt) => receipt,
-        Taken::Later(record) => shared.outlet.send(record, level).await?,
+        Offered::Now(answer) => answer,
+        Offered::Later(parcel) => shared.outlet.send(parcel, level).await?,
     };
     shared.stats.published.add(1);
     shared.stats.published_bytes.add(size as u64);

@@ -2,26 +2,33 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tonic::Code;
+use tracing::Span;
 use wherry_client::ProduceRecord;
 
 use super::one::Level;
+use super::trace;
 use crate::backend::{Backend, Receipt, Taken};
 use crate::error::Failure;
 use crate::spool::{self, Published, Spool};
+use crate::stats::Stats;
+use crate::stats::topics::TopicCounts;
 
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlet<B: Backend> {
     backend: B,
     spool: Option<Spool>,
+    stats: Arc<Stats>,
 }
 
 impl<B: Backend> Outlet<B> {
-    pub(crate) fn new(backend: B, spool: Option<Spool>) -> Self {
-        Self { backend, spool }
+    pub(crate) fn new(backend: B, spool: Option<Spool>, stats: Arc<Stats>) -> Self {
+        Self { backend, spool, stats }
     }
 
     /// Whether messages of this level are kept while the cluster is away. Who asks for at most once wants no repeats, which a crash
@@ -49,33 +56,56 @@ impl<B: Backend> Outlet<B> {
     }
 
     /// Takes a record if nothing has to be waited for.
-    pub(crate) fn try_send(&self, record: ProduceRecord, level: Level) -> Result<Taken<Answer<B::Receipt>>, Failure> {
-        if self.admits(&record, level)?.is_none() {
-            return Ok(Taken::Later(record));
-        }
-        match self.spool(level) {
-            Some(spool) => spool.try_send(record).map(|taken| taken.map(Answer::Spool)),
-            None => Ok(self.backend.try_send(record)?.map(Answer::Cluster)),
+    pub(crate) fn try_send(&self, mut record: ProduceRecord, level: Level) -> Result<Offered<B::Receipt>, Failure> {
+        let (counts, bytes) = (self.stats.topics.of(&record.topic), size(&record));
+        let span = trace::publish(&mut record);
+        let taken = match (self.admits(&record, level), self.spool(level)) {
+            (Err(failure), _) => Err(failure),
+            (Ok(None), _) => Ok(Taken::Later(record)),
+            (Ok(Some(())), Some(spool)) => spool.try_send(record).map(|taken| taken.map(Way::Spool)),
+            (Ok(Some(())), None) => {
+                self.backend.try_send(record).map(|taken| taken.map(Way::Cluster)).map_err(Failure::from)
+            }
+        };
+        match taken {
+            Ok(Taken::Now(way)) => {
+                counts.took(bytes);
+                Ok(Offered::Now(Answer { way, counts, _span: span }))
+            }
+            Ok(Taken::Later(record)) => Ok(Offered::Later(Parcel { record, bytes, counts, span })),
+            Err(failure) => {
+                counts.failed.add(1);
+                Err(failure)
+            }
         }
     }
 
-    /// Takes a record; waits for room, and for the cluster where there is no spool.
+    /// Takes what came back; waits for room, and for the cluster where there is no spool.
     pub(crate) fn send(
         &self,
-        record: ProduceRecord,
+        parcel: Parcel,
         level: Level,
     ) -> impl Future<Output = Result<Answer<B::Receipt>, Failure>> + Send + use<B> + 'static {
         let (spool, backend) = (self.spool(level).cloned(), self.backend.clone());
+        let Parcel { record, bytes, counts, span } = parcel;
         let admits = self.admits(&record, level);
         async move {
-            if admits?.is_none() {
-                let known = backend.asks_ids(&record.topic).await?;
-                check_ids(known, &record.topic)?;
+            let send = async {
+                if admits?.is_none() {
+                    let known = backend.asks_ids(&record.topic).await?;
+                    check_ids(known, &record.topic)?;
+                }
+                match spool {
+                    Some(spool) => spool.send(record).await.map(Way::Spool),
+                    None => backend.send(record).await.map(Way::Cluster).map_err(Failure::from),
+                }
+            };
+            let taken = send.await;
+            match &taken {
+                Ok(_) => counts.took(bytes),
+                Err(_) => counts.failed.add(1),
             }
-            match spool {
-                Some(spool) => spool.send(record).await.map(Answer::Spool),
-                None => Ok(Answer::Cluster(backend.send(record).await?)),
-            }
+            taken.map(|way| Answer { way, counts, _span: span })
         }
     }
 
@@ -109,12 +139,44 @@ fn check_ids(known: bool, topic: &str) -> Result<(), Failure> {
     ))
 }
 
-/// The future answer to one message.
+/// What became of a record that was offered without waiting.
 #[derive(Debug)]
-pub(crate) enum Answer<R> {
-    /// Of the cluster.
+pub(crate) enum Offered<R> {
+    /// It was taken; the answer is to come.
+    Now(Answer<R>),
+    /// It has to wait: it goes through [`Outlet::send`].
+    Later(Parcel),
+}
+
+/// A record that has to wait.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    record: ProduceRecord,
+    bytes: usize,
+    counts: Arc<TopicCounts>,
+    span: Option<Span>,
+}
+
+/// Bytes of key, payload and headers.
+fn size(record: &ProduceRecord) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + headers
+}
+
+/// The future answer to one message; a failure is counted.
+#[derive(Debug)]
+pub(crate) struct Answer<R> {
+    way: Way<R>,
+    counts: Arc<TopicCounts>,
+    /// Ends with it.
+    _span: Option<Span>,
+}
+
+#[derive(Debug)]
+enum Way<R> {
+    /// The cluster.
     Cluster(R),
-    /// Of whichever of the two it reached.
+    /// Whichever of the two it reached.
     Spool(spool::Answer),
 }
 
@@ -125,13 +187,19 @@ where
     type Output = Result<Published, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Cluster(receipt) => {
+        let known = match &mut self.way {
+            Way::Cluster(receipt) => {
                 let known = Pin::new(receipt).poll(context);
                 known.map(|outcome| outcome.map(Published::Committed).map_err(Failure::from))
             }
-            Self::Spool(answer) => Pin::new(answer).poll(context),
+            Way::Spool(answer) => Pin::new(answer).poll(context),
+        };
+        match &known {
+            Poll::Ready(Err(_)) => self.counts.failed.add(1),
+            Poll::Ready(Ok(Published::Committed(metadata))) if metadata.duplicate => self.counts.duplicates.add(1),
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
+        known
     }
 }
 
@@ -140,10 +208,10 @@ where
     R: Receipt + Future<Output = Result<wherry_client::RecordMetadata, wherry_client::ClientError>>,
 {
     fn lane(&self) -> Option<usize> {
-        match self {
-            Self::Cluster(receipt) => receipt.lane(),
+        match &self.way {
+            Way::Cluster(receipt) => receipt.lane(),
             // One that may have reached the cluster is answered long after those that were spooled behind it.
-            Self::Spool(_) => None,
+            Way::Spool(_) => None,
         }
     }
 }

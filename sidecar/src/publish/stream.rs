@@ -23,9 +23,9 @@ use wherry_proto::v1::{PublishAck, PublishOptions, PublishStreamRequest, Publish
 
 use super::lanes::{Lanes, Ticket};
 use super::one::{self, Level};
-use super::outlet::Answer;
+use super::outlet::{Answer, Offered};
 use super::record::{self, TopicNames, TraceContext};
-use crate::backend::{Backend, Taken};
+use crate::backend::Backend;
 use crate::error::Failure;
 use crate::limits;
 use crate::shared::Shared;
@@ -156,10 +156,10 @@ where
         let bytes = record::size(&message);
         let ticket = Ticket { correlation_id, bytes, since: now };
         match self.send(message, bytes) {
-            Ok(Taken::Now(receipt)) => self.sent(ticket, receipt),
-            Ok(Taken::Later(record)) => {
+            Ok(Offered::Now(receipt)) => self.sent(ticket, receipt),
+            Ok(Offered::Later(parcel)) => {
                 self.shared.stats.publish_in_flight.add(1);
-                self.waiting = Some((ticket, self.shared.outlet.send(record, self.level).boxed()));
+                self.waiting = Some((ticket, self.shared.outlet.send(parcel, self.level).boxed()));
             }
             Err(failure) => {
                 self.failed(correlation_id, &failure);
@@ -178,7 +178,7 @@ where
         Ok(())
     }
 
-    fn send(&mut self, message: wherry_proto::v1::Message, bytes: usize) -> Result<Taken<Answer<B::Receipt>>, Failure> {
+    fn send(&mut self, message: wherry_proto::v1::Message, bytes: usize) -> Result<Offered<B::Receipt>, Failure> {
         let named = if message.topic.is_empty() { &self.default_topic } else { &message.topic };
         let topic = self.topics.get(named)?;
         let record = record::record(message, topic, bytes, self.shared.limits.message_bytes, &self.trace)?;

@@ -60,7 +60,8 @@ async fn calls_beyond_the_bound_are_refused_with_a_sentence() {
 #[tokio::test]
 async fn thousands_of_streams_are_served() {
     const STREAMS: usize = 3000;
-    let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    let limits = Limits { streams: 16 * 1024, ..Limits::default() };
+    let rig = rig_with(MemoryCluster::new().with_topic("orders", 1), limits).await;
     let mut channels = Vec::new();
     for _ in 0..4 {
         channels.push(connect(&rig.sidecar).await);
@@ -188,7 +189,8 @@ async fn half_sent_frames_neither_fill_memory_nor_stop_others() {
 
 #[tokio::test]
 async fn connections_that_talk_nonsense_or_nothing_do_no_harm() {
-    let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    let limits = Limits { connections: 512, ..Limits::default() };
+    let rig = rig_with(MemoryCluster::new().with_topic("orders", 1), limits).await;
     let mut silent = Vec::new();
     for _ in 0..200 {
         silent.push(soon(TcpStream::connect(rig.sidecar.addr)).await.expect("connects"));

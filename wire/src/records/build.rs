@@ -109,6 +109,11 @@ impl BatchBuilder {
         self.set(CONTROL, control);
     }
 
+    /// Another codec, from the next [`BatchBuilder::seal`] on.
+    pub fn set_codec(&mut self, codec: Codec) {
+        self.codec = codec;
+    }
+
     fn set(&mut self, flag: i16, on: bool) {
         if on {
             self.flags |= flag;

@@ -1,7 +1,6 @@
 //! `PublisherService`.
 
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Instrument;
 use wherry_proto::v1::publisher_service_server::PublisherService;
 use wherry_proto::v1::{
     PublishBatchRequest, PublishBatchResponse, PublishManyRequest, PublishManyResponse, PublishRequest,
@@ -31,12 +30,8 @@ impl<B: Backend> PublisherService for Publisher<B> {
         let level = Level::of(request.delivery)?;
         let message =
             request.message.ok_or_else(|| Failure::invalid("INVALID_MESSAGE", "there is no message; set `message`"))?;
-        let span = tracing::debug_span!("publish", topic = %message.topic, traceparent = ?trace.parent);
-        let publish = async {
-            let taken = one::take(&self.shared, message, &mut TopicNames::default(), &trace, level).await?;
-            one::finish(&self.shared, taken, level).await
-        };
-        let result = publish.instrument(span).await?;
+        let taken = one::take(&self.shared, message, &mut TopicNames::default(), &trace, level).await?;
+        let result = one::finish(&self.shared, taken, level).await?;
         Ok(Response::new(PublishResponse { result: Some(result) }))
     }
 

@@ -12,6 +12,7 @@ mod groups;
 mod json;
 mod many;
 mod openapi;
+mod operate;
 mod probes;
 mod publish;
 mod pull;
@@ -60,7 +61,10 @@ fn table<B: Backend>() -> Vec<(&'static str, &'static str, MethodRouter<Shared<B
         ("get", "/v1/groups/{group}", get(groups::get::<B>)),
         ("post", "/v1/groups/{group}/seek", post(groups::seek::<B>)),
         ("get", "/v1/openapi.json", get(openapi::document)),
+        ("get", "/v1/status", get(operate::status::<B>)),
+        ("post", "/v1/drain", post(operate::drain::<B>)),
         ("get", "/livez", get(probes::live)),
+        ("get", "/startupz", get(probes::started)),
         ("get", "/readyz", get(probes::ready::<B>)),
         ("get", "/metrics", get(probes::metrics::<B>)),
     ]

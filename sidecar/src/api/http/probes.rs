@@ -12,6 +12,12 @@ pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
+/// `GET /startupz`: the listener is open, and the spool where there is one: before that nobody answers here. The cluster is not
+/// waited for, or else an outage of it would keep pods from starting.
+pub(super) async fn started() -> &'static str {
+    "ok\n"
+}
+
 /// `GET /readyz`: the listener is open and the sidecar is not stopping. Whether the cluster has been reached is told, and decides
 /// nothing: an outage of the cluster must not make applications unready.
 pub(super) async fn ready<B: Backend>(State(shared): State<Shared<B>>) -> (StatusCode, &'static str) {

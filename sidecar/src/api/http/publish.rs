@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tracing::Instrument;
 use wherry_proto::v1;
 
 use super::answer::{ErrorJson, Refusal};
@@ -150,12 +149,8 @@ pub(super) fn raw(
 async fn publish_one<B: Backend>(shared: &Shared<B>, message: v1::Message, how: &How<'_>) -> Result<Response, Failure> {
     let How { level, trace, .. } = how;
     let topic = message.topic.clone();
-    let span = tracing::debug_span!("publish", %topic, traceparent = ?trace.parent);
-    let publish = async {
-        let taken = one::take(shared, message, &mut TopicNames::default(), trace, *level).await?;
-        one::finish(shared, taken, *level).await
-    };
-    let result = publish.instrument(span).await?;
+    let taken = one::take(shared, message, &mut TopicNames::default(), trace, *level).await?;
+    let result = one::finish(shared, taken, *level).await?;
     Ok(Json(ResultJson::from(v1::PublishResult { topic, ..result })).into_response())
 }
 
@@ -213,7 +208,9 @@ async fn publish_all<B: Backend>(
         taken.push(match message {
             Ok(message) => {
                 let topic = message.topic.clone();
-                one::take(shared, message, &mut topics, how.trace, how.level).await.map(|publishing| (topic, publishing))
+                one::take(shared, message, &mut topics, how.trace, how.level)
+                    .await
+                    .map(|publishing| (topic, publishing))
             }
             Err(failure) => Err(failure),
         });

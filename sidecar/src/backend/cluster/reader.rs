@@ -5,7 +5,6 @@ use wherry_client::{Client, ClientError, ConsumedRecord, Consumer, ConsumerConfi
 
 use super::{isolation, reset, topics};
 use crate::backend::{ReadSpec, Reader, Start};
-use crate::limits;
 
 /// A consumer that belongs to no group.
 #[derive(Debug)]
@@ -14,7 +13,7 @@ pub struct ClusterReader {
 }
 
 impl ClusterReader {
-    pub(super) async fn open(client: Client, spec: ReadSpec) -> Result<Self, ClientError> {
+    pub(super) async fn open(client: Client, spec: ReadSpec, prefetch_bytes: usize) -> Result<Self, ClientError> {
         let mut partitions = Vec::new();
         for topic in &spec.topics {
             let count = topics::partitions(&client, topic).await?;
@@ -24,8 +23,8 @@ impl ClusterReader {
         let config = ConsumerConfig {
             auto_offset_reset: reset(spec.start),
             isolation: isolation(spec.committed),
-            prefetch_bytes: limits::GROUP_PREFETCH_BYTES,
-            fetch_max_bytes: limits::GROUP_PREFETCH_BYTES,
+            prefetch_bytes,
+            fetch_max_bytes: prefetch_bytes,
             ..ConsumerConfig::default()
         };
         let begin = beginnings(&client, &spec, &partitions, &config).await?;

@@ -463,6 +463,24 @@ impl Backend for MemoryCluster {
         self.touch();
     }
 
+    async fn probe(&self) -> Result<(), ClientError> {
+        if self.state().away { Err(unreachable("probe")) } else { Ok(()) }
+    }
+
+    async fn lag(&self, spec: &MemberSpec) -> Result<i64, ClientError> {
+        let state = self.state();
+        let partitions = spec.topics.iter().filter_map(|topic| Some((topic, state.topics.get(topic)?)));
+        let of = |(topic, records): (&Arc<str>, &Vec<Vec<ConsumedRecord>>)| -> i64 {
+            let left = (0..).zip(records).map(|(partition, records)| {
+                let at = TopicPartition { topic: topic.clone(), partition };
+                let end = i64::try_from(records.len()).unwrap_or(i64::MAX);
+                end - state.groups.committed(&spec.group, &at).unwrap_or(0)
+            });
+            left.sum()
+        };
+        Ok(partitions.map(of).sum())
+    }
+
     fn reached(&self) -> bool {
         !self.state().away
     }
