@@ -119,11 +119,14 @@ struct Membership {
     generation: i32,
     committing: Option<(i32, Vec<CommitOffset>)>,
     /// The transaction that is about to commit, since which generation, and the deliveries in it.
-    transaction: Option<(Leased, i32, Vec<(i32, AckId)>)>,
+    transaction: Option<Open>,
     /// Where the group had left off in each partition when this member got it.
     resumed: BTreeMap<i32, (i64, Runs)>,
     credits: BTreeMap<SubId, u64>,
 }
+
+/// A transaction: what it has to commit, the generation that it began in, the deliveries in it.
+type Open = (Leased, i32, Vec<(i32, AckId)>);
 
 struct World {
     members: Vec<Membership>,
