@@ -43,11 +43,22 @@ impl Sidecar {
         let data = tempfile::tempdir().unwrap();
         let up = Up::start(data.path(), false);
         let mut command = binary();
-        command.args(["sidecar", "--listen", "127.0.0.1:0", "--memory", "32MiB", "--output", "json", "--bootstrap", &up.node]);
+        command.args([
+            "sidecar",
+            "--listen",
+            "127.0.0.1:0",
+            "--memory",
+            "32MiB",
+            "--output",
+            "json",
+            "--bootstrap",
+            &up.node,
+        ]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
         let said: Value = serde_json::from_str(&line).unwrap();
-        let mut sidecar = Self { child, address: said["address"].as_str().unwrap().to_owned(), idle: 0, _up: up, _data: data };
+        let mut sidecar =
+            Self { child, address: said["address"].as_str().unwrap().to_owned(), idle: 0, _up: up, _data: data };
         assert!(sidecar.publish("first").starts_with("HTTP/1.1 200"));
         sidecar.idle = sidecar.resident();
         sidecar
@@ -167,7 +178,8 @@ fn subscribers_without_credit_and_half_sent_requests() {
                 ..v1::SubscribeStart::default()
             };
             say.send(v1::SubscribeRequest { frame: Some(Frame::Start(start)) }).await.unwrap();
-            let subscribed = tokio::time::timeout(Duration::from_secs(2), client.subscribe(ReceiverStream::new(said))).await;
+            let subscribed =
+                tokio::time::timeout(Duration::from_secs(2), client.subscribe(ReceiverStream::new(said))).await;
             open.push((say, subscribed));
         }
         tokio::time::sleep(Duration::from_secs(3)).await;

@@ -36,7 +36,8 @@ pub(crate) fn deliver(record: &ConsumedRecord, attempt: u32) {
         attempt,
         "otel.kind" = "consumer"
     );
-    let given = |name: &str| record.headers.iter().find(|(known, _)| &**known == name).and_then(|(_, value)| value.clone());
+    let given =
+        |name: &str| record.headers.iter().find(|(known, _)| &**known == name).and_then(|(_, value)| value.clone());
     trace::set_parent(&span, &given(TRACEPARENT).unwrap_or_default(), &given(TRACESTATE).unwrap_or_default());
     // Entered once, so that it begins and ends.
     drop(span.entered());
