@@ -166,8 +166,9 @@ fn subscribers_without_credit_and_half_sent_requests() {
     let runtime = runtime();
     let subscribed = runtime.block_on(async {
         let mut open = Vec::new();
-        for number in 0..200u32 {
-            let mut client = SubscriberServiceClient::new(sidecar.endpoint().connect_lazy());
+        let channels: Vec<Channel> = (0..8).map(|_| sidecar.endpoint().connect_lazy()).collect();
+        for number in 0..200usize {
+            let mut client = SubscriberServiceClient::new(channels[number % channels.len()].clone());
             let (say, said) = mpsc::channel(4);
             // Half of them take everything and read nothing, half never give a credit.
             let credits = if number % 2 == 0 { 1000 } else { 0 };
@@ -179,7 +180,7 @@ fn subscribers_without_credit_and_half_sent_requests() {
             };
             say.send(v1::SubscribeRequest { frame: Some(Frame::Start(start)) }).await.unwrap();
             let subscribed =
-                tokio::time::timeout(Duration::from_secs(2), client.subscribe(ReceiverStream::new(said))).await;
+                tokio::time::timeout(SOON, client.subscribe(ReceiverStream::new(said))).await.expect("answered");
             open.push((say, subscribed));
         }
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -187,7 +188,7 @@ fn subscribers_without_credit_and_half_sent_requests() {
     });
     sidecar.check("subscribers who never read, or never give credit");
     let mut half_sent = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..40 {
         let Ok(mut stream) = TcpStream::connect(&sidecar.address) else { continue };
         stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let head = "POST /v1/topics/seen/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n";

@@ -112,11 +112,15 @@ impl Limits {
         }
     }
 
-    /// The flow control window of a connection, where so many are open with it: an application that needs many at once gets
-    /// small ones.
-    pub(crate) fn connection_window(&self, open: i64) -> u32 {
+    /// The flow control window of a connection and the calls that it may have at a time, where so many are open with it: an
+    /// application that needs many connections gets small ones.
+    pub(crate) fn connection_window(&self, open: i64) -> (u32, u32) {
         let roomy = usize::try_from(open).is_ok_and(|open| open <= ROOMY_CONNECTIONS);
-        if roomy { CONNECTION_WINDOW_BYTES } else { SMALL_WINDOW_BYTES }
+        if roomy {
+            (CONNECTION_WINDOW_BYTES, self.streams_per_connection)
+        } else {
+            (SMALL_WINDOW_BYTES, self.streams_per_connection.min(SMALL_WINDOW_STREAMS))
+        }
     }
 }
 
@@ -301,6 +305,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 /// The same where there are many: what HTTP/2 begins with.
 pub const SMALL_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+/// Calls at a time on a connection with a small window: h2 ends a connection whose window is full of small frames.
+pub const SMALL_WINDOW_STREAMS: u32 = 128;
 /// Bytes that wait to be written to one HTTP/2 stream.
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Largest set of HTTP/2 request headers, in bytes.
@@ -323,7 +329,7 @@ mod tests {
             let limits = Limits::within(memory);
             assert_eq!(limits.check(), Ok(()), "{memory}");
             let windows: usize =
-                (1..=limits.connections).map(|open| limits.connection_window(open as i64) as usize).sum();
+                (1..=limits.connections).map(|open| limits.connection_window(open as i64).0 as usize).sum();
             let held = share(memory, "producer")
                 + limits.window_bytes
                 + limits.groups * limits.prefetch_bytes

@@ -72,7 +72,8 @@ impl Server {
     }
 
     async fn converse(self, stream: impl Stream) {
-        let builder = builder(&self.limits, self.limits.connection_window(self.stats.connections.get()));
+        let (window, streams) = self.limits.connection_window(self.stats.connections.get());
+        let builder = builder(window, streams);
         let service = TowerToHyperService::new(self.router.clone());
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -94,7 +95,7 @@ impl Server {
     }
 }
 
-fn builder(limits: &Limits, window: u32) -> auto::Builder<TokioExecutor> {
+fn builder(window: u32, streams: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -107,7 +108,7 @@ fn builder(limits: &Limits, window: u32) -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES.min(window))
         .initial_connection_window_size(window)
         .max_send_buf_size(limits::SEND_BUFFER_BYTES)
-        .max_concurrent_streams(limits.streams_per_connection)
+        .max_concurrent_streams(streams)
         .max_header_list_size(limits::HEADER_LIST_BYTES)
         .keep_alive_interval(limits::KEEP_ALIVE.0)
         .keep_alive_timeout(limits::KEEP_ALIVE.1);

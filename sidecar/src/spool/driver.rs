@@ -251,7 +251,7 @@ impl<B: Backend> Driver<B> {
     }
 
     /// The spool takes nothing more. What was on its way into it goes to the cluster.
-    fn fail(&mut self, why: &str) {
+    pub(super) fn fail(&mut self, why: &str) {
         if self.router.route() == Route::Closed {
             return;
         }

@@ -315,7 +315,7 @@ impl Store {
     pub(super) fn read(&mut self, offset: i64, bytes: usize) -> Option<Happened> {
         let upto = ReadUpTo::Offset(Offset(self.bounds().durable_end));
         match self.engine.read(WAITING, Offset(offset), upto, bytes, true) {
-            Ok(Read::Ready(served)) => Some(Happened::Read(entries(served, offset))),
+            Ok(Read::Ready(served)) => Some(Happened::Read(entries(&served, offset))),
             Ok(Read::Pending(token)) => {
                 self.reading = Some(token);
                 None
@@ -331,7 +331,7 @@ impl Store {
         let told = self.engine.events().filter_map(|event| match event {
             Event::Durable(ticket) => Some(Happened::Durable(ticket)),
             Event::ReadDone(token, result) if reading.take_if(|known| *known == token).is_some() => Some(
-                Happened::Read(result.map_err(|error| read_error(&error)).and_then(|served| entries(served, from))),
+                Happened::Read(result.map_err(|error| read_error(&error)).and_then(|served| entries(&served, from))),
             ),
             Event::Room => Some(Happened::Room),
             Event::StartMoved(QUARANTINE, _) => Some(Happened::QuarantineCut),
@@ -374,7 +374,7 @@ fn read_error(error: &LogError) -> ReadError {
 }
 
 /// The messages from `offset` on: a batch may begin before.
-fn entries(served: Served, offset: i64) -> Result<Vec<Entry>, ReadError> {
+fn entries(served: &Served, offset: i64) -> Result<Vec<Entry>, ReadError> {
     let decoded: Result<Vec<Vec<Entry>>, String> =
         served.batches.iter().map(|bytes: &Bytes| entry::decode(bytes)).collect();
     let entries = decoded.map_err(ReadError::Never)?.into_iter().flatten();

@@ -64,7 +64,7 @@ async fn thousands_of_streams_are_served() {
     let limits = Limits { streams: 16 * 1024, ..Limits::default() };
     let rig = rig_with(MemoryCluster::new().with_topic("orders", 1), limits).await;
     let mut channels = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..3 {
         channels.push(connect(&rig.sidecar).await);
     }
     let mut open = Vec::new();

@@ -14,7 +14,7 @@ use wherry_proto::v1;
 use wherry_sidecar::SidecarConfig;
 use wherry_sidecar::backend::memory::MemoryCluster;
 
-use crate::support::{config, connect, eventually, message, rig, soon};
+use crate::support::{config, connect, eventually, http, message, rig, soon, texts};
 
 #[tokio::test]
 async fn health_says_whether_it_serves() {
@@ -137,4 +137,45 @@ async fn stopping_does_not_take_longer_than_it_may() {
     soon(sidecar.stop()).await;
     assert!(started.elapsed() >= Duration::from_millis(300), "it did try");
     assert!(soon(publish).await.expect("ends").is_err());
+}
+
+#[tokio::test]
+async fn draining_waits_for_acknowledgements_and_hands_back_what_was_fetched_ahead() {
+    let first = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    first.publish("orders", (0..5).map(|number| number.to_string())).await;
+    let mut subscription = first.subscribe("g", "orders", 1).await;
+    let out = subscription.take(1).await;
+    let (status, answer) = http(&first, "POST", "/v1/drain?timeout=50ms", "").await;
+    assert_eq!((status, &answer["drained"], &answer["groups"]), (200, &false.into(), &1.into()), "{answer}");
+    let (_, phase) = http(&first, "GET", "/v1/status", "").await;
+    assert_eq!((&phase["phase"], &phase["groups"][0]["group"]), (&"draining".into(), &"g".into()), "{phase}");
+    subscription.ack(&out).await;
+    let (status, answer) = http(&first, "POST", "/v1/drain?timeout=20s", "").await;
+    assert_eq!((status, &answer["drained"], &answer["groups"]), (200, &true.into(), &0.into()), "{answer}");
+    assert_eq!(first.cluster.members("g"), 0, "the group is left");
+    first.publish("orders", ["publishing goes on".to_owned()]).await;
+    let (status, _) = http(&first, "GET", "/readyz", "").await;
+    assert_eq!(status, 503);
+    // Another sidecar gets the rest at once.
+    let sidecar = wherry_sidecar::spawn_on(config(), first.cluster.clone()).await.expect("starts");
+    let second = crate::support::Rig { cluster: first.cluster.clone(), channel: connect(&sidecar).await, sidecar };
+    let mut subscription = second.subscribe("g", "orders", 10).await;
+    assert_eq!(texts(&subscription.take(5).await), ["1", "2", "3", "4", "publishing goes on"]);
+    drop(first);
+}
+
+#[tokio::test]
+async fn status_tells_whether_the_cluster_answers() {
+    let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    let (status, answer) = http(&rig, "GET", "/v1/status", "").await;
+    assert_eq!(
+        (status, &answer["cluster"]["reachable"], &answer["spool"]),
+        (200, &true.into(), &serde_json::Value::Null)
+    );
+    assert!(answer["memory"]["residentBytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{answer}");
+    rig.cluster.away(true);
+    let (_, answer) = http(&rig, "GET", "/v1/status", "").await;
+    assert_eq!(answer["cluster"]["reachable"], false);
+    assert!(answer["cluster"]["cause"].as_str().is_some_and(|cause| cause.contains("no node answers")), "{answer}");
+    assert_eq!(http(&rig, "GET", "/startupz", "").await.0, 200, "the cluster is not waited for");
 }
