@@ -65,6 +65,7 @@ fn begin<S: LogStore>(
         appetite: Appetite { most: 0, strict: true },
         run_length: 0,
         parts,
+        taken: (0, 0),
         unwritten: 0,
         unread: 0,
         opening: false,

@@ -139,6 +139,7 @@ fn planned<S: LogStore>(
         appetite: Appetite { most: positive(request.max_records), strict: request.share_acquire_mode == RECORD_LIMIT },
         run_length: positive(request.batch_size),
         parts,
+        taken: (0, 0),
         unwritten: 0,
         unread: 0,
         opening: false,

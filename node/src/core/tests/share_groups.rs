@@ -5,7 +5,9 @@ use wherry_wire::codec::messages::alter_share_group_offsets_request::{
     AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
 };
 use wherry_wire::codec::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequestTopic;
-use wherry_wire::codec::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup;
+use wherry_wire::codec::messages::describe_share_group_offsets_request::{
+    DescribeShareGroupOffsetsRequestGroup, DescribeShareGroupOffsetsRequestTopic,
+};
 use wherry_wire::codec::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use wherry_wire::codec::messages::share_fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use wherry_wire::codec::messages::share_fetch_response::PartitionData;
@@ -44,7 +46,13 @@ fn set(node: &mut Node, conn: ConnId, key: &str, value: &str) {
     assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0].error_message);
 }
 
-fn beat(node: &mut Node, conn: ConnId, member: &str, epoch: i32, topics: &[&str]) -> ShareGroupHeartbeatResponse {
+pub(super) fn beat(
+    node: &mut Node,
+    conn: ConnId,
+    member: &str,
+    epoch: i32,
+    topics: &[&str],
+) -> ShareGroupHeartbeatResponse {
     let topics = (!topics.is_empty()).then(|| topics.iter().map(|topic| name(topic)).collect());
     let request = ShareGroupHeartbeatRequest::default()
         .with_group_id(group("g"))
@@ -363,20 +371,57 @@ fn sessions_have_epochs_and_forget_what_they_are_told() {
     assert_eq!(code(&mut node, &nobody), ResponseError::InvalidRequest.code());
 }
 
-fn alter(node: &mut Node, conn: ConnId, to: i64) -> i16 {
+/// The group `g`, without members.
+pub(super) fn empty_group(node: &mut Node, conn: ConnId) {
+    assert_eq!(beat(node, conn, "a", 0, &["t"]).error_code, 0);
+    assert_eq!(beat(node, conn, "a", -1, &[]).error_code, 0);
+}
+
+fn id_of(node: &Node, topic: &str) -> Uuid {
+    node.core.meta.topic(topic).unwrap().id
+}
+
+pub(super) fn first_fetch(node: &mut Node, conn: ConnId, topic: &str) -> ShareFetchResponse {
+    let topic = id_of(node, topic);
+    share_fetch(node, conn, "a", 0, topic, &[])
+}
+
+pub(super) fn acknowledge_nothing(node: &mut Node, conn: ConnId, topic: &str) -> ShareAcknowledgeResponse {
+    let partition = share_acknowledge_request::AcknowledgePartition::default();
+    let topic = share_acknowledge_request::AcknowledgeTopic::default()
+        .with_topic_id(id_of(node, topic))
+        .with_partitions(vec![partition]);
+    let mut request = ack_request("a", 1, Uuid::nil(), &[]);
+    request.topics = vec![topic];
+    node.ask(conn, 1, &request)
+}
+
+/// The codes of the group, and of partition 0 of a topic.
+pub(super) fn describe_offsets(node: &mut Node, conn: ConnId, topic: &str) -> Vec<i16> {
+    let topic = DescribeShareGroupOffsetsRequestTopic::default().with_topic_name(name(topic)).with_partitions(vec![0]);
+    let asked =
+        DescribeShareGroupOffsetsRequestGroup::default().with_group_id(group("g")).with_topics(Some(vec![topic]));
+    let response = node.ask(conn, 0, &DescribeShareGroupOffsetsRequest::default().with_groups(vec![asked]));
+    let topics = response.groups[0].topics.iter();
+    topics.map(|topic| topic.partitions[0].error_code).chain([response.groups[0].error_code]).collect()
+}
+
+/// The codes of the topics' partitions, and of the whole.
+pub(super) fn alter(node: &mut Node, conn: ConnId, to: i64) -> Vec<i16> {
     let partition = AlterShareGroupOffsetsRequestPartition::default().with_start_offset(to);
     let topic =
         AlterShareGroupOffsetsRequestTopic::default().with_topic_name(name("t")).with_partitions(vec![partition]);
     let request = AlterShareGroupOffsetsRequest::default().with_group_id(group("g")).with_topics(vec![topic]);
     let response = node.ask(conn, 0, &request);
-    assert!(response.error_code != 0 || response.responses[0].partitions[0].error_code == 0);
-    response.error_code
+    let topics = response.responses.iter();
+    topics.map(|topic| topic.partitions[0].error_code).chain([response.error_code]).collect()
 }
 
-fn delete(node: &mut Node, conn: ConnId) -> i16 {
+pub(super) fn delete(node: &mut Node, conn: ConnId) -> Vec<i16> {
     let topic = DeleteShareGroupOffsetsRequestTopic::default().with_topic_name(name("t"));
     let request = DeleteShareGroupOffsetsRequest::default().with_group_id(group("g")).with_topics(vec![topic]);
-    node.ask(conn, 0, &request).error_code
+    let response = node.ask(conn, 0, &request);
+    response.responses.iter().map(|topic| topic.error_code).chain([response.error_code]).collect()
 }
 
 #[test]
@@ -440,20 +485,21 @@ fn what_is_given_up_is_copied_first_where_the_group_has_its_dead_letters() {
 #[test]
 fn administrators_move_and_forget_the_offsets_of_empty_groups() {
     let (mut node, conn, topic) = begun();
-    assert_eq!(alter(&mut node, conn, 1), ResponseError::GroupIdNotFound.code());
+    assert_eq!(alter(&mut node, conn, 1), [ResponseError::GroupIdNotFound.code()]);
     beat(&mut node, conn, "a", 0, &["t"]);
     node.produce(conn, "t", batch(&["r0", "r1", "r2"]));
     share_fetch(&mut node, conn, "a", 0, topic, &[]);
-    let full = ResponseError::NonEmptyGroup.code();
-    assert_eq!((alter(&mut node, conn, 1), delete(&mut node, conn)), (full, full));
+    let full = vec![ResponseError::NonEmptyGroup.code()];
+    assert_eq!((alter(&mut node, conn, 1), delete(&mut node, conn)), (full.clone(), full));
     share_fetch(&mut node, conn, "a", -1, topic, &[(0, 2, vec![ACCEPT])]);
     beat(&mut node, conn, "a", -1, &[]);
-    assert_eq!((start(&mut node, conn), alter(&mut node, conn, 1), start(&mut node, conn)), (3, 0, 1));
+    assert_eq!((start(&mut node, conn), alter(&mut node, conn, 1)), (3, vec![0, 0]));
+    assert_eq!(start(&mut node, conn), 1);
     beat(&mut node, conn, "a", 0, &["t"]);
     assert_eq!(runs(&share_fetch(&mut node, conn, "a", 0, topic, &[])), [(1, 2, 1)]);
     share_fetch(&mut node, conn, "a", -1, topic, &[]);
     beat(&mut node, conn, "a", -1, &[]);
-    assert_eq!((delete(&mut node, conn), start(&mut node, conn)), (0, -1));
+    assert_eq!((delete(&mut node, conn), start(&mut node, conn)), (vec![0, 0], -1));
     beat(&mut node, conn, "a", 0, &["t"]);
     assert_eq!(runs(&share_fetch(&mut node, conn, "a", 0, topic, &[])), [(0, 2, 1)], "as if it were new");
     share_fetch(&mut node, conn, "a", -1, topic, &[(0, 2, vec![ACCEPT])]);
