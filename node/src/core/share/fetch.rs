@@ -119,7 +119,7 @@ impl<S: LogStore> Core<S> {
         result: Result<Served, LogError>,
     ) -> Option<Result<Served, LogError>> {
         let Some((at, from)) = self.shares.requests.reads.remove(&token) else { return Some(result) };
-        let Some(request) = self.shares.requests.get_mut(at.request) else { return None };
+        let request = self.shares.requests.get_mut(at.request)?;
         request.unread = request.unread.saturating_sub(1);
         let group = Arc::clone(request.group());
         let log = request.parts.get_mut(at.part).and_then(|part| {

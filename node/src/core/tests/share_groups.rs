@@ -83,16 +83,16 @@ fn batches(acks: &[Ack]) -> Vec<share_fetch_request::AcknowledgementBatch> {
 fn fetch_request(member: &str, epoch: i32, topic: Uuid, acks: &[Ack]) -> ShareFetchRequest {
     let partition = FetchPartition::default().with_acknowledgement_batches(batches(acks));
     let topic = FetchTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
-    let mut request = ShareFetchRequest::default();
-    request.group_id = Some(group("g"));
-    request.member_id = Some(text(member));
-    request.share_session_epoch = epoch;
-    request.min_bytes = 1;
-    request.max_bytes = 1 << 20;
-    request.max_records = 500;
-    request.batch_size = 500;
-    request.topics = if epoch > 0 && acks.is_empty() { Vec::new() } else { vec![topic] };
-    request
+    share_fetch_request::ShareFetchRequest::default()
+        .with_group_id(Some(group("g")))
+        .with_member_id(Some(text(member)))
+        .with_share_session_epoch(epoch)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_max_records(500)
+        .with_batch_size(500)
+        .with_topics(if epoch > 0 && acks.is_empty() { Vec::new() } else { vec![topic] })
+        .into()
 }
 
 fn share_fetch(
@@ -132,12 +132,12 @@ fn ack_request(member: &str, epoch: i32, topic: Uuid, acks: &[Ack]) -> ShareAckn
         .with_acknowledgement_batches(acks.iter().map(batch).collect());
     let topic =
         share_acknowledge_request::AcknowledgeTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
-    let mut request = ShareAcknowledgeRequest::default();
-    request.group_id = Some(group("g"));
-    request.member_id = Some(text(member));
-    request.share_session_epoch = epoch;
-    request.topics = if acks.is_empty() { Vec::new() } else { vec![topic] };
-    request
+    share_acknowledge_request::ShareAcknowledgeRequest::default()
+        .with_group_id(Some(group("g")))
+        .with_member_id(Some(text(member)))
+        .with_share_session_epoch(epoch)
+        .with_topics(if acks.is_empty() { Vec::new() } else { vec![topic] })
+        .into()
 }
 
 fn acknowledge(node: &mut Node, conn: ConnId, member: &str, epoch: i32, topic: Uuid, acks: &[Ack]) -> i16 {
@@ -361,7 +361,7 @@ fn sessions_have_epochs_and_forget_what_they_are_told() {
     for wrong in [(0, 0, vec![9]), (1, 0, vec![ACCEPT]), (0, 3, vec![ACCEPT, ACCEPT]), (-1, 0, vec![ACCEPT])] {
         let request = fetch_request("b", 0, topic, &[]);
         assert_eq!(code(&mut node, &request), 0);
-        let refused = acknowledge(&mut node, conn, "b", 1, topic, &[wrong.clone()]);
+        let refused = acknowledge(&mut node, conn, "b", 1, topic, std::slice::from_ref(&wrong));
         assert_eq!(refused, ResponseError::InvalidRequest.code(), "{wrong:?}");
     }
     let stranger = share_fetch(&mut node, conn, "c", 0, Uuid::from_u128(99), &[]);
