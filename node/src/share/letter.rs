@@ -40,8 +40,8 @@ pub(crate) fn letters(batches: &[Bytes], condemned: Condemned, origin: Origin<'_
             break;
         }
         if !header.is_control() {
-            for record in records(&header, batch, MAX_INSPECTED_BATCH_BYTES).map_err(|error| error.to_string())?.iter()
-            {
+            let set = records(&header, batch, MAX_INSPECTED_BATCH_BYTES).map_err(|error| error.to_string())?;
+            for record in &set {
                 let record = record.map_err(|error| error.to_string())?;
                 let offset = header.base_offset.0.saturating_add(i64::from(record.offset_delta));
                 if !(condemned.first..=condemned.last).contains(&offset) {

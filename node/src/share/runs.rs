@@ -185,9 +185,9 @@ mod tests {
                 array[at as usize] = (value > 0).then_some(value);
             }
             if value > 0 {
-                runs.set(first, last, value)
+                runs.set(first, last, value);
             } else {
-                runs.clear(first, last)
+                runs.clear(first, last);
             }
             let mut found = [None; 40];
             let mut before: Option<(i64, u8)> = None;

@@ -38,6 +38,7 @@ public class Share {
                 switch (words[0]) {
                     case "take" -> take(consumer, Integer.parseInt(words[1]));
                     case "accept", "release", "reject", "renew" -> acknowledge(consumer, words);
+                    case "handle" -> handle(consumer, Integer.parseInt(words[1]));
                     case "close" -> { return; }
                     default -> throw new IllegalArgumentException(line);
                 }
@@ -56,6 +57,13 @@ public class Share {
             }
         }
         System.out.println("{\"done\":true}");
+    }
+
+    /** Takes and accepts until a take brings none. */
+    static void handle(KafkaShareConsumer<String, String> consumer, int polls) {
+        for (take(consumer, polls); !HELD.isEmpty(); take(consumer, polls)) {
+            acknowledge(consumer, new String[] {"accept", "all"});
+        }
     }
 
     /** `accept all`, or the values of some records. */

@@ -35,8 +35,8 @@ fn run(cluster: &Cluster) -> Result<()> {
     begin(&brokers, "queue", "workers", BROKERS)?;
     let sent = values(600, "queue");
     produce(&brokers, "queue", &sent)?;
-    let script = "take 60\naccept all\n".repeat(2_000);
-    let mut worker = member(&brokers, "queue", "workers", &script).arg("max.poll.records=6").start()?;
+    let script = "take 60\naccept all\nhandle 120\n";
+    let mut worker = member(&brokers, "queue", "workers", script).arg("max.poll.records=6").start()?;
     let mut tally = Tally::default();
     let mut await_acknowledged = |tally: &mut Tally, count: usize| -> Result<()> {
         while tally.acknowledged.len() < count {

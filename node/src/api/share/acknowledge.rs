@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use wherry_wire::codec::messages::share_acknowledge_request::AcknowledgeTopic;
 use wherry_wire::codec::messages::share_acknowledge_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareAcknowledgeTopicResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareAcknowledgeResponse as Common, ShareAcknowledgeTopicResponse,
 };
 use wherry_wire::codec::messages::{BrokerId, ShareAcknowledgeRequest, ShareAcknowledgeResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
@@ -19,8 +19,8 @@ use crate::limits::MAX_PARTITIONS_PER_REQUEST;
 use crate::share::partition::Appetite;
 
 /// Begins to write what the member says.
-pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareAcknowledgeRequest) -> Outcome {
-    match begin(core, ctx, &request) {
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ShareAcknowledgeRequest) -> Outcome {
+    match begin(core, ctx, request) {
         Ok(request) if core.may_wait_for_shares(request.parts.len()) => {
             core.begin_share_request(request);
             Outcome::Later
@@ -31,10 +31,9 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareA
 }
 
 fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
-    let mut body = ShareAcknowledgeResponse::default();
-    body.error_code = error.code();
-    body.error_message = Some(StrBytes::from_string(error.to_string()));
-    ctx.reply(&body)
+    let text = StrBytes::from_string(error.to_string());
+    let body = Common::default().with_error_code(error.code()).with_error_message(Some(text));
+    ctx.reply(&ShareAcknowledgeResponse::from(body))
 }
 
 fn begin<S: LogStore>(
@@ -65,6 +64,7 @@ fn begin<S: LogStore>(
         appetite: Appetite { most: 0, strict: true },
         run_length: 0,
         parts,
+        taken: (0, 0),
         unwritten: 0,
         unread: 0,
         opening: false,
@@ -126,9 +126,7 @@ pub(crate) fn answer<S: LogStore>(core: &Core<S>, request: ShareRequest) -> Outc
     let responses = topics.into_iter().map(|(topic, partitions)| {
         ShareAcknowledgeTopicResponse::default().with_topic_id(topic).with_partitions(partitions)
     });
-    let mut body = ShareAcknowledgeResponse::default();
-    body.acquisition_lock_timeout_ms = lock_ms(core, &request.session.0);
-    body.node_endpoints = endpoints.collect();
-    body.responses = responses.collect();
-    ctx.reply(&body)
+    let body = Common::default().with_node_endpoints(endpoints.collect()).with_responses(responses.collect());
+    let acquisition_lock_timeout_ms = lock_ms(core, &request.session.0);
+    ctx.reply(&ShareAcknowledgeResponse { acquisition_lock_timeout_ms, common: body })
 }

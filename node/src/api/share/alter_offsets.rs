@@ -78,7 +78,7 @@ fn refused(ctx: &Ctx, error: ResponseError) -> Outcome {
 }
 
 /// It is done, or not.
-pub(super) fn altered<S: LogStore>(core: &mut Core<S>, pending: Pending, response: &Response) {
+pub(super) fn altered<S: LogStore>(core: &mut Core<S>, pending: &Pending, response: &Response) {
     let outcome = match error_of(response) {
         None => pending.ctx.reply(&pending.body),
         Some(error) => refused(&pending.ctx, error),

@@ -61,7 +61,7 @@ fn refused(ctx: &Ctx, error: ResponseError) -> Outcome {
 }
 
 /// It is done, or not.
-pub(super) fn deleted<S: LogStore>(core: &mut Core<S>, pending: Pending, response: &Response) {
+pub(super) fn deleted<S: LogStore>(core: &mut Core<S>, pending: &Pending, response: &Response) {
     let outcome = match error_of(response) {
         None => pending.ctx.reply(&pending.body),
         Some(error) => refused(&pending.ctx, error),

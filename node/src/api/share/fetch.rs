@@ -7,7 +7,8 @@ use uuid::Uuid;
 use wherry_metadata::quota::QuotaKey;
 use wherry_wire::codec::messages::share_fetch_request::FetchTopic;
 use wherry_wire::codec::messages::share_fetch_response::{
-    AcquiredRecords, LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareFetchableTopicResponse,
+    AcquiredRecords, LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareFetchResponse as Common,
+    ShareFetchableTopicResponse,
 };
 use wherry_wire::codec::messages::{BrokerId, ShareFetchRequest, ShareFetchResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
@@ -24,7 +25,7 @@ use crate::share::partition::{Acquired, Appetite};
 const RECORD_LIMIT: i8 = 1;
 
 /// Begins a share fetch.
-pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareFetchRequest) -> Outcome {
+pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ShareFetchRequest) -> Outcome {
     match begin(core, ctx, request) {
         Ok(request) if core.may_wait_for_shares(request.parts.len()) => {
             core.begin_share_request(request);
@@ -36,16 +37,15 @@ pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: ShareF
 }
 
 fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
-    let mut body = ShareFetchResponse::default();
-    body.error_code = error.code();
-    body.error_message = Some(StrBytes::from_string(error.to_string()));
-    ctx.reply(&body)
+    let text = StrBytes::from_string(error.to_string());
+    let body = Common::default().with_error_code(error.code()).with_error_message(Some(text));
+    ctx.reply(&ShareFetchResponse::from(body))
 }
 
 fn begin<S: LogStore>(
     core: &mut Core<S>,
     ctx: &Ctx,
-    request: ShareFetchRequest,
+    request: &ShareFetchRequest,
 ) -> Result<ShareRequest, ResponseError> {
     let group = request.group_id.as_ref().map(|group| &group.0);
     let session = member(core, ctx, group, request.member_id.as_ref())?;
@@ -67,7 +67,7 @@ fn begin<S: LogStore>(
         SessionChange { epoch: request.share_session_epoch, added: named, forgotten, fetches: true, acknowledges };
     let wanted = core.share_session(ctx.id.conn, &session, &change)?;
     add_wanted(core, ctx, &mut parts, wanted);
-    Ok(planned(core, ctx, &request, session, change.is_last(), parts))
+    Ok(planned(core, ctx, request, session, change.is_last(), parts))
 }
 
 /// The partitions with acknowledgements.
@@ -139,6 +139,7 @@ fn planned<S: LogStore>(
         appetite: Appetite { most: positive(request.max_records), strict: request.share_acquire_mode == RECORD_LIMIT },
         run_length: positive(request.batch_size),
         parts,
+        taken: (0, 0),
         unwritten: 0,
         unread: 0,
         opening: false,
@@ -170,12 +171,12 @@ pub(crate) fn answer<S: LogStore>(core: &mut Core<S>, request: ShareRequest) -> 
             .with_port(port)
             .with_rack(broker.rack.clone().map(StrBytes::from_string))
     });
-    let mut body = ShareFetchResponse::default();
-    body.throttle_time_ms = throttle_ms;
-    body.acquisition_lock_timeout_ms = lock_ms(core, &request.session.0);
-    body.node_endpoints = endpoints.collect();
-    body.responses = responses.collect();
-    ctx.reply(&body)
+    let body = Common::default()
+        .with_throttle_time_ms(throttle_ms)
+        .with_acquisition_lock_timeout_ms(lock_ms(core, &request.session.0))
+        .with_node_endpoints(endpoints.collect())
+        .with_responses(responses.collect());
+    ctx.reply(&ShareFetchResponse::from(body))
 }
 
 fn described(part: Part, leader: i32, leader_epoch: i32) -> PartitionData {

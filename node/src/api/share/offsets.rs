@@ -41,8 +41,8 @@ pub(super) fn ask<S: LogStore>(core: &mut Core<S>, pending: Pending, request: Re
 pub(crate) fn answered<S: LogStore>(core: &mut Core<S>, pending: Pending, response: Response) {
     match pending {
         Pending::Describe { op, place } => describe_offsets::described(core, op, place, response),
-        Pending::Alter(pending) => alter_offsets::altered(core, pending, &response),
-        Pending::Delete(pending) => delete_offsets::deleted(core, pending, &response),
+        Pending::Alter(pending) => alter_offsets::altered(core, &pending, &response),
+        Pending::Delete(pending) => delete_offsets::deleted(core, &pending, &response),
     }
 }
 

@@ -248,11 +248,11 @@ impl<S: LogStore> Core<S> {
         let Some(led) = self.shares.partitions.get_mut(id) else { return };
         match (&mut led.phase, response) {
             (_, Response::Refused(refusal)) => self.share_lost(id, refusal),
-            (Phase::Reading, Response::Found(Some(found))) => self.share_found(id, found),
+            (Phase::Reading, Response::Found(Some(found))) => self.share_found(id, &found),
             (Phase::Reading, Response::Found(None)) => self.begin_share(id),
             (Phase::Beginning(start), Response::Done) => {
                 let found = Found { state_epoch: 0, start: *start, spans: Vec::new() };
-                self.share_found(id, found);
+                self.share_found(id, &found);
             }
             (Phase::Open(partition), Response::Done) => {
                 let number = partition.written().unwrap_or(u64::MAX);
@@ -274,7 +274,7 @@ impl<S: LogStore> Core<S> {
         }
     }
 
-    fn share_found(&mut self, id: u64, found: Found) {
+    fn share_found(&mut self, id: u64, found: &Found) {
         let Some(place) = self.shares.partitions.by_id.get(&id).cloned() else { return };
         let Some(led) = self.shares.partitions.get_mut(id) else { return };
         led.state_epoch = found.state_epoch;

@@ -94,6 +94,8 @@ pub(crate) struct ShareRequest {
     /// Records in one run of those that are given; 0: as many as there are.
     pub(crate) run_length: usize,
     pub(crate) parts: Vec<Part>,
+    /// Of records that were taken, in all partitions: their number and the bytes of their batches.
+    pub(crate) taken: (usize, usize),
     /// Partitions whose acknowledgement is being written.
     pub(crate) unwritten: usize,
     /// Reads that the disk owes.
@@ -110,15 +112,6 @@ impl ShareRequest {
     fn has_something(&self) -> bool {
         let told = |part: &Part| part.error.is_some() || part.acknowledges || !part.acquired.is_empty();
         self.parts.is_empty() || self.parts.iter().any(told)
-    }
-
-    pub(super) fn taken_records(&self) -> usize {
-        let runs = self.parts.iter().flat_map(|part| &part.acquired);
-        runs.map(|run| usize::try_from(run.last - run.first + 1).unwrap_or(0)).fold(0, usize::saturating_add)
-    }
-
-    pub(super) fn taken_bytes(&self) -> usize {
-        self.parts.iter().map(Part::data_bytes).sum()
     }
 }
 

@@ -399,6 +399,43 @@ fn probe(api: ApiKey) -> Option<Probe> {
             let request = AlterUserScramCredentialsRequest::default().with_deletions(vec![deletion]);
             vec![node.ask(conn, 0, &request).results[0].error_code]
         }),
+        ApiKey::ShareGroupHeartbeat => of(&["group g read", "topic t describe"], 0, |node, conn| {
+            vec![share_groups::beat(node, conn, "a", 0, &["t"]).error_code]
+        }),
+        ApiKey::ShareGroupDescribe => of(&["group g describe"], GROUP, |node, conn| {
+            let request = ShareGroupDescribeRequest::default().with_group_ids(vec![group("secret"), group("g")]);
+            let root = node.connect_as("root");
+            share_groups::empty_group(node, root);
+            let response = node.ask(conn, 1, &request);
+            assert_eq!(response.groups[0].error_code, GROUP, "that one nobody may see");
+            vec![response.groups[1].error_code]
+        }),
+        ApiKey::ShareFetch => of(&["group g read", "topic t read"], GROUP, |node, conn| {
+            let response = share_groups::first_fetch(node, conn, "t");
+            let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+            partitions.map(|partition| partition.error_code).chain([response.error_code]).filter(|c| *c != 0).collect()
+        }),
+        ApiKey::ShareAcknowledge => of(&["group g read", "topic t read"], GROUP, |node, conn| {
+            share_groups::first_fetch(node, conn, "t");
+            let response = share_groups::acknowledge_nothing(node, conn, "t");
+            let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+            partitions.map(|partition| partition.error_code).chain([response.error_code]).filter(|c| *c != 0).collect()
+        }),
+        ApiKey::DescribeShareGroupOffsets => of(&["group g describe", "topic t describe"], GROUP, |node, conn| {
+            let root = node.connect_as("root");
+            share_groups::empty_group(node, root);
+            share_groups::describe_offsets(node, conn, "t").into_iter().filter(|code| *code != 0).collect()
+        }),
+        ApiKey::AlterShareGroupOffsets => of(&["group g read", "topic t read"], GROUP, |node, conn| {
+            let root = node.connect_as("root");
+            share_groups::empty_group(node, root);
+            share_groups::alter(node, conn, 1).into_iter().filter(|code| *code != 0).collect()
+        }),
+        ApiKey::DeleteShareGroupOffsets => of(&["group g delete", "topic t read"], GROUP, |node, conn| {
+            let root = node.connect_as("root");
+            share_groups::empty_group(node, root);
+            share_groups::delete(node, conn).into_iter().filter(|code| *code != 0).collect()
+        }),
         other => panic!("{other:?} is served, but nobody has tried it without permission: add it here"),
     }
 }

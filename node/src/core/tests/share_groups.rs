@@ -5,7 +5,9 @@ use wherry_wire::codec::messages::alter_share_group_offsets_request::{
     AlterShareGroupOffsetsRequestPartition, AlterShareGroupOffsetsRequestTopic,
 };
 use wherry_wire::codec::messages::delete_share_group_offsets_request::DeleteShareGroupOffsetsRequestTopic;
-use wherry_wire::codec::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup;
+use wherry_wire::codec::messages::describe_share_group_offsets_request::{
+    DescribeShareGroupOffsetsRequestGroup, DescribeShareGroupOffsetsRequestTopic,
+};
 use wherry_wire::codec::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use wherry_wire::codec::messages::share_fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use wherry_wire::codec::messages::share_fetch_response::PartitionData;
@@ -44,7 +46,13 @@ fn set(node: &mut Node, conn: ConnId, key: &str, value: &str) {
     assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0].error_message);
 }
 
-fn beat(node: &mut Node, conn: ConnId, member: &str, epoch: i32, topics: &[&str]) -> ShareGroupHeartbeatResponse {
+pub(super) fn beat(
+    node: &mut Node,
+    conn: ConnId,
+    member: &str,
+    epoch: i32,
+    topics: &[&str],
+) -> ShareGroupHeartbeatResponse {
     let topics = (!topics.is_empty()).then(|| topics.iter().map(|topic| name(topic)).collect());
     let request = ShareGroupHeartbeatRequest::default()
         .with_group_id(group("g"))
@@ -75,16 +83,16 @@ fn batches(acks: &[Ack]) -> Vec<share_fetch_request::AcknowledgementBatch> {
 fn fetch_request(member: &str, epoch: i32, topic: Uuid, acks: &[Ack]) -> ShareFetchRequest {
     let partition = FetchPartition::default().with_acknowledgement_batches(batches(acks));
     let topic = FetchTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
-    let mut request = ShareFetchRequest::default();
-    request.group_id = Some(group("g"));
-    request.member_id = Some(text(member));
-    request.share_session_epoch = epoch;
-    request.min_bytes = 1;
-    request.max_bytes = 1 << 20;
-    request.max_records = 500;
-    request.batch_size = 500;
-    request.topics = if epoch > 0 && acks.is_empty() { Vec::new() } else { vec![topic] };
-    request
+    share_fetch_request::ShareFetchRequest::default()
+        .with_group_id(Some(group("g")))
+        .with_member_id(Some(text(member)))
+        .with_share_session_epoch(epoch)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_max_records(500)
+        .with_batch_size(500)
+        .with_topics(if epoch > 0 && acks.is_empty() { Vec::new() } else { vec![topic] })
+        .into()
 }
 
 fn share_fetch(
@@ -124,12 +132,12 @@ fn ack_request(member: &str, epoch: i32, topic: Uuid, acks: &[Ack]) -> ShareAckn
         .with_acknowledgement_batches(acks.iter().map(batch).collect());
     let topic =
         share_acknowledge_request::AcknowledgeTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
-    let mut request = ShareAcknowledgeRequest::default();
-    request.group_id = Some(group("g"));
-    request.member_id = Some(text(member));
-    request.share_session_epoch = epoch;
-    request.topics = if acks.is_empty() { Vec::new() } else { vec![topic] };
-    request
+    share_acknowledge_request::ShareAcknowledgeRequest::default()
+        .with_group_id(Some(group("g")))
+        .with_member_id(Some(text(member)))
+        .with_share_session_epoch(epoch)
+        .with_topics(if acks.is_empty() { Vec::new() } else { vec![topic] })
+        .into()
 }
 
 fn acknowledge(node: &mut Node, conn: ConnId, member: &str, epoch: i32, topic: Uuid, acks: &[Ack]) -> i16 {
@@ -353,7 +361,7 @@ fn sessions_have_epochs_and_forget_what_they_are_told() {
     for wrong in [(0, 0, vec![9]), (1, 0, vec![ACCEPT]), (0, 3, vec![ACCEPT, ACCEPT]), (-1, 0, vec![ACCEPT])] {
         let request = fetch_request("b", 0, topic, &[]);
         assert_eq!(code(&mut node, &request), 0);
-        let refused = acknowledge(&mut node, conn, "b", 1, topic, &[wrong.clone()]);
+        let refused = acknowledge(&mut node, conn, "b", 1, topic, std::slice::from_ref(&wrong));
         assert_eq!(refused, ResponseError::InvalidRequest.code(), "{wrong:?}");
     }
     let stranger = share_fetch(&mut node, conn, "c", 0, Uuid::from_u128(99), &[]);
@@ -363,20 +371,57 @@ fn sessions_have_epochs_and_forget_what_they_are_told() {
     assert_eq!(code(&mut node, &nobody), ResponseError::InvalidRequest.code());
 }
 
-fn alter(node: &mut Node, conn: ConnId, to: i64) -> i16 {
+/// The group `g`, without members.
+pub(super) fn empty_group(node: &mut Node, conn: ConnId) {
+    assert_eq!(beat(node, conn, "a", 0, &["t"]).error_code, 0);
+    assert_eq!(beat(node, conn, "a", -1, &[]).error_code, 0);
+}
+
+fn id_of(node: &Node, topic: &str) -> Uuid {
+    node.core.meta.topic(topic).unwrap().id
+}
+
+pub(super) fn first_fetch(node: &mut Node, conn: ConnId, topic: &str) -> ShareFetchResponse {
+    let topic = id_of(node, topic);
+    share_fetch(node, conn, "a", 0, topic, &[])
+}
+
+pub(super) fn acknowledge_nothing(node: &mut Node, conn: ConnId, topic: &str) -> ShareAcknowledgeResponse {
+    let partition = share_acknowledge_request::AcknowledgePartition::default();
+    let topic = share_acknowledge_request::AcknowledgeTopic::default()
+        .with_topic_id(id_of(node, topic))
+        .with_partitions(vec![partition]);
+    let mut request = ack_request("a", 1, Uuid::nil(), &[]);
+    request.topics = vec![topic];
+    node.ask(conn, 1, &request)
+}
+
+/// The codes of the group, and of partition 0 of a topic.
+pub(super) fn describe_offsets(node: &mut Node, conn: ConnId, topic: &str) -> Vec<i16> {
+    let topic = DescribeShareGroupOffsetsRequestTopic::default().with_topic_name(name(topic)).with_partitions(vec![0]);
+    let asked =
+        DescribeShareGroupOffsetsRequestGroup::default().with_group_id(group("g")).with_topics(Some(vec![topic]));
+    let response = node.ask(conn, 0, &DescribeShareGroupOffsetsRequest::default().with_groups(vec![asked]));
+    let topics = response.groups[0].topics.iter();
+    topics.map(|topic| topic.partitions[0].error_code).chain([response.groups[0].error_code]).collect()
+}
+
+/// The codes of the topics' partitions, and of the whole.
+pub(super) fn alter(node: &mut Node, conn: ConnId, to: i64) -> Vec<i16> {
     let partition = AlterShareGroupOffsetsRequestPartition::default().with_start_offset(to);
     let topic =
         AlterShareGroupOffsetsRequestTopic::default().with_topic_name(name("t")).with_partitions(vec![partition]);
     let request = AlterShareGroupOffsetsRequest::default().with_group_id(group("g")).with_topics(vec![topic]);
     let response = node.ask(conn, 0, &request);
-    assert!(response.error_code != 0 || response.responses[0].partitions[0].error_code == 0);
-    response.error_code
+    let topics = response.responses.iter();
+    topics.map(|topic| topic.partitions[0].error_code).chain([response.error_code]).collect()
 }
 
-fn delete(node: &mut Node, conn: ConnId) -> i16 {
+pub(super) fn delete(node: &mut Node, conn: ConnId) -> Vec<i16> {
     let topic = DeleteShareGroupOffsetsRequestTopic::default().with_topic_name(name("t"));
     let request = DeleteShareGroupOffsetsRequest::default().with_group_id(group("g")).with_topics(vec![topic]);
-    node.ask(conn, 0, &request).error_code
+    let response = node.ask(conn, 0, &request);
+    response.responses.iter().map(|topic| topic.error_code).chain([response.error_code]).collect()
 }
 
 #[test]
@@ -440,20 +485,21 @@ fn what_is_given_up_is_copied_first_where_the_group_has_its_dead_letters() {
 #[test]
 fn administrators_move_and_forget_the_offsets_of_empty_groups() {
     let (mut node, conn, topic) = begun();
-    assert_eq!(alter(&mut node, conn, 1), ResponseError::GroupIdNotFound.code());
+    assert_eq!(alter(&mut node, conn, 1), [ResponseError::GroupIdNotFound.code()]);
     beat(&mut node, conn, "a", 0, &["t"]);
     node.produce(conn, "t", batch(&["r0", "r1", "r2"]));
     share_fetch(&mut node, conn, "a", 0, topic, &[]);
-    let full = ResponseError::NonEmptyGroup.code();
-    assert_eq!((alter(&mut node, conn, 1), delete(&mut node, conn)), (full, full));
+    let full = vec![ResponseError::NonEmptyGroup.code()];
+    assert_eq!((alter(&mut node, conn, 1), delete(&mut node, conn)), (full.clone(), full));
     share_fetch(&mut node, conn, "a", -1, topic, &[(0, 2, vec![ACCEPT])]);
     beat(&mut node, conn, "a", -1, &[]);
-    assert_eq!((start(&mut node, conn), alter(&mut node, conn, 1), start(&mut node, conn)), (3, 0, 1));
+    assert_eq!((start(&mut node, conn), alter(&mut node, conn, 1)), (3, vec![0, 0]));
+    assert_eq!(start(&mut node, conn), 1);
     beat(&mut node, conn, "a", 0, &["t"]);
     assert_eq!(runs(&share_fetch(&mut node, conn, "a", 0, topic, &[])), [(1, 2, 1)]);
     share_fetch(&mut node, conn, "a", -1, topic, &[]);
     beat(&mut node, conn, "a", -1, &[]);
-    assert_eq!((delete(&mut node, conn), start(&mut node, conn)), (0, -1));
+    assert_eq!((delete(&mut node, conn), start(&mut node, conn)), (vec![0, 0], -1));
     beat(&mut node, conn, "a", 0, &["t"]);
     assert_eq!(runs(&share_fetch(&mut node, conn, "a", 0, topic, &[])), [(0, 2, 1)], "as if it were new");
     share_fetch(&mut node, conn, "a", -1, topic, &[(0, 2, vec![ACCEPT])]);

@@ -19,8 +19,8 @@ fn two_members_share_a_partition_and_each_record_is_handled_once() -> Result<()>
         let brokers = server.addr();
         begin(&brokers, "share-two", "share-two", 1)?;
         let mut sent = values(300, "two");
-        let script = "take 10\naccept all\n".repeat(60);
-        let start = || member(&brokers, "share-two", "share-two", &script).arg("max.poll.records=10").start();
+        let script = "take 200\naccept all\nhandle 10\n";
+        let start = || member(&brokers, "share-two", "share-two", script).arg("max.poll.records=10").start();
         let members: Vec<Running> = vec![start()?, start()?];
         until("both to be members", || {
             let shown = groups(server, "--describe --members --group share-two").unwrap_or_default();
@@ -76,8 +76,8 @@ fn kill(kind: Kind) -> Result<()> {
     begin(&brokers, "share-kill", "share-kill", 1)?;
     let sent = values(200, "kill");
     produce(&brokers, "share-kill", &sent)?;
-    let script = "take 20\naccept all\n".repeat(200);
-    let mut first = member(&brokers, "share-kill", "share-kill", &script).arg("max.poll.records=6").start()?;
+    let script = "take 60\naccept all\nhandle 10\n";
+    let mut first = member(&brokers, "share-kill", "share-kill", script).arg("max.poll.records=6").start()?;
     let mut tally = Tally::default();
     while tally.acknowledged.len() < 60 {
         tally.take(&first.line()?)?;
@@ -85,8 +85,8 @@ fn kill(kind: Kind) -> Result<()> {
     server.kill()?;
     tally.kill(first)?;
     server.start_again()?;
-    let script = "take 30\naccept all\n".repeat(80) + "take 4\n";
-    let second = member(&brokers, "share-kill", "share-kill", &script).run()?;
+    let script = "take 60\naccept all\nhandle 10\n";
+    let second = member(&brokers, "share-kill", "share-kill", script).run()?;
     ensure!(counted(&records(&second)?).values().all(|count| *count == 1), "handled twice after the restart");
     second.iter().try_for_each(|line| tally.take(line))?;
     tally.conclude(&sent)
