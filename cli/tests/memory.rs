@@ -1,5 +1,7 @@
 //! What applications can make a sidecar hold, measured on a real process: however many streams, however slow, however rude.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what they expect by failing")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,5 +1,7 @@
 //! The spool with real processes: the node and the sidecar are killed at bad times, and nothing is lost or out of order.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests say what they expect by failing")]
+
 mod support;
 
 use std::io::{BufRead, BufReader};

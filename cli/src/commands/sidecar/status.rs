@@ -46,7 +46,7 @@ fn print(status: &Status) -> Result<()> {
     output::line("")?;
     let mut table = output::table(&["group", "topics", "lag"]);
     for group in &status.groups {
-        let lag = group.lag.map_or_else(|| "-".into(), |lag| count(lag));
+        let lag = group.lag.map_or_else(|| "-".into(), count);
         table.add_row(vec![group.group.clone(), group.topics.join(","), lag]);
     }
     output::print(&table, "")
