@@ -84,6 +84,11 @@ impl Groups {
         }
         self.with_group(now, group_id, |group, ctx| {
             group.share = before;
+            // Those who were to be out are so after another session: the log must not be asked again and again meanwhile.
+            let members = group.share.iter_mut().flat_map(|share| share.members.values_mut());
+            for member in members.filter(|member| member.session_ns <= now.monotonic_ns) {
+                member.session_ns = u64::MAX;
+            }
             share::heartbeat::arm(group, ctx);
         });
     }

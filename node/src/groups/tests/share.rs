@@ -143,6 +143,18 @@ fn nothing_is_told_before_it_is_durable_and_a_refused_write_is_undone() {
 }
 
 #[test]
+fn a_log_that_takes_nothing_is_not_asked_again_at_once_to_end_a_session() {
+    let mut world = world();
+    beat(&mut world, "a", 0, Some(&["four"]));
+    world.refusing = Some(PersistError::NotAvailable);
+    world.advance(50_000);
+    assert_eq!(described(&mut world).members.len(), 1);
+    world.refusing = None;
+    world.advance(50_000);
+    assert_eq!(described(&mut world).members.len(), 0);
+}
+
+#[test]
 fn groups_of_different_kinds_do_not_mix() {
     let mut world = world();
     beat(&mut world, "a", 0, Some(&["four"]));
