@@ -20,6 +20,8 @@ use crate::world::NAMED;
 
 const INIT: i16 = 4;
 const PRODUCE: i16 = 9;
+/// Also said while ids are read back, or the first message with an id is not committed yet.
+const NOT_NOW: i16 = 19;
 const OUT_OF_ORDER: i16 = 45;
 const UNKNOWN_PRODUCER: i16 = 59;
 const INVALID_EPOCH: i16 = 47;
@@ -218,7 +220,7 @@ impl Publisher {
             }
             // What a process before this one sent may be in the log: the ids will tell.
             OUT_OF_ORDER | UNKNOWN_PRODUCER | INVALID_EPOCH => self.begin_anew(io),
-            code if io.is_retriable(code) => {
+            code if code == NOT_NOW || io.is_retriable(code) => {
                 self.partitions[index].batch = Some(batch);
                 self.view.doubt();
             }

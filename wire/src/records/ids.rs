@@ -38,10 +38,10 @@ mod tests {
     use crate::compress::Codec;
     use crate::records::{BatchBuilder, Stamp};
 
-    fn ids_of(batch: Bytes, max_len: usize) -> Result<Vec<(i32, Vec<u8>)>, InvalidRecords> {
+    fn ids_of(batch: &Bytes, max_len: usize) -> Result<Vec<(i32, Vec<u8>)>, InvalidRecords> {
         let raw = split(batch.clone()).next().unwrap().unwrap();
         let mut ids = Vec::new();
-        message_ids(raw.header(), &batch, max_len, |index, id| ids.push((index, id.to_vec())))?;
+        message_ids(raw.header(), batch, max_len, |index, id| ids.push((index, id.to_vec())))?;
         Ok(ids)
     }
 
@@ -55,8 +55,8 @@ mod tests {
             builder.append(0, None, Some(b"x"), &named("")).unwrap();
             builder.append(0, None, Some(b"x"), &[named("three"), named("four")].concat()).unwrap();
             let batch = builder.build(Stamp::NONE).unwrap();
-            assert_eq!(ids_of(batch.clone(), 1 << 20).unwrap(), [(0, b"one".to_vec()), (3, b"three".to_vec())]);
-            assert!(matches!(ids_of(batch, 16), Err(InvalidRecords::Unreadable(_))), "{codec:?}");
+            assert_eq!(ids_of(&batch, 1 << 20).unwrap(), [(0, b"one".to_vec()), (3, b"three".to_vec())]);
+            assert!(matches!(ids_of(&batch, 16), Err(InvalidRecords::Unreadable(_))), "{codec:?}");
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct MemoryCluster {
     null: bool,
 }
 
+/// Partition and offset of each message id.
+type Ids = BTreeMap<Vec<u8>, (i32, i64)>;
+
 #[derive(Debug, Default)]
 struct State {
     topics: BTreeMap<Arc<str>, Vec<Vec<ConsumedRecord>>>,
@@ -53,7 +56,7 @@ struct State {
     lost_offset_commits: usize,
     settings: BTreeMap<Arc<str>, Vec<(String, String)>>,
     /// Topics that know message ids again, and where these are.
-    ids: BTreeMap<Arc<str>, BTreeMap<Vec<u8>, (i32, i64)>>,
+    ids: BTreeMap<Arc<str>, Ids>,
     round_robin: usize,
     closed: bool,
 }
