@@ -7,6 +7,8 @@ use std::time::Duration;
 use wherry_client::{ClientConfig, Codec, ProducerConfig, SecurityConfig};
 
 use crate::limits::Limits;
+use crate::publish::record::check_topic;
+use crate::requests::REPLY_TOPIC;
 
 /// The port that applications know, on localhost.
 pub const DEFAULT_PORT: u16 = 7070;
@@ -32,6 +34,8 @@ pub struct SidecarConfig {
     pub cluster_wait: Duration,
     /// Longest for stopping in good order; then what is left is cut off.
     pub drain_timeout: Duration,
+    /// Topic in which this sidecar looks for replies to its requests; made when it is first needed.
+    pub reply_topic: String,
     /// What an application may make the sidecar hold.
     pub limits: Limits,
 }
@@ -76,6 +80,7 @@ impl Default for SidecarConfig {
             producer: ProducerTuning::default(),
             cluster_wait: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            reply_topic: REPLY_TOPIC.into(),
             limits: Limits::default(),
         }
     }
@@ -114,6 +119,12 @@ impl SidecarConfig {
             return Err(format!(
                 "producer.linger ({:?}) is not below producer.delivery_timeout ({:?}): every message would time out; lower it",
                 self.producer.linger, self.producer.delivery_timeout
+            ));
+        }
+        if check_topic(&self.reply_topic).is_err() {
+            return Err(format!(
+                "reply_topic is {:?}, which no topic can be called; leave it at {REPLY_TOPIC}, or choose another",
+                self.reply_topic
             ));
         }
         self.limits.check()
@@ -184,6 +195,7 @@ mod tests {
         refused(|c| c.producer.buffer_bytes = 1, "producer.buffer_bytes");
         refused(|c| c.producer.batch_bytes = 0, "producer.batch_bytes");
         refused(|c| c.producer.linger = Duration::from_secs(600), "producer.linger");
+        refused(|c| c.reply_topic = "a/b".into(), "reply_topic");
         refused(|c| c.limits.connections = 0, "limits.connections");
         refused(|c| c.limits.stream_bytes = 10, "limits.stream_bytes");
         refused(|c| c.limits.message_bytes = usize::MAX / 4, "producer.buffer_bytes");

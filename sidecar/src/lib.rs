@@ -17,6 +17,7 @@ pub mod error;
 pub mod limits;
 mod net;
 pub mod publish;
+mod requests;
 mod shared;
 pub mod stats;
 
@@ -36,6 +37,7 @@ pub use limits::Limits;
 use net::guard::{Guard, guard};
 use net::listen::Listener;
 use net::serve::Server;
+pub use requests::REPLY_TOPIC;
 use shared::{Phase, Shared};
 pub use stats::Stats;
 
@@ -89,6 +91,7 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
         limits: Arc::new(config.limits.clone()),
         stats: Arc::new(Stats::default()),
         groups: delivery::Groups::default(),
+        requests: requests::Requests::new(&config.reply_topic, config.limits.requests),
         phase: Phase::default(),
     };
     let (grpc, health) = api::grpc::routes(&shared).await?;

@@ -190,6 +190,10 @@ pub const REVOKE_DRAIN: Duration = Duration::from_secs(3);
 pub const GROUP_RETRY: Duration = Duration::from_millis(100);
 /// How long a unary ack waits until it is durable; earlier messages of the partition may hold it up.
 pub const UNARY_SETTLE: Duration = Duration::from_secs(30);
+/// How long a request waits for its reply when it does not say.
+pub const REQUEST_DEFAULT: Duration = Duration::from_secs(30);
+/// Partitions of the reply topic where a sidecar makes it; each sidecar reads one.
+pub const REPLY_PARTITIONS: i32 = 16;
 /// How long a subscription may take to say what it wants.
 pub const FIRST_FRAME: Duration = Duration::from_secs(30);
 /// Bytes of an incomplete message that each call may hold without touching [`Limits::partial_bytes`], so that small

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::delivery::Groups;
 use crate::limits::Limits;
+use crate::requests::Requests;
 use crate::stats::Stats;
 
 /// Shared by all calls. Cheap to clone.
@@ -16,6 +17,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) limits: Arc<Limits>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) groups: Groups<B>,
+    pub(crate) requests: Requests,
     pub(crate) phase: Phase,
 }
 

@@ -138,6 +138,18 @@ pub struct Stats {
     pub held_bytes: Arc<Gauge>,
     /// Bytes of request bodies that are not whole messages yet.
     pub partial_bytes: Arc<Gauge>,
+    /// Requests that wait for their replies.
+    pub requests: Arc<Gauge>,
+    /// Replies that reached their requests.
+    pub replies: Counter,
+    /// Replies for which nobody waited any more.
+    pub late_replies: Counter,
+    /// Transactions committed.
+    pub transactions: Counter,
+    /// Transactions that came to nothing, or nobody knows to what.
+    pub transactions_failed: Counter,
+    /// Subscriptions without a group that are open.
+    pub broadcasts: Arc<Gauge>,
     /// Connections that are open.
     pub connections: Arc<Gauge>,
     /// Calls in progress.
@@ -179,6 +191,14 @@ impl Collector for Rendered {
             ("lost_acknowledgements", "Acknowledgements that came too late", &stats.lost_acks),
             ("commits", "Offset commits", &stats.commits),
             ("commit_failures", "Offset commits that failed", &stats.commits_failed),
+            ("replies", "Replies that reached their requests", &stats.replies),
+            ("late_replies", "Replies for which nobody waited any more", &stats.late_replies),
+            ("transactions", "Transactions committed", &stats.transactions),
+            (
+                "transaction_failures",
+                "Transactions that came to nothing, or nobody knows to what",
+                &stats.transactions_failed,
+            ),
             ("refused_calls", "Calls refused because a bound was reached", &stats.refused),
         ];
         for (name, help, counter) in counters {
@@ -186,11 +206,13 @@ impl Collector for Rendered {
                 .encode_descriptor(&format!("wherry_sidecar_{name}"), help, None, MetricType::Counter)?
                 .encode_counter::<NoLabelSet, u64, f64>(&counter.get(), None)?;
         }
-        let gauges: [(&str, &str, &Gauge); 9] = [
+        let gauges: [(&str, &str, &Gauge); 11] = [
             ("publish_streams", "Publishing streams that are open", &stats.publish_streams),
             ("publish_in_flight_messages", "Messages taken that have no result yet", &stats.publish_in_flight),
             ("subscriptions", "Subscriptions that are open", &stats.subscriptions),
             ("groups", "Groups of which the sidecar is a member", &stats.groups),
+            ("requests", "Requests that wait for their replies", &stats.requests),
+            ("broadcasts", "Subscriptions without a group that are open", &stats.broadcasts),
             ("held_bytes", "Bytes of messages held for delivery or acknowledgement", &stats.held_bytes),
             ("partial_bytes", "Bytes of requests that are not whole messages yet", &stats.partial_bytes),
             ("connections", "Connections that are open", &stats.connections),

@@ -30,7 +30,7 @@ use crate::error::Failure;
 use crate::limits;
 use crate::shared::Shared;
 use crate::stats::Entered;
-pub(crate) use asks::{Ask, Ended, Lease};
+pub(crate) use asks::{Ask, Ended, Lease, lost};
 
 /// Commands taken at a time.
 const COMMANDS_AT_ONCE: usize = 64;

@@ -22,7 +22,8 @@ pub(crate) fn received(messages: Vec<Outgoing>) -> Vec<v1::ReceivedMessage> {
         .collect()
 }
 
-fn message(record: ConsumedRecord) -> v1::Message {
+/// The message of a record.
+pub(crate) fn message(record: ConsumedRecord) -> v1::Message {
     let mut message = v1::Message {
         topic: record.topic.as_ref().into(),
         key: record.key,

@@ -7,5 +7,6 @@ mod http;
 mod lifecycle;
 mod publish;
 mod pull;
+mod requests;
 mod subscribe;
 mod support;

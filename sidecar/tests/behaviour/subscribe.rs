@@ -90,9 +90,9 @@ async fn what_is_handed_back_comes_again_before_anything_later() {
     subscription.ack(&messages[..1]).await;
     subscription.ack(&messages[2..3]).await;
     subscription.nack(&messages[1..2], Duration::from_millis(50)).await;
-    let mut results = outcomes(&subscription.settled(2).await);
+    let mut results = outcomes(&subscription.settled(3).await);
     results.sort();
-    assert_eq!(results, [AckOutcome::Acknowledged, AckOutcome::Released]);
+    assert_eq!(results, [AckOutcome::Acknowledged, AckOutcome::Acknowledged, AckOutcome::Released]);
     subscription.credit(10).await;
     // 2 was acknowledged meanwhile; 3 was held, and comes again after 1.
     let again = subscription.take(4).await;
@@ -102,7 +102,7 @@ async fn what_is_handed_back_comes_again_before_anything_later() {
     subscription.ack(&messages[3..]).await;
     assert_eq!(outcomes(&subscription.settled(1).await), [AckOutcome::Lost]);
     subscription.ack(&again).await;
-    assert_eq!(subscription.settled(5).await.len(), 5);
+    assert_eq!(subscription.settled(4).await.len(), 4);
     assert_eq!(rig.cluster.committed("g", "orders", 0), Some(6));
 }
 

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use wherry_proto::v1::publisher_service_client::PublisherServiceClient;
+use wherry_proto::v1::request_service_client::RequestServiceClient;
 use wherry_proto::v1::subscribe_request::Frame;
 use wherry_proto::v1::subscriber_service_client::SubscriberServiceClient;
 use wherry_proto::v1::{self, AckOutcome, AckResult, ReceivedMessage, subscribe_response};
@@ -73,6 +74,10 @@ pub(crate) async fn connect(sidecar: &SidecarHandle) -> Channel {
 impl Rig {
     pub(crate) fn publisher(&self) -> PublisherServiceClient<Channel> {
         PublisherServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn requests(&self) -> RequestServiceClient<Channel> {
+        RequestServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn subscriber(&self) -> SubscriberServiceClient<Channel> {

@@ -157,12 +157,17 @@ impl From<v1::PublishResult> for ResultJson {
 /// A message that was pulled.
 #[derive(Debug, Serialize)]
 pub(super) struct ReceivedJson {
+    #[serde(skip_serializing_if = "String::is_empty")]
     ack_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     topic: String,
-    partition: i32,
-    offset: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
     attempt: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
@@ -195,8 +200,8 @@ impl ReceivedJson {
         Self {
             ack_id: ack_id(&received.ack_id),
             topic: message.topic,
-            partition: message.partition.unwrap_or_default(),
-            offset: received.offset,
+            partition: message.partition,
+            offset: Some(received.offset).filter(|_| message.partition.is_some()),
             timestamp: received.timestamp.and_then(time),
             attempt: received.attempt,
             key,
@@ -210,6 +215,17 @@ impl ReceivedJson {
             message_id: message.message_id,
         }
     }
+}
+
+/// A message that did not come as a delivery: a reply.
+pub(super) fn reply(message: v1::Message) -> ReceivedJson {
+    let timestamp = message.event_time;
+    let received = v1::ReceivedMessage { message: Some(message), timestamp, ..v1::ReceivedMessage::default() };
+    ReceivedJson::of(received, false)
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn header_json(header: v1::Header, base64: bool) -> HeaderJson {

@@ -5,6 +5,8 @@
 //! | `POST /v1/topics/{topic}/messages` | publishes the body, as it is (`?batch=true`: a JSON array of messages) |
 //! | `POST /v1/publish` | publishes a JSON message, or an array of them |
 //! | `GET /v1/topics/{topic}/messages?group=` | pulls (`max`, `wait`, `ack_timeout`, `start`) |
+//! | `POST /v1/topics/{topic}/requests` | publishes the body as a request, answers with its reply (`timeout`) |
+//! | `POST /v1/reply` | replies to a request that was pulled: `{"ack_id": .., "message": {..}}` |
 //! | `POST /v1/ack`, `/v1/nack`, `/v1/extend` | settles `{"ack_ids": [..]}` |
 //! | `GET /v1/topics/{topic}`, `PUT /v1/topics/{topic}` | describes a topic, makes sure that it exists |
 //! | `GET /livez`, `/readyz`, `/metrics` | for whoever runs the sidecar |
@@ -18,6 +20,7 @@ mod probes;
 mod publish;
 mod pull;
 mod query;
+mod requests;
 mod settle;
 mod topics;
 
@@ -36,6 +39,8 @@ pub(crate) fn routes<B: Backend>(shared: &Shared<B>) -> Router {
     Router::new()
         .route("/v1/topics/{topic}/messages", post(publish::to_topic::<B>).get(pull::from_topic::<B>))
         .route("/v1/publish", post(publish::named::<B>))
+        .route("/v1/topics/{topic}/requests", post(requests::request::<B>))
+        .route("/v1/reply", post(requests::reply::<B>))
         .route("/v1/ack", post(settle::ack::<B>))
         .route("/v1/nack", post(settle::nack::<B>))
         .route("/v1/extend", post(settle::extend::<B>))

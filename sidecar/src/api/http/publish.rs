@@ -30,7 +30,7 @@ const HEADER_PREFIX: &str = "wherry-header-";
 /// What curl says of any body unless it is told otherwise; so it says nothing.
 const CURL_TYPE: &str = "application/x-www-form-urlencoded";
 /// What JSON may be larger than what it says: base64, escapes, field names.
-const JSON_FACTOR: usize = 2;
+pub(super) const JSON_FACTOR: usize = 2;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +64,7 @@ pub(super) async fn to_topic<B: Backend>(
         return Ok(batch(&shared, body, &topic, level, &trace).await?);
     }
     let payload = body::whole(body, shared.limits.message_bytes, &shared.limits).await?;
-    let message = raw(topic, params, &parts.headers, payload)?;
+    let message = raw(topic, params.key, params.partition, &parts.headers, payload)?;
     Ok(publish_one(&shared, message, level, &trace).await?)
 }
 
@@ -79,7 +79,14 @@ pub(super) async fn named<B: Backend>(
     Ok(batch(&shared, body, "", Level::of(params.delivery.level().into())?, &trace).await?)
 }
 
-fn raw(topic: String, params: ToTopic, headers: &HeaderMap, payload: Bytes) -> Result<v1::Message, Failure> {
+/// The message that a body and its headers make.
+pub(super) fn raw(
+    topic: String,
+    key: Option<String>,
+    partition: Option<i32>,
+    headers: &HeaderMap,
+    payload: Bytes,
+) -> Result<v1::Message, Failure> {
     let text = |name: &str| headers.get(name).map(|value| Bytes::copy_from_slice(value.as_bytes()));
     let utf8 = |name: &str| match text(name).map(|bytes| String::from_utf8(bytes.into())) {
         Some(Ok(text)) => Ok(text),
@@ -92,12 +99,12 @@ fn raw(topic: String, params: ToTopic, headers: &HeaderMap, payload: Bytes) -> R
     });
     Ok(v1::Message {
         topic,
-        key: params.key.map(Bytes::from).or_else(|| text(KEY)),
+        key: key.map(Bytes::from).or_else(|| text(KEY)),
         payload,
         headers: carried.collect(),
         content_type: Some(utf8(header::CONTENT_TYPE.as_str())?).filter(|given| given != CURL_TYPE).unwrap_or_default(),
         message_id: utf8(MESSAGE_ID)?,
-        partition: params.partition,
+        partition,
         ..v1::Message::default()
     })
 }

@@ -32,7 +32,7 @@ pub(super) struct SettledJson {
 }
 
 #[derive(Debug, Serialize)]
-struct AckResultJson {
+pub(super) struct AckResultJson {
     ack_id: String,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,7 @@ async fn run<B: Backend>(shared: &Shared<B>, ids: Vec<String>, verb: Verb) -> Re
     Ok(Json(SettledJson { results: results.iter().map(result).collect() }))
 }
 
-fn result(result: &AckResult) -> AckResultJson {
+pub(super) fn result(result: &AckResult) -> AckResultJson {
     let outcome = match result.outcome() {
         AckOutcome::Acknowledged => "acknowledged",
         AckOutcome::Released => "released",
