@@ -87,8 +87,9 @@ def follow(channel, group, count, handle, mode=SUBSCRIBE_MODE_STREAM, credits=16
             done += settled(names.pop(result.ack_id), result)
             frames.put(SubscribeRequest(credits=Credits(messages=1)))
         if done == count:
-            return
-    raise RuntimeError(f"the subscription of {group} ended after {done} of {count} orders; is the sidecar stopping?")
+            frames.put(None)  # ends our side; the sidecar ends the other
+    if done < count:
+        raise RuntimeError(f"the subscription of {group} ended after {done} of {count} orders; is the sidecar stopping?")
 
 
 def take(received):
