@@ -31,49 +31,50 @@ orders() {
   done
 }
 
-# pull GROUP TOPIC MAX: the messages that there are, one a line; waits when there are none.
-pull() { call "/v1/topics/$2/messages?group=$1&max=$3&wait=10s" | jq -c '.messages[]'; }
+# pull GROUP TOPIC MAX: the messages that there are, as a JSON array; waits when there are none.
+pull() { call "/v1/topics/$2/messages?group=$1&max=$3&wait=10s" | jq -c .messages; }
 
 # Takes requests one by one and replies; a reply acknowledges its request.
 stock() {
-  local left=100 reserved=0 request id quantity enough answer outcome
+  local left=100 reserved=0 request id quantity enough reply answer
   declare -A answers
   while ((reserved < $1)); do
     request=$(pull stock reservations 1)
-    [ -n "$request" ] || continue
-    { read -r id && read -r quantity; } < <(jq -r '.json.order, .json.quantity' <<< "$request")
+    [ "$request" != '[]' ] || continue
+    read -r id quantity < <(jq -r '.[].json | "\(.order) \(.quantity)"' <<< "$request")
     # The same request may come again: it gets the same answer, and takes nothing from the stock.
     if [ -z "${answers[$id]:-}" ]; then
-      if ((left >= quantity)); then enough=true; ((left -= quantity)) || true; else enough=false; fi
-      answers[$id]=$enough
+      enough=$((left >= quantity ? 1 : 0))
+      left=$((left - enough * quantity)) answers[$id]=$enough
     fi
-    answer=$(post /v1/reply -d "$(jq -c '{ack_id, message: {json: {order: .json.order, reserved: $enough, by: "bash"}}}' \
-      --argjson enough "${answers[$id]}" <<< "$request")")
-    outcome=$(jq -r .ack.outcome <<< "$answer")
-    if settled "$id" "$outcome"; then ((reserved += 1)); fi
+    reply=$(jq -c '{ack_id: .[].ack_id, message: {json: {order: $id, reserved: ($reserved == "1"), by: "bash"}}}' \
+      --arg id "$id" --arg reserved "${answers[$id]}" <<< "$request")
+    answer=$(post /v1/reply -d "$reply")
+    jq -c '{event: .ack.outcome, order: $id}' --arg id "$id" <<< "$answer"
+    reserved=$((reserved + $(jq '[.ack | select(.outcome == "acknowledged")] | length' <<< "$answer")))
   done
 }
 
 # follow GROUP COUNT MAX: takes orders as a member of a group, until so many are acknowledged.
 follow() {
-  local group=$1 count=$2 max=$3 done=0 received messages verb outcome
+  local group=$1 count=$2 max=$3 done=0 messages again='false'
+  # Large orders need a second attempt at packing: they are handed back first.
+  [ "$group" != packing ] || again='.attempt == 1 and .json.quantity == 3'
   while ((done < count)); do
-    messages=$(pull "$group" orders "$max")
-    while read -r received; do
-      [ -n "$received" ] || continue
-      verb=ack
-      # Large orders need a second attempt at packing: they are handed back first.
-      [ "$group" = packing ] && jq -e '.attempt == 1 and .json.quantity == 3' <<< "$received" > /dev/null && verb=nack
-      outcome=$(post "/v1/$verb" -d "$(jq -c '{ack_ids: [.ack_id]}' <<< "$received")" | jq -r '.results[0].outcome')
-      if settled "$(jq -r .message_id <<< "$received")" "$outcome"; then ((done += 1)); fi
-    done <<< "$messages"
+    messages=$(pull "$group" orders $((count - done < max ? count - done : max)))
+    settle nack "$(jq -c "map(select($again))" <<< "$messages")"
+    settle ack "$(jq -c "map(select($again | not))" <<< "$messages")"
   done
 }
 
-# Tells what became of an order; true if it is done for good. What is not will be delivered again.
-settled() {
-  jq -nc '{event: $outcome, order: $order}' --arg order "$1" --arg outcome "$2"
-  [ "$2" = acknowledged ]
+# settle ack|nack MESSAGES: tells what became of each. What is not acknowledged will be delivered again.
+settle() {
+  local results
+  [ "$2" != '[]' ] || return 0
+  results=$(post "/v1/$1" -d "$(jq -c '{ack_ids: map(.ack_id)}' <<< "$2")" |
+    jq -c '[.results, $messages] | transpose[] | {event: .[0].outcome, order: .[1].message_id}' --argjson messages "$2")
+  printf '%s\n' "$results"
+  done=$((done + $(grep -c '"acknowledged"' <<< "$results" || true)))
 }
 
 case "${1:-} ${2:-}" in

@@ -96,9 +96,10 @@ async function follow(group, count, handle = take, credits = 16, mode = "SUBSCRI
     for (const result of answers?.results ?? []) {
       if (settled(orderOf.get(result.ackId.toString("hex")), result)) done++;
       orderOf.delete(result.ackId.toString("hex"));
-      stream.write({ credits: { messages: 1 } });
+      // Room for another one; after the last, the end of our side, whereupon the sidecar ends the other.
+      if (done < count) stream.write({ credits: { messages: 1 } });
+      else stream.end();
     }
-    if (done === count) stream.end();
   }
   if (done < count) throw new Error(`the subscription ended after ${done} of ${count} orders; is the sidecar stopping?`);
 }

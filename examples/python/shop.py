@@ -85,9 +85,8 @@ def follow(channel, group, count, handle, mode=SUBSCRIBE_MODE_STREAM, credits=16
             frames.put(handle(received))
         for result in response.settled.results:
             done += settled(names.pop(result.ack_id), result)
-            frames.put(SubscribeRequest(credits=Credits(messages=1)))
-        if done == count:
-            frames.put(None)  # ends our side; the sidecar ends the other
+            # Room for another one; after the last, the end of our side, whereupon the sidecar ends the other.
+            frames.put(SubscribeRequest(credits=Credits(messages=1)) if done < count else None)
     if done < count:
         raise RuntimeError(f"the subscription of {group} ended after {done} of {count} orders; is the sidecar stopping?")
 

@@ -115,8 +115,10 @@ public final class Shop {
             }
             for (var result : response.getSettled().getResultsList()) {
                 done += settled(orderOf.remove(result.getAckId()), result) ? 1 : 0;
-                var more = Credits.newBuilder().setMessages(1);
-                stream.write(SubscribeRequest.newBuilder().setCredits(more).build());
+                if (done < count) {
+                    var more = Credits.newBuilder().setMessages(1);
+                    stream.write(SubscribeRequest.newBuilder().setCredits(more).build());
+                }
             }
         }
         stream.halfClose();
