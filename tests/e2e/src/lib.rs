@@ -12,10 +12,12 @@ pub mod cluster;
 pub mod judge;
 pub mod loopback;
 pub mod loopfs;
+pub mod mesh;
 pub mod net;
 pub mod process;
 pub mod records;
 pub mod server;
+pub mod shop;
 pub mod transactions;
 
 use std::io::Write;

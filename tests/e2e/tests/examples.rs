@@ -1,0 +1,57 @@
+//! The programs under `examples/`, in every language, against the binary: order services ask stock services written in another
+//! language, groups follow, workers share, and the cluster goes away in the middle. No order is lost or comes twice.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use wherry_e2e::clients::ensure;
+use wherry_e2e::mesh::Mesh;
+use wherry_e2e::report;
+use wherry_e2e::server::{Io, Kind};
+use wherry_e2e::shop::{Cast, Shop, Weather};
+
+/// Orders of each cast: some for each partition and for each of two that pack them.
+const ORDERS: usize = 12;
+/// Orders around an outage, and those of them that are published before it.
+const MANY: usize = 30;
+const BEFORE: usize = 10;
+
+/// A cast is seven programs: one test at a time is enough for a small machine.
+static STAGE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn services_of_all_languages_understand_each_other() -> Result<()> {
+    let _turn = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let shops = Shop::all()?;
+    let mesh = Mesh::up(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop.yaml"))?;
+    for first in 0..shops.len() {
+        let cast = Cast::starting_with(&shops, first);
+        let account = cast.play(ORDERS, &mesh.address()).and_then(|play| play.finish());
+        let judged = account.and_then(|account| account.judge(Weather::Calm));
+        judged.with_context(|| format!("{}: {}", cast.title(), mesh.last_words()))?;
+        report(&format!("{ORDERS} orders: {}", cast.title()));
+    }
+    mesh.stop()
+}
+
+#[test]
+fn no_order_is_lost_or_comes_twice_when_the_cluster_goes_away() -> Result<()> {
+    let _turn = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    ensure("packages")?;
+    let shops = Shop::all()?;
+    let mesh = Mesh::apart(Kind::Wherry(Io::IoUring), &[("orders", 6), ("reservations", 3)])?;
+    for first in 0..shops.len() {
+        let cast = Cast::starting_with(&shops, first);
+        interrupted(&cast, &mesh).with_context(|| format!("{}: {}", cast.title(), mesh.last_words()))?;
+        report(&format!("{MANY} orders and an outage: {}", cast.title()));
+    }
+    mesh.stop()
+}
+
+fn interrupted(cast: &Cast<'_>, mesh: &Mesh) -> Result<()> {
+    let mut play = cast.play(MANY, &mesh.address())?;
+    play.await_published(BEFORE)?;
+    mesh.outage()?;
+    play.finish()?.judge(Weather::Outage)
+}
