@@ -85,7 +85,13 @@ impl Mesh {
     pub fn outage(&self) -> Result<()> {
         let node = self.node.as_ref().context("the node is in the sidecar's process")?;
         node.kill()?;
-        let other = TcpListener::bind(node.addr()).context("the node's port is not free")?;
+        // The kernel takes an io_uring apart, and gives its sockets back, a moment after the process is gone.
+        let mut bound = None;
+        until("the node's port to be free", || {
+            bound = TcpListener::bind(node.addr()).ok();
+            Ok(bound.is_some())
+        })?;
+        let other = bound.context("somebody else has the node's port")?;
         other.set_nonblocking(true)?;
         let mut knocks = 0;
         until("the sidecar to try and reach its node", || {
