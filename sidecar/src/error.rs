@@ -41,12 +41,6 @@ impl Failure {
         Self::lasting(Code::InvalidArgument, reason, message)
     }
 
-    /// A call of the API that this sidecar does not serve.
-    #[must_use]
-    pub fn not_offered(what: &'static str) -> Self {
-        Self::lasting(Code::Unimplemented, "NOT_OFFERED", format!("{what} is not offered by this sidecar yet"))
-    }
-
     /// The sidecar is stopping.
     #[must_use]
     pub fn draining() -> Self {

@@ -20,6 +20,7 @@ pub mod publish;
 mod requests;
 mod shared;
 pub mod stats;
+mod transactions;
 
 use std::io;
 use std::net::SocketAddr;
@@ -91,6 +92,7 @@ pub async fn spawn_on<B: Backend>(config: SidecarConfig, backend: B) -> Result<S
         limits: Arc::new(config.limits.clone()),
         stats: Arc::new(Stats::default()),
         groups: delivery::Groups::default(),
+        transactions: transactions::Transactions::new(&config.limits),
         requests: requests::Requests::new(&config.reply_topic, config.limits.requests),
         phase: Phase::default(),
     };
@@ -196,6 +198,7 @@ impl<B: Backend> Ending<B> {
             tracing::warn!(after = ?self.drain_timeout, "not everything ended in time, cutting the rest off");
         }
         self.shared.phase.killed.cancel();
+        self.shared.transactions.close().await;
         // Bounded as well: the client must not keep a dead sidecar alive.
         let closed = tokio::time::timeout(self.drain_timeout, self.shared.backend.close()).await;
         if closed.is_err() {

@@ -27,6 +27,8 @@ pub struct Limits {
     pub groups: usize,
     /// Subscriptions and waiting pulls of one group. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
     pub subscribers_per_group: usize,
+    /// Subscriptions without a group; each reads for itself. At the bound another one is refused with `RESOURCE_EXHAUSTED`.
+    pub broadcasts: usize,
     /// Messages of one partition that are delivered or waiting and not yet durably acknowledged. At the bound the partition
     /// is paused until the oldest is settled.
     pub window_messages: usize,
@@ -41,7 +43,8 @@ pub struct Limits {
     pub pull_wait: Duration,
     /// Longest ack timeout, and longest delay of a negative acknowledgement.
     pub ack_timeout: Duration,
-    /// Transactions that may be open at a time, each with a producer of its own. At the bound another one is refused with
+    /// Transactions that may be committing at a time, each with a sender of its own; at the bound the next one waits. So many times
+    /// `transaction_bytes` may be kept for transactions that are not committed; at that bound one is refused with
     /// `RESOURCE_EXHAUSTED`.
     pub transactions: usize,
     /// Messages of one transaction, and of one batch. A larger one is refused with `RESOURCE_EXHAUSTED`.
@@ -70,6 +73,7 @@ impl Default for Limits {
             partial_time: Duration::from_secs(30),
             groups: 32,
             subscribers_per_group: 1024,
+            broadcasts: 64,
             window_messages: 8 * 1024,
             window_bytes: 16 * 1024 * 1024,
             credits: 1_000_000,
@@ -100,6 +104,7 @@ impl Limits {
             ("stream_messages", self.stream_messages),
             ("groups", self.groups),
             ("subscribers_per_group", self.subscribers_per_group),
+            ("broadcasts", self.broadcasts),
             ("window_messages", self.window_messages),
             ("credits", self.credits as usize),
             ("pull_messages", self.pull_messages as usize),
@@ -152,6 +157,12 @@ pub const HEADERS: usize = 256;
 pub const TOPICS_PER_SUBSCRIPTION: usize = 64;
 /// Ack ids in one frame or call.
 pub const ACK_IDS: usize = 10_000;
+/// Topics in one page of a list.
+pub const TOPICS_PER_PAGE: usize = 1000;
+/// How long moving a group waits for a rebalance that is under way.
+pub const SEEK_WAIT: Duration = Duration::from_secs(15);
+/// Offsets named in one call.
+pub const OFFSETS: usize = 10_000;
 /// Messages in one HTTP batch.
 pub const HTTP_BATCH_MESSAGES: usize = 10_000;
 /// Ack ids of one subscription that have no result yet; at the bound the subscription is not read.
@@ -190,10 +201,22 @@ pub const REVOKE_DRAIN: Duration = Duration::from_secs(3);
 pub const GROUP_RETRY: Duration = Duration::from_millis(100);
 /// How long a unary ack waits until it is durable; earlier messages of the partition may hold it up.
 pub const UNARY_SETTLE: Duration = Duration::from_secs(30);
+/// What each message of a transaction counts besides its own bytes.
+pub const TRANSACTION_MESSAGE_BYTES: usize = 128;
+/// How long a transaction waits until it may acknowledge in a group: for the commit that is on its way, and for other transactions.
+pub const LEASE_WAIT: Duration = Duration::from_secs(20);
+/// How long the outcome of a transaction is asked for when its answer got lost.
+pub const TRANSACTION_RESOLVE: Duration = Duration::from_secs(60);
+/// Failures that the answer to many messages names.
+pub const PUBLISH_MANY_ERRORS: usize = 100;
 /// How long a request waits for its reply when it does not say.
 pub const REQUEST_DEFAULT: Duration = Duration::from_secs(30);
 /// Partitions of the reply topic where a sidecar makes it; each sidecar reads one.
 pub const REPLY_PARTITIONS: i32 = 16;
+/// Messages of an event stream that may be unsettled, when it does not say.
+pub const EVENT_WINDOW: u32 = 100;
+/// How often a silent event stream says that it is there: below what proxies and clients usually wait.
+pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a subscription may take to say what it wants.
 pub const FIRST_FRAME: Duration = Duration::from_secs(30);
 /// Bytes of an incomplete message that each call may hold without touching [`Limits::partial_bytes`], so that small

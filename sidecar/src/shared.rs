@@ -9,6 +9,7 @@ use crate::delivery::Groups;
 use crate::limits::Limits;
 use crate::requests::Requests;
 use crate::stats::Stats;
+use crate::transactions::Transactions;
 
 /// Shared by all calls. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,6 +19,7 @@ pub(crate) struct Shared<B: Backend> {
     pub(crate) stats: Arc<Stats>,
     pub(crate) groups: Groups<B>,
     pub(crate) requests: Requests,
+    pub(crate) transactions: Transactions<B>,
     pub(crate) phase: Phase,
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::Code;
-use wherry_proto::v1::{DeliveryLevel, InitialPosition};
+use wherry_client::TopicPartition;
+use wherry_proto::v1::{DeliveryLevel, InitialPosition, PartitionOffset, SubscribeMode, SubscribeStart};
 
-use crate::backend::{MemberSpec, Start};
+use crate::backend::{MemberSpec, ReadSpec, Start};
 use crate::error::Failure;
 use crate::limits::{self, Limits};
 use crate::publish::record::check_topic;
@@ -56,6 +57,66 @@ pub(crate) fn start(asked: i32) -> Result<Start, Failure> {
             "INVALID",
             format!("initial position {asked} is unknown to this sidecar; use one of InitialPosition"),
         )),
+    }
+}
+
+/// How messages are to be divided, as far as that is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Among the members of a group, by partition.
+    Stream,
+    /// Everything to everyone.
+    Broadcast,
+}
+
+/// The mode of a subscription.
+pub(crate) fn mode(asked: i32) -> Result<Mode, Failure> {
+    match SubscribeMode::try_from(asked) {
+        Ok(SubscribeMode::Unspecified | SubscribeMode::Stream) => Ok(Mode::Stream),
+        Ok(SubscribeMode::Broadcast) => Ok(Mode::Broadcast),
+        Ok(SubscribeMode::Queue) => Err(Failure::lasting(
+            Code::Unimplemented,
+            "NOT_OFFERED",
+            "SUBSCRIBE_MODE_QUEUE is not offered yet: this sidecar does not speak share groups; use SUBSCRIBE_MODE_STREAM with more partitions",
+        )),
+        Err(_) => Err(Failure::invalid(
+            "INVALID",
+            format!("mode {asked} is unknown to this sidecar; use one of SubscribeMode"),
+        )),
+    }
+}
+
+/// What a subscription without a group reads.
+pub(crate) fn broadcast(start: &SubscribeStart) -> Result<ReadSpec, Failure> {
+    if !start.group.is_empty() {
+        return Err(Failure::invalid("INVALID_GROUP", "a broadcast has no group: leave out `group`, or `mode`"));
+    }
+    let topics = topics(&start.topics)?;
+    if start.offsets.len() > limits::OFFSETS {
+        return Err(Failure::invalid("INVALID", "more than 10000 offsets; name fewer"));
+    }
+    let offsets = start.offsets.iter().map(|place| self::place(place, &topics)).collect::<Result<_, _>>()?;
+    Ok(ReadSpec {
+        topics,
+        only: None,
+        start: self::start(start.initial_position)?,
+        offsets,
+        committed: committed(start.delivery)?,
+    })
+}
+
+/// A place in one of these topics.
+pub(crate) fn place(place: &PartitionOffset, topics: &[Arc<str>]) -> Result<(TopicPartition, i64), Failure> {
+    let topic = match topics {
+        [only] if place.topic.is_empty() => Some(only),
+        _ => topics.iter().find(|topic| ***topic == *place.topic),
+    };
+    match topic {
+        Some(topic) if place.partition >= 0 && place.offset >= 0 => {
+            Ok((TopicPartition::new(topic.clone(), place.partition), place.offset))
+        }
+        Some(_) => Err(Failure::invalid("INVALID", "a partition or an offset is negative; correct it")),
+        None => Err(Failure::invalid("INVALID", "an offset names no topic of this call; set its `topic`")),
     }
 }
 

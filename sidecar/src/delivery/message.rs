@@ -22,6 +22,18 @@ pub(crate) fn received(messages: Vec<Outgoing>) -> Vec<v1::ReceivedMessage> {
         .collect()
 }
 
+/// What an application receives for these where there is nothing to acknowledge.
+pub(crate) fn plain(records: Vec<ConsumedRecord>) -> Vec<v1::ReceivedMessage> {
+    let received = |record: ConsumedRecord| v1::ReceivedMessage {
+        ack_id: bytes::Bytes::new(),
+        offset: record.offset,
+        timestamp: Some(timestamp(record.timestamp_ms)),
+        attempt: 1,
+        message: Some(message(record)),
+    };
+    records.into_iter().map(received).collect()
+}
+
 /// The message of a record.
 pub(crate) fn message(record: ConsumedRecord) -> v1::Message {
     let mut message = v1::Message {

@@ -8,6 +8,7 @@
 //! whoever restarts, and nothing that was not acknowledged is skipped.
 
 pub mod ack_id;
+pub(crate) mod broadcast;
 pub(crate) mod driver;
 pub mod group;
 pub(crate) mod message;

@@ -49,6 +49,8 @@ pub struct Window<M, O, W> {
     earliest_timeout: Option<Instant>,
     /// Acknowledged, durably, before this ownership began, above the prefix: these are not delivered.
     resumed: VecDeque<(i64, i64)>,
+    /// Entries that are `Done`.
+    above: usize,
     /// Something above the prefix is acknowledged that no commit covers, and that may fit into the next one.
     dirty: bool,
     /// Something above the prefix is acknowledged that did not fit into the last commit.
@@ -155,6 +157,7 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
             next: i64::MIN,
             earliest_timeout: None,
             resumed: VecDeque::new(),
+            above: 0,
             dirty: false,
             unfit: false,
             highest_done: i64::MIN,
@@ -187,7 +190,8 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
             self.prefix = Some(offset);
             self.committed = offset;
         }
-        let known = self.resumed.iter().any(|(from, to)| (*from..*to).contains(&offset));
+        let run = self.resumed.partition_point(|(_, to)| *to <= offset);
+        let known = self.resumed.get(run).is_some_and(|(from, _)| *from <= offset);
         if known || self.prefix.is_some_and(|prefix| offset < prefix) {
             self.absorb();
             return true;
@@ -233,31 +237,31 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         if self.prefix.is_some_and(|prefix| offset < prefix) {
             return self.ack_again(offset, waiter);
         }
-        let Some(entry) = self.entry(offset) else { return Acked::Lost };
+        let Some(index) = self.index(offset) else { return Acked::Lost };
+        let entry = &mut self.entries[index];
         match &mut entry.state {
             State::Done(_, Durable::Yes) => return Acked::Confirmed,
             State::Done(waiters, Durable::No | Durable::Soon) => waiters.push(waiter),
             State::Held { .. } if entry.attempt == attempt => {
-                entry.state = State::Done(SmallVec::from_iter([waiter]), Durable::No);
-                self.held -= 1;
-                self.done(offset);
+                self.done(index, SmallVec::from_iter([waiter]), Durable::No);
+                self.skip_done();
+                self.advance();
             }
             State::Held { .. } | State::Leased { .. } | State::Queued(_) => return Acked::Lost,
         }
         Acked::Waiting
     }
 
-    /// The entry at this offset has just become `Done`.
-    fn done(&mut self, offset: i64) {
-        if let Some(entry) = self.entry(offset) {
-            entry.message = None;
-            let bytes = std::mem::take(&mut entry.bytes);
-            self.bytes -= bytes;
-        }
+    /// A message that was held is settled: nobody needs it any more.
+    fn done(&mut self, index: usize, waiters: Waiters<W>, durable: Durable) {
+        let entry = &mut self.entries[index];
+        entry.state = State::Done(waiters, durable);
+        entry.message = None;
+        self.bytes -= std::mem::take(&mut entry.bytes);
+        self.highest_done = self.highest_done.max(entry.offset);
+        self.held -= 1;
+        self.above += 1;
         self.dirty = true;
-        self.highest_done = self.highest_done.max(offset);
-        self.skip_done();
-        self.advance();
     }
 
     /// Of a message that is part of the prefix.
@@ -337,7 +341,7 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         let (beside, covered) = self.beside(next, most, false);
         self.dirty = false;
         let (mut news, mut left) = (next > self.committed, false);
-        for entry in &mut self.entries {
+        for entry in self.done_entries() {
             if let State::Done(_, durable @ Durable::No) = &mut entry.state {
                 if entry.offset < covered {
                     *durable = Durable::Soon;
@@ -353,6 +357,9 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
 
     /// What is acknowledged above `next`, as it is written beside it; all of it that lies below the second is in it.
     fn beside(&self, next: i64, most: usize, with_leased: bool) -> (String, i64) {
+        if self.above == 0 && self.resumed.is_empty() && !with_leased {
+            return (String::new(), i64::MAX);
+        }
         let mut runs: Runs = self.resumed.iter().copied().collect();
         let mut run: Option<(i64, i64)> = None;
         for entry in &self.entries {
@@ -381,7 +388,7 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
         self.committed = self.committed.max(next);
         let count = self.confirming.partition_point(|confirming| confirming.offset < next);
         let mut confirmed: Vec<_> = self.confirming.drain(..count).map(|c| (c.offset, c.waiters)).collect();
-        for entry in &mut self.entries {
+        for entry in self.done_entries() {
             if let State::Done(waiters, durable @ Durable::Soon) = &mut entry.state {
                 *durable = Durable::Yes;
                 confirmed.push((entry.offset, std::mem::take(waiters)));
@@ -392,12 +399,20 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
 
     /// The last commit came to nothing.
     pub fn not_committed(&mut self) {
-        for entry in &mut self.entries {
+        let mut undone = false;
+        for entry in self.done_entries() {
             if let State::Done(_, durable @ Durable::Soon) = &mut entry.state {
                 *durable = Durable::No;
-                self.dirty = true;
+                undone = true;
             }
         }
+        self.dirty |= undone;
+    }
+
+    /// The entries among which those that are `Done` are; none, usually.
+    fn done_entries(&mut self) -> impl Iterator<Item = &mut Entry<M, O, W>> {
+        let among = if self.above == 0 { 0 } else { self.entries.len() };
+        self.entries.iter_mut().take(among)
     }
 
     // Transactions.
@@ -440,23 +455,21 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
     pub fn resolve(&mut self, committed: Option<i64>) -> Vec<(i64, Waiters<W>)> {
         self.leased = false;
         let leased = |(index, entry): (usize, &Entry<M, O, W>)| match entry.state {
-            State::Leased { by, until } => Some((index, entry.offset, by, until)),
+            State::Leased { by, until } => Some((index, by, until)),
             State::Queued(_) | State::Held { .. } | State::Done(..) => None,
         };
         let leased: Vec<_> = self.entries.iter().enumerate().filter_map(leased).collect();
         match committed {
             Some(next) => {
-                for (index, ..) in &leased {
-                    self.entries[*index].state = State::Done(SmallVec::new(), Durable::Yes);
-                    self.held -= 1;
+                for (index, ..) in leased {
+                    self.done(index, SmallVec::new(), Durable::Yes);
                 }
-                for (_, offset, ..) in leased {
-                    self.done(offset);
-                }
+                self.skip_done();
+                self.advance();
                 self.committed(next)
             }
             None => {
-                for (index, _, by, until) in leased {
+                for (index, by, until) in leased {
                     match by {
                         Some(by) => {
                             self.entries[index].state = State::Held { by, until };
@@ -589,7 +602,7 @@ impl<M: Clone, O: Copy + PartialEq, W> Window<M, O, W> {
             && let Some(entry) = self.entries.pop_front()
             && let State::Done(waiters, durable) = entry.state
         {
-            self.bytes -= entry.bytes;
+            self.above -= 1;
             self.cursor = self.cursor.saturating_sub(1);
             self.prefix = self.prefix.max(Some(entry.offset + 1));
             let durable = durable == Durable::Yes;

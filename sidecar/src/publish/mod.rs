@@ -4,6 +4,7 @@
 //! the backend only through its trait, and nothing of HTTP.
 
 pub mod lanes;
+pub(crate) mod many;
 pub mod one;
 pub mod record;
 pub mod stream;

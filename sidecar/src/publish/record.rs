@@ -186,12 +186,16 @@ fn check(message: &v1::Message, size: usize, limit: usize) -> Result<(), Failure
     Ok(())
 }
 
-fn millis(time: &prost_types::Timestamp) -> Result<i64, Failure> {
+/// Milliseconds since the epoch.
+pub(crate) fn millis(time: &prost_types::Timestamp) -> Result<i64, Failure> {
     let within =
         time.seconds.checked_mul(1000).filter(|_| (0..1_000_000_000).contains(&time.nanos) && time.seconds >= 0);
     match within {
         Some(ms) => Ok(ms + i64::from(time.nanos / 1_000_000)),
-        None => Err(Failure::invalid("INVALID_MESSAGE", "`event_time` is before 1970 or not a valid time: correct it")),
+        None => Err(Failure::invalid(
+            "INVALID_MESSAGE",
+            "a time is before 1970 or not valid: correct it (`event_time`, or what was asked for)",
+        )),
     }
 }
 

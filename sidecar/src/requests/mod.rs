@@ -23,7 +23,7 @@ use wherry_proto::v1;
 
 use crate::backend::{Backend, Taken};
 use crate::delivery::ack_id::AckId;
-use crate::delivery::driver::{Ask, lost};
+use crate::delivery::driver::Ask;
 use crate::delivery::group::Verb;
 use crate::delivery::message::message;
 use crate::delivery::registry::not_an_ack_id;
@@ -74,7 +74,7 @@ pub(crate) async fn reply<B: Backend>(
 ) -> Result<v1::ReplyResponse, Failure> {
     let id = AckId::decode(&ack_id).ok_or_else(not_an_ack_id)?;
     let request = shared.groups.ask(id.session, |answer| Ask::Peek { id, answer }).await.flatten();
-    let Some(request) = request else { return Err(lost(&"of the request".into())) };
+    let request = request.ok_or_else(request_lost)?;
     let address = Address::read(&request).ok_or_else(not_a_request)?;
     address.check(&shared.requests.topic)?;
     if !message.topic.is_empty() || message.partition.is_some() {
@@ -135,6 +135,14 @@ fn replies_lost() -> Failure {
         Code::Unavailable,
         "REPLIES_LOST",
         "the reply topic can't be read any more, so the reply can't be received; the request may be handled all the same",
+    )
+}
+
+fn request_lost() -> Failure {
+    Failure::lasting(
+        Code::Aborted,
+        "ACK_LOST",
+        "the request is not yours any more: it was settled, its timeout ran out, or its partition moved; nothing was replied, whoever has it now replies",
     )
 }
 

@@ -141,7 +141,9 @@ async fn topics_are_made_and_described() {
         (201, json!({"name": "t", "partitions": 3}))
     );
     assert_eq!(http(&rig, "PUT", "/v1/topics/t", "").await, (200, json!({"name": "t", "partitions": 3})));
-    assert_eq!(http(&rig, "GET", "/v1/topics/t", "").await, (200, json!({"name": "t", "partitions": 3})));
+    let bounds: Vec<_> = (0..3).map(|n| json!({"partition": n, "first_offset": 0, "end_offset": 0})).collect();
+    let described = json!({"name": "t", "partitions": 3, "bounds": bounds, "settings": {}});
+    assert_eq!(http(&rig, "GET", "/v1/topics/t", "").await, (200, described));
     assert_eq!(http(&rig, "PUT", "/v1/topics/t", r#"{"partitions": -1}"#).await.0, 400);
 }
 
@@ -187,4 +189,77 @@ async fn the_unix_socket_serves_http_and_grpc() {
     assert!(refused.to_string().contains("wherry.sock"), "{refused}");
     sidecar.stop().await;
     assert!(!path.exists(), "the socket goes with the sidecar");
+}
+
+#[tokio::test]
+async fn cloudevents_are_published_in_every_mode_and_come_back_structured() {
+    let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    let post = async |headers: &[(&str, &str)], body: &str| {
+        let stream = soon(TcpStream::connect(rig.sidecar.addr)).await.expect("connects");
+        exchange(stream, "POST", "/v1/topics/orders/messages", headers, body.as_bytes()).await
+    };
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "b1"),
+        ("ce-source", "/shop"),
+        ("ce-type", "order.placed"),
+        ("ce-subject", "caf%C3%A9"),
+        ("ce-time", "2026-01-02T03:04:05Z"),
+        ("ce-partitionkey", "k"),
+        ("content-type", "application/json"),
+    ];
+    assert_eq!(post(&binary, r#"{"n": 1}"#).await.0, 200);
+    let event = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/shop", "type": "t", "data": {"n": 2}});
+    let structured = [("content-type", "application/cloudevents+json; charset=UTF-8")];
+    assert_eq!(post(&structured, &event("s1").to_string()).await.0, 200);
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    let (status, answer) = post(&batch, &json!([event("s2"), {"id": "wrong"}]).to_string()).await;
+    assert!(status == 207 && answer.contains("INVALID_CLOUDEVENT"), "{answer}");
+    let (status, answer) = post(&binary[..3], "").await;
+    assert!(status == 400 && answer.contains("INVALID_CLOUDEVENT"), "a required attribute is missing: {answer}");
+
+    let record = rig.cluster.records("orders", 0).remove(0);
+    assert_eq!((record.key.as_deref(), record.timestamp_ms), (Some(b"k".as_slice()), 1_767_323_045_000));
+    let header = |name: &str| {
+        let (_, value) = record.headers.iter().find(|(found, _)| &**found == name).expect("a header");
+        String::from_utf8(value.clone().expect("a value").into()).expect("text")
+    };
+    for (name, value) in [
+        ("ce_specversion", "1.0"),
+        ("ce_id", "b1"),
+        ("ce_subject", "café"),
+        ("content-type", "application/json"),
+        ("wherry-message-id", "b1"),
+    ] {
+        assert_eq!(header(name), value, "{name}");
+    }
+    let stream = soon(TcpStream::connect(rig.sidecar.addr)).await.expect("connects");
+    let path = "/v1/topics/orders/messages?group=g&max=10&wait=10s";
+    let (status, body) = exchange(stream, "GET", path, &[("accept", "application/cloudevents+json")], b"").await;
+    let events: serde_json::Value = serde_json::from_str(&body).expect("json");
+    assert_eq!((status, events.as_array().map(Vec::len)), (200, Some(3)), "{body}");
+    assert_eq!((&events[0]["subject"], &events[0]["data"]), (&json!("café"), &json!({"n": 1})));
+    let ids: Vec<&serde_json::Value> = [0, 1, 2].iter().map(|at| &events[at]["wherryackid"]).collect();
+    let (_, acked) = http(&rig, "POST", "/v1/ack", &json!({"ack_ids": ids}).to_string()).await;
+    assert_eq!(acked["results"][2]["outcome"], "acknowledged", "{acked}");
+}
+
+#[tokio::test]
+async fn an_array_can_be_published_as_a_whole_or_not_at_all() {
+    let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    let batch =
+        |second: &str| json!([{"topic": "orders", "payload": "a"}, {"topic": second, "payload": "b"}]).to_string();
+    let (status, refused) = http(&rig, "POST", "/v1/publish?atomic=true", &batch("nowhere")).await;
+    assert_eq!((status, refused["reason"].as_str()), (404, Some("UNKNOWN_TOPIC")), "{refused}");
+    assert!(rig.cluster.records("orders", 0).is_empty());
+    let (status, done) = http(&rig, "POST", "/v1/publish?atomic=true", &batch("orders")).await;
+    assert_eq!((status, &done["results"][1]["offset"]), (200, &json!(1)), "{done}");
+}
+
+#[tokio::test]
+async fn the_sidecar_describes_its_own_calls() {
+    let rig = rig(MemoryCluster::new()).await;
+    let (status, document) = http(&rig, "GET", "/v1/openapi.json", "").await;
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    assert!(document["paths"]["/v1/publish"]["post"].is_object());
 }

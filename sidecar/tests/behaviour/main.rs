@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "tests say what they expect by failing")]
 
+mod broadcast;
+mod events;
+mod groups;
 mod hostile;
 mod http;
 mod lifecycle;
@@ -10,3 +13,4 @@ mod pull;
 mod requests;
 mod subscribe;
 mod support;
+mod transactions;

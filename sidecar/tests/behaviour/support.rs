@@ -10,10 +10,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use wherry_proto::v1::group_service_client::GroupServiceClient;
 use wherry_proto::v1::publisher_service_client::PublisherServiceClient;
 use wherry_proto::v1::request_service_client::RequestServiceClient;
 use wherry_proto::v1::subscribe_request::Frame;
 use wherry_proto::v1::subscriber_service_client::SubscriberServiceClient;
+use wherry_proto::v1::topic_service_client::TopicServiceClient;
+use wherry_proto::v1::transaction_service_client::TransactionServiceClient;
 use wherry_proto::v1::{self, AckOutcome, AckResult, ReceivedMessage, subscribe_response};
 use wherry_sidecar::backend::memory::MemoryCluster;
 use wherry_sidecar::{Limits, SidecarConfig, SidecarHandle};
@@ -74,6 +77,18 @@ pub(crate) async fn connect(sidecar: &SidecarHandle) -> Channel {
 impl Rig {
     pub(crate) fn publisher(&self) -> PublisherServiceClient<Channel> {
         PublisherServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn transactions(&self) -> TransactionServiceClient<Channel> {
+        TransactionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn groups(&self) -> GroupServiceClient<Channel> {
+        GroupServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn topics(&self) -> TopicServiceClient<Channel> {
+        TopicServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn requests(&self) -> RequestServiceClient<Channel> {

@@ -4,8 +4,8 @@ use tonic::{Request, Response, Status};
 use wherry_proto::v1::group_service_server::GroupService;
 use wherry_proto::v1::{GetGroupRequest, GetGroupResponse, SeekRequest, SeekResponse};
 
+use crate::api::groups;
 use crate::backend::Backend;
-use crate::error::Failure;
 use crate::shared::Shared;
 
 pub(super) struct Groups<B: Backend> {
@@ -14,11 +14,11 @@ pub(super) struct Groups<B: Backend> {
 
 #[tonic::async_trait]
 impl<B: Backend> GroupService for Groups<B> {
-    async fn get_group(&self, _: Request<GetGroupRequest>) -> Result<Response<GetGroupResponse>, Status> {
-        Err(Failure::not_offered("GetGroup").into())
+    async fn get_group(&self, request: Request<GetGroupRequest>) -> Result<Response<GetGroupResponse>, Status> {
+        Ok(Response::new(groups::describe(&self.shared, &request.into_inner().group).await?))
     }
 
-    async fn seek(&self, _: Request<SeekRequest>) -> Result<Response<SeekResponse>, Status> {
-        Err(Failure::not_offered("Seek").into())
+    async fn seek(&self, request: Request<SeekRequest>) -> Result<Response<SeekResponse>, Status> {
+        Ok(Response::new(groups::seek(&self.shared, request.into_inner()).await?))
     }
 }

@@ -21,6 +21,9 @@ use crate::backend::Backend;
 use crate::limits;
 use crate::shared::Shared;
 
+/// The call that carries a whole batch.
+const PUBLISH_BATCH: &str = "/wherry.v1.PublisherService/PublishBatch";
+
 /// All services, and what reports their health.
 pub(crate) async fn routes<B: Backend>(
     shared: &Shared<B>,
@@ -37,9 +40,12 @@ pub(crate) async fn routes<B: Backend>(
     let requests = RequestServiceServer::new(requests::Requests { shared: shared.clone() })
         .max_decoding_message_size(frame)
         .max_encoding_message_size(usize::MAX);
-    // One call may carry a whole transaction.
+    // One call may carry a whole transaction, or a whole batch.
     let whole = shared.limits.transaction_bytes.max(shared.limits.message_bytes) + limits::FRAME_OVERHEAD_BYTES;
     let transactions = TransactionServiceServer::new(transactions::Transactions { shared: shared.clone() })
+        .max_decoding_message_size(whole)
+        .max_encoding_message_size(usize::MAX);
+    let batches = PublisherServiceServer::new(publisher::Publisher { shared: shared.clone() })
         .max_decoding_message_size(whole)
         .max_encoding_message_size(usize::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -61,5 +67,7 @@ pub(crate) async fn routes<B: Backend>(
         .add_service(transactions)
         .add_service(health_service)
         .add_service(reflection);
-    Ok((routes.prepare().into_axum_router(), health))
+    // The same service, with room for larger frames than its other calls have.
+    let router = routes.prepare().into_axum_router().route_service(PUBLISH_BATCH, batches);
+    Ok((router, health))
 }

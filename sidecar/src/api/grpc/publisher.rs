@@ -10,10 +10,12 @@ use wherry_proto::v1::{
 
 use crate::backend::Backend;
 use crate::error::Failure;
+use crate::publish::many;
 use crate::publish::one::{self, Level};
 use crate::publish::record::{TopicNames, TraceContext};
 use crate::publish::stream::PublishStream;
 use crate::shared::Shared;
+use crate::transactions;
 
 pub(super) struct Publisher<B: Backend> {
     pub(super) shared: Shared<B>,
@@ -51,12 +53,22 @@ impl<B: Backend> PublisherService for Publisher<B> {
     }
     async fn publish_many(
         &self,
-        _: Request<Streaming<PublishManyRequest>>,
+        request: Request<Streaming<PublishManyRequest>>,
     ) -> Result<Response<PublishManyResponse>, Status> {
-        Err(Failure::not_offered("PublishMany").into())
+        if self.shared.phase.stopping.is_cancelled() {
+            return Err(Failure::draining().into());
+        }
+        let trace = TraceContext::of(request.metadata().as_ref());
+        Ok(Response::new(many::many(&self.shared, request.into_inner(), trace).await?))
     }
 
-    async fn publish_batch(&self, _: Request<PublishBatchRequest>) -> Result<Response<PublishBatchResponse>, Status> {
-        Err(Failure::not_offered("PublishBatch").into())
+    async fn publish_batch(
+        &self,
+        request: Request<PublishBatchRequest>,
+    ) -> Result<Response<PublishBatchResponse>, Status> {
+        let trace = TraceContext::of(request.metadata().as_ref());
+        let messages = request.into_inner().messages;
+        let done = transactions::at_once(&self.shared, messages, Vec::new(), &trace).await?;
+        Ok(Response::new(PublishBatchResponse { results: done.results }))
     }
 }

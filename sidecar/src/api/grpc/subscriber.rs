@@ -19,8 +19,9 @@ use wherry_proto::v1::{
     SubscribeRequest, SubscribeResponse, SubscribeStart, SubscribeStarted, subscribe_response,
 };
 
-use crate::api::ask;
+use crate::api::ask::{self, Mode};
 use crate::backend::Backend;
+use crate::delivery::broadcast;
 use crate::delivery::driver::{Command, Credits};
 use crate::delivery::group::{SubId, Verb};
 use crate::delivery::registry::Lease;
@@ -104,6 +105,15 @@ fn extend(timeout: Option<prost_types::Duration>, limits: &Limits) -> Result<Ver
 impl<B: Backend> Subscriber<B> {
     async fn open(&self, start: SubscribeStart, inbound: Streaming<SubscribeRequest>) -> Result<Frames, Failure> {
         let limits = &self.shared.limits;
+        if ask::mode(start.mode)? == Mode::Broadcast {
+            return self.broadcast(&start, inbound);
+        }
+        if !start.offsets.is_empty() {
+            return Err(Failure::invalid(
+                "INVALID",
+                "`offsets` are for broadcasts; a group begins where it left off, move it with GroupService.Seek",
+            ));
+        }
         let spec = ask::member(&start.group, &start.topics, start.initial_position, start.delivery)?;
         let ack_timeout = ask::ack_timeout(ask::duration(start.ack_timeout)?, limits)?;
         let (outlet, received) = Outlet::new();
@@ -122,6 +132,25 @@ impl<B: Backend> Subscriber<B> {
             .await?;
         tracing::debug!(group = %spec.group, subscription = id, "subscribed");
         let reader = Reader { id, lease, acks, gone, end, limits: limits.clone() };
+        tokio::spawn(reader.run(inbound));
+        Ok(frames)
+    }
+}
+
+impl<B: Backend> Subscriber<B> {
+    fn broadcast(&self, start: &SubscribeStart, inbound: Streaming<SubscribeRequest>) -> Result<Frames, Failure> {
+        let spec = ask::broadcast(start)?;
+        let (outlet, received) = Outlet::new();
+        let frames = Frames {
+            started: Some(started(Duration::ZERO)),
+            received,
+            end: outlet.end.clone(),
+            _gone: outlet.gone.clone().drop_guard(),
+            _open: self.shared.stats.subscriptions.enter(),
+        };
+        let (acks, gone, end) = (outlet.acks.clone(), outlet.gone.clone(), outlet.end.clone());
+        let lease = broadcast::open(&self.shared, spec, Some(start.credits), outlet)?;
+        let reader = Reader { id: 0, lease, acks, gone, end, limits: self.shared.limits.clone() };
         tokio::spawn(reader.run(inbound));
         Ok(frames)
     }

@@ -9,7 +9,6 @@ use wherry_proto::v1::{
 
 use crate::api::topics;
 use crate::backend::Backend;
-use crate::error::Failure;
 use crate::shared::Shared;
 
 pub(super) struct Topics<B: Backend> {
@@ -19,13 +18,11 @@ pub(super) struct Topics<B: Backend> {
 #[tonic::async_trait]
 impl<B: Backend> TopicService for Topics<B> {
     async fn get_topic(&self, request: Request<GetTopicRequest>) -> Result<Response<GetTopicResponse>, Status> {
-        let name = request.into_inner().name;
-        let partitions = topics::get(&self.shared, &name).await?;
-        Ok(Response::new(GetTopicResponse { topic: Some(Topic { name, partitions }), ..GetTopicResponse::default() }))
+        Ok(Response::new(topics::describe(&self.shared, &request.into_inner().name).await?))
     }
 
-    async fn list_topics(&self, _: Request<ListTopicsRequest>) -> Result<Response<ListTopicsResponse>, Status> {
-        Err(Failure::not_offered("ListTopics").into())
+    async fn list_topics(&self, request: Request<ListTopicsRequest>) -> Result<Response<ListTopicsResponse>, Status> {
+        Ok(Response::new(topics::list(&self.shared, &request.into_inner()).await?))
     }
 
     async fn ensure_topic(

@@ -36,6 +36,35 @@ impl DeliveryName {
     }
 }
 
+/// Where a new group begins.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StartName {
+    #[default]
+    Earliest,
+    Latest,
+}
+
+/// How payloads, keys and header values appear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Encoding {
+    /// As JSON or text where they are that.
+    #[default]
+    Auto,
+    /// As base64 always.
+    Base64,
+}
+
+impl From<StartName> for v1::InitialPosition {
+    fn from(name: StartName) -> Self {
+        match name {
+            StartName::Earliest => Self::Earliest,
+            StartName::Latest => Self::Latest,
+        }
+    }
+}
+
 /// A message to publish.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,17 +168,25 @@ pub(super) struct ResultJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
     status: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
 }
 
 impl From<v1::PublishResult> for ResultJson {
     fn from(result: v1::PublishResult) -> Self {
-        let committed = result.status == i32::from(v1::PublishStatus::Committed);
+        let status = result.status();
+        let committed = status == v1::PublishStatus::Committed;
         Self {
             topic: result.topic,
             partition: committed.then_some(result.partition),
             offset: committed.then_some(result.offset),
             timestamp: result.timestamp.and_then(time),
-            status: if committed { "committed" } else { "accepted" },
+            status: match status {
+                v1::PublishStatus::Committed => "committed",
+                v1::PublishStatus::Accepted | v1::PublishStatus::Unspecified => "accepted",
+                v1::PublishStatus::Spooled => "spooled",
+            },
+            duplicate: result.duplicate,
         }
     }
 }
@@ -240,9 +277,14 @@ fn text_or_base64(bytes: &Bytes, base64: bool) -> (Option<String>, Option<String
     }
 }
 
-fn raw_json(content_type: &str, payload: &[u8]) -> Option<Box<RawValue>> {
+/// Whether a media type is one of JSON.
+pub(super) fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type != JSON_TYPE && !media_type.ends_with("+json") {
+    media_type == JSON_TYPE || media_type.ends_with("+json")
+}
+
+fn raw_json(content_type: &str, payload: &[u8]) -> Option<Box<RawValue>> {
+    if !is_json(content_type) {
         return None;
     }
     serde_json::from_slice(payload).ok()
@@ -258,7 +300,8 @@ pub(super) fn read_ack_id(text: String) -> Bytes {
     URL_SAFE_NO_PAD.decode(&text).unwrap_or_else(|_| text.into_bytes()).into()
 }
 
-fn time(time: prost_types::Timestamp) -> Option<String> {
+/// A time, to the millisecond.
+pub(super) fn time(time: prost_types::Timestamp) -> Option<String> {
     let time = jiff::Timestamp::new(time.seconds, time.nanos).ok()?;
     Some(format!("{time:.3}"))
 }

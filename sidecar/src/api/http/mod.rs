@@ -1,21 +1,17 @@
 //! HTTP with JSON: the same calls for programs without gRPC, and for curl.
 //!
-//! | call | does |
-//! |---|---|
-//! | `POST /v1/topics/{topic}/messages` | publishes the body, as it is (`?batch=true`: a JSON array of messages) |
-//! | `POST /v1/publish` | publishes a JSON message, or an array of them |
-//! | `GET /v1/topics/{topic}/messages?group=` | pulls (`max`, `wait`, `ack_timeout`, `start`) |
-//! | `POST /v1/topics/{topic}/requests` | publishes the body as a request, answers with its reply (`timeout`) |
-//! | `POST /v1/reply` | replies to a request that was pulled: `{"ack_id": .., "message": {..}}` |
-//! | `POST /v1/ack`, `/v1/nack`, `/v1/extend` | settles `{"ack_ids": [..]}` |
-//! | `GET /v1/topics/{topic}`, `PUT /v1/topics/{topic}` | describes a topic, makes sure that it exists |
-//! | `GET /livez`, `/readyz`, `/metrics` | for whoever runs the sidecar |
+//! What calls there are is in [`table`], and described in `openapi.json`, which is served as `GET /v1/openapi.json`.
 //!
 //! Errors are JSON: `{"code": "NOT_FOUND", "reason": "UNKNOWN_TOPIC", "message": "...", "retryable": false}`.
 
 mod answer;
 mod body;
+mod cloudevents;
+mod events;
+mod groups;
 mod json;
+mod many;
+mod openapi;
 mod probes;
 mod publish;
 mod pull;
@@ -23,12 +19,13 @@ mod query;
 mod requests;
 mod settle;
 mod topics;
+mod transactions;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post, put};
 
 use crate::backend::Backend;
 use crate::error::Failure;
@@ -36,21 +33,34 @@ use crate::shared::Shared;
 
 /// All HTTP calls.
 pub(crate) fn routes<B: Backend>(shared: &Shared<B>) -> Router {
-    Router::new()
-        .route("/v1/topics/{topic}/messages", post(publish::to_topic::<B>).get(pull::from_topic::<B>))
-        .route("/v1/publish", post(publish::named::<B>))
-        .route("/v1/topics/{topic}/requests", post(requests::request::<B>))
-        .route("/v1/reply", post(requests::reply::<B>))
-        .route("/v1/ack", post(settle::ack::<B>))
-        .route("/v1/nack", post(settle::nack::<B>))
-        .route("/v1/extend", post(settle::extend::<B>))
-        .route("/v1/topics/{topic}", get(topics::get::<B>).put(topics::ensure::<B>))
-        .route("/livez", get(probes::live))
-        .route("/readyz", get(probes::ready::<B>))
-        .route("/metrics", get(probes::metrics::<B>))
-        .with_state(shared.clone())
-        .fallback(not_here)
-        .method_not_allowed_fallback(|| async { wrong_method() })
+    let router = table::<B>().into_iter().fold(Router::new(), |router, (_, path, call)| router.route(path, call));
+    router.with_state(shared.clone()).fallback(not_here).method_not_allowed_fallback(|| async { wrong_method() })
+}
+
+/// Every call: its method, its path, its handler. What stands here is described in `openapi.json`; a test compares them.
+fn table<B: Backend>() -> Vec<(&'static str, &'static str, MethodRouter<Shared<B>>)> {
+    vec![
+        ("post", "/v1/topics/{topic}/messages", post(publish::to_topic::<B>)),
+        ("get", "/v1/topics/{topic}/messages", get(pull::from_topic::<B>)),
+        ("get", "/v1/topics/{topic}/events", get(events::of_topic::<B>)),
+        ("post", "/v1/topics/{topic}/requests", post(requests::request::<B>)),
+        ("post", "/v1/publish", post(publish::named::<B>)),
+        ("post", "/v1/publish-many", post(many::publish::<B>)),
+        ("post", "/v1/reply", post(requests::reply::<B>)),
+        ("post", "/v1/transactions", post(transactions::commit::<B>)),
+        ("post", "/v1/ack", post(settle::ack::<B>)),
+        ("post", "/v1/nack", post(settle::nack::<B>)),
+        ("post", "/v1/extend", post(settle::extend::<B>)),
+        ("get", "/v1/topics", get(topics::list::<B>)),
+        ("get", "/v1/topics/{topic}", get(topics::get::<B>)),
+        ("put", "/v1/topics/{topic}", put(topics::ensure::<B>)),
+        ("get", "/v1/groups/{group}", get(groups::get::<B>)),
+        ("post", "/v1/groups/{group}/seek", post(groups::seek::<B>)),
+        ("get", "/v1/openapi.json", get(openapi::document)),
+        ("get", "/livez", get(probes::live)),
+        ("get", "/readyz", get(probes::ready::<B>)),
+        ("get", "/metrics", get(probes::metrics::<B>)),
+    ]
 }
 
 /// Whether a call is a gRPC call.
@@ -67,7 +77,7 @@ async fn not_here(request: Request) -> Response {
     let failure = Failure::lasting(
         tonic::Code::Unimplemented,
         "NO_SUCH_CALL",
-        "there is no such call; see POST /v1/topics/{topic}/messages, POST /v1/publish, GET /v1/topics/{topic}/messages, POST /v1/ack",
+        "there is no such call; GET /v1/openapi.json says which there are",
     );
     refused(failure, is_grpc(&request))
 }

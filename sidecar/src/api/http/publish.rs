@@ -7,12 +7,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tracing::Instrument;
 use wherry_proto::v1;
 
 use super::answer::{ErrorJson, Refusal};
 use super::body;
-use super::json::{DeliveryName, OneOrMany, PublishJson, ResultJson};
+use super::cloudevents::{self, Kind};
+use super::json::{DeliveryName, OneOrMany, ResultJson};
 use super::query::Params;
 use crate::backend::Backend;
 use crate::error::Failure;
@@ -20,6 +22,7 @@ use crate::limits;
 use crate::publish::one::{self, Level};
 use crate::publish::record::{TopicNames, TraceContext};
 use crate::shared::Shared;
+use crate::transactions;
 
 /// Request header with the message's key.
 const KEY: &str = "wherry-key";
@@ -39,6 +42,9 @@ pub(super) struct ToTopic {
     partition: Option<i32>,
     #[serde(default)]
     batch: bool,
+    /// All messages of the batch or none.
+    #[serde(default)]
+    atomic: bool,
     #[serde(default)]
     delivery: DeliveryName,
 }
@@ -46,6 +52,9 @@ pub(super) struct ToTopic {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
+    /// All messages of the array or none.
+    #[serde(default)]
+    atomic: bool,
     #[serde(default)]
     delivery: DeliveryName,
 }
@@ -59,13 +68,41 @@ pub(super) async fn to_topic<B: Backend>(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let trace = TraceContext::of(&parts.headers);
-    let level = Level::of(params.delivery.level().into())?;
+    let how = How { level: Level::of(params.delivery.level().into())?, atomic: params.atomic, trace: &trace };
     if params.batch {
-        return Ok(batch(&shared, body, &topic, level, &trace).await?);
+        return Ok(batch(&shared, body, &topic, &how).await?);
     }
-    let payload = body::whole(body, shared.limits.message_bytes, &shared.limits).await?;
-    let message = raw(topic, params.key, params.partition, &parts.headers, payload)?;
-    Ok(publish_one(&shared, message, level, &trace).await?)
+    let kind = cloudevents::kind(&parts.headers);
+    let message = match kind {
+        Kind::Batch => return Ok(events(&shared, body, &topic, &how).await?),
+        Kind::Structured => {
+            let limit = shared.limits.message_bytes * JSON_FACTOR;
+            let event: Box<RawValue> = body::json(body, limit, &shared.limits).await?;
+            let message = cloudevents::structured(&event, &topic)?;
+            let key = params.key.map(Bytes::from).or(message.key);
+            v1::Message { key, partition: params.partition, ..message }
+        }
+        Kind::Binary | Kind::None => {
+            let payload = body::whole(body, shared.limits.message_bytes, &shared.limits).await?;
+            let message = raw(topic, params.key, params.partition, &parts.headers, payload)?;
+            if kind == Kind::Binary { cloudevents::binary(message, &parts.headers)? } else { message }
+        }
+    };
+    Ok(publish_one(&shared, message, &how).await?)
+}
+
+/// How messages are to be published.
+struct How<'a> {
+    level: Level,
+    atomic: bool,
+    trace: &'a TraceContext,
+}
+
+/// A batch of CloudEvents.
+async fn events<B: Backend>(shared: &Shared<B>, body: Body, topic: &str, how: &How<'_>) -> Result<Response, Failure> {
+    let limit = shared.limits.stream_bytes.max(shared.limits.message_bytes) * JSON_FACTOR;
+    let events: Vec<Box<RawValue>> = body::json(body, limit, &shared.limits).await?;
+    publish_many(shared, events.into_iter().map(|event| cloudevents::structured(&event, topic)), how).await
 }
 
 /// `POST /v1/publish`
@@ -76,7 +113,8 @@ pub(super) async fn named<B: Backend>(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let trace = TraceContext::of(&parts.headers);
-    Ok(batch(&shared, body, "", Level::of(params.delivery.level().into())?, &trace).await?)
+    let how = How { level: Level::of(params.delivery.level().into())?, atomic: params.atomic, trace: &trace };
+    Ok(batch(&shared, body, "", &how).await?)
 }
 
 /// The message that a body and its headers make.
@@ -109,17 +147,13 @@ pub(super) fn raw(
     })
 }
 
-async fn publish_one<B: Backend>(
-    shared: &Shared<B>,
-    message: v1::Message,
-    level: Level,
-    trace: &TraceContext,
-) -> Result<Response, Failure> {
+async fn publish_one<B: Backend>(shared: &Shared<B>, message: v1::Message, how: &How<'_>) -> Result<Response, Failure> {
+    let How { level, trace, .. } = how;
     let topic = message.topic.clone();
     let span = tracing::debug_span!("publish", %topic, traceparent = ?trace.parent);
     let publish = async {
         let taken = one::take(shared, message, &mut TopicNames::default(), trace).await?;
-        one::finish(shared, taken, level).await
+        one::finish(shared, taken, *level).await
     };
     let result = publish.instrument(span).await?;
     Ok(Json(ResultJson::from(v1::PublishResult { topic, ..result })).into_response())
@@ -138,22 +172,30 @@ enum OutcomeJson {
 }
 
 /// One message, or several, each with its own outcome. Answers 207 when some failed.
-async fn batch<B: Backend>(
-    shared: &Shared<B>,
-    body: Body,
-    topic: &str,
-    level: Level,
-    trace: &TraceContext,
-) -> Result<Response, Failure> {
+async fn batch<B: Backend>(shared: &Shared<B>, body: Body, topic: &str, how: &How<'_>) -> Result<Response, Failure> {
     let limit = shared.limits.stream_bytes.max(shared.limits.message_bytes) * JSON_FACTOR;
     let messages = match body::json(body, limit, &shared.limits).await? {
-        OneOrMany::One(one) => return publish_one(shared, one.message(topic)?, level, trace).await,
+        OneOrMany::One(one) => return publish_one(shared, one.message(topic)?, how).await,
         OneOrMany::Many(messages) => messages,
     };
+    publish_many(shared, messages.into_iter().map(|message| message.message(topic)), how).await
+}
+
+async fn publish_many<B: Backend>(
+    shared: &Shared<B>,
+    messages: impl ExactSizeIterator<Item = Result<v1::Message, Failure>>,
+    how: &How<'_>,
+) -> Result<Response, Failure> {
     if messages.len() > limits::HTTP_BATCH_MESSAGES {
         return Err(Failure::invalid("TOO_MANY_MESSAGES", "more than 10000 messages at once; send them in parts"));
     }
-    let results = publish_all(shared, messages, topic, level, trace).await;
+    let results = if how.atomic {
+        let messages = messages.collect::<Result<_, _>>()?;
+        let done = transactions::at_once(shared, messages, Vec::new(), how.trace).await?;
+        done.results.into_iter().map(|result| OutcomeJson::Published(result.into())).collect()
+    } else {
+        publish_all(shared, messages.collect(), how).await
+    };
     let all = results.iter().all(|outcome| matches!(outcome, OutcomeJson::Published(_)));
     let status = if all { StatusCode::OK } else { StatusCode::MULTI_STATUS };
     Ok((status, Json(BatchJson { results })).into_response())
@@ -161,19 +203,17 @@ async fn batch<B: Backend>(
 
 async fn publish_all<B: Backend>(
     shared: &Shared<B>,
-    messages: Vec<PublishJson>,
-    topic: &str,
-    level: Level,
-    trace: &TraceContext,
+    messages: Vec<Result<v1::Message, Failure>>,
+    how: &How<'_>,
 ) -> Vec<OutcomeJson> {
     let mut topics = TopicNames::default();
     let mut taken = Vec::with_capacity(messages.len());
-    for json in messages {
+    for message in messages {
         // All are taken before the first is waited for: so they share batches.
-        taken.push(match json.message(topic) {
+        taken.push(match message {
             Ok(message) => {
                 let topic = message.topic.clone();
-                one::take(shared, message, &mut topics, trace).await.map(|publishing| (topic, publishing))
+                one::take(shared, message, &mut topics, how.trace).await.map(|publishing| (topic, publishing))
             }
             Err(failure) => Err(failure),
         });
@@ -182,7 +222,7 @@ async fn publish_all<B: Backend>(
     for publishing in taken {
         let outcome = match publishing {
             Ok((topic, publishing)) => {
-                one::finish(shared, publishing, level).await.map(|result| v1::PublishResult { topic, ..result })
+                one::finish(shared, publishing, how.level).await.map(|result| v1::PublishResult { topic, ..result })
             }
             Err(failure) => Err(failure),
         };

@@ -2,12 +2,16 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use wherry_proto::v1::InitialPosition;
 
 use super::answer::Refusal;
-use super::json::{DeliveryName, ReceivedJson};
+use super::cloudevents;
+use super::json::{DeliveryName, Encoding, ReceivedJson, StartName};
 use super::query::{self, Params};
 use crate::api::ask;
 use crate::backend::Backend;
@@ -29,25 +33,6 @@ pub(super) struct FromTopic {
     delivery: DeliveryName,
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StartName {
-    #[default]
-    Earliest,
-    Latest,
-}
-
-/// How payloads, keys and header values appear.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Encoding {
-    /// As JSON or text where they are that.
-    #[default]
-    Auto,
-    /// As base64 always.
-    Base64,
-}
-
 #[derive(Debug, Serialize)]
 pub(super) struct PulledJson {
     messages: Vec<ReceivedJson>,
@@ -58,17 +43,20 @@ pub(super) async fn from_topic<B: Backend>(
     State(shared): State<Shared<B>>,
     Path(topic): Path<String>,
     Params(params): Params<FromTopic>,
-) -> Result<Json<PulledJson>, Refusal> {
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let limits = &shared.limits;
-    let start = match params.start {
-        StartName::Earliest => InitialPosition::Earliest,
-        StartName::Latest => InitialPosition::Latest,
-    };
+    let start = InitialPosition::from(params.start);
     let spec = ask::member(&params.group, &[topic], start.into(), params.delivery.level().into())?;
     let wait = query::duration("wait", params.wait.as_deref())?.unwrap_or_default().min(limits.pull_wait);
     let ack_timeout = ask::ack_timeout(query::duration("ack_timeout", params.ack_timeout.as_deref())?, limits)?;
     let max = ask::pull_messages(params.max, limits);
     let messages = shared.groups.pull(&shared, &spec, max, Instant::now() + wait, ack_timeout).await?;
+    if cloudevents::wanted(&headers) {
+        let events: Vec<serde_json::Value> = messages.into_iter().map(cloudevents::event).collect();
+        return Ok(([(CONTENT_TYPE, cloudevents::BATCH)], Json(events)).into_response());
+    }
     let base64 = params.encoding == Encoding::Base64;
-    Ok(Json(PulledJson { messages: messages.into_iter().map(|message| ReceivedJson::of(message, base64)).collect() }))
+    Ok(Json(PulledJson { messages: messages.into_iter().map(|message| ReceivedJson::of(message, base64)).collect() })
+        .into_response())
 }

@@ -130,10 +130,11 @@ impl<B: Backend> Driver<B> {
     }
 
     fn lease(&mut self, number: u64, ids: &[AckId]) -> Result<Lease, Failure> {
-        let Some(member) = self.who() else { return Err(lost(&self.spec.group)) };
+        let group = &self.spec.group;
+        let Some(member) = self.who() else { return Err(lost(&format!("group {group}"))) };
         let leased = self.group.lease(ids).map_err(|(_, why)| match why {
-            NoLease::Lost => lost(&self.spec.group),
-            NoLease::Scattered => scattered(&self.spec.group),
+            NoLease::Lost => lost(&format!("group {group}")),
+            NoLease::Scattered => scattered(group),
         })?;
         let lease = Lease { member, next: leased.next.clone(), count: leased.count };
         self.leases.insert(number, leased);
@@ -195,12 +196,12 @@ fn partitions(next: &[(TopicPartition, i64)]) -> Vec<TopicPartition> {
 }
 
 /// A transaction may not have what it asked for.
-pub(crate) fn lost(group: &Arc<str>) -> Failure {
+pub(crate) fn lost(of: &str) -> Failure {
     Failure::lasting(
         Code::Aborted,
         "ACK_LOST",
         format!(
-            "an ack id of group {group} is not yours any more: its message was or will be delivered again; nothing was done, drop what you made of it"
+            "an ack id of {of} is not yours any more: its message was or will be delivered again; nothing was done, drop what you made of it"
         ),
     )
 }
