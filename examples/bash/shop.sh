@@ -2,16 +2,18 @@
 # A shop's services over HTTP, told by their first argument; see README.md.
 set -euo pipefail
 
-SIDECAR="http://${WHERRY_ADDRESS:-localhost:7070}"
+ROLE=${1:-} COUNT=${2:-}
+ADDRESS=${WHERRY_ADDRESS:-localhost:7070}
+SIDECAR=http://$ADDRESS
 PATIENCE=90 # seconds: longer than an outage of the cluster should last
 
-die() { printf '%s\n' "$*" >&2; exit 1; }
+die() { printf '%s: %s (sidecar at %s)\n' "$ROLE" "$*" "$ADDRESS" >&2; exit 1; }
 
 # call PATH [CURL ARGUMENT...]: the answer; a refusal's own sentence is the reason to end.
 call() {
   local path=$1 answer; shift
   answer=$(curl -s --max-time "$PATIENCE" --fail-with-body "$@" "$SIDECAR$path") ||
-    die "$path: $(jq -er .message <<< "$answer" 2> /dev/null || echo "no answer from $SIDECAR; is a sidecar there?")"
+    die "$(jq -er .message <<< "$answer" 2> /dev/null || echo "no answer; is it there?")"
   printf '%s' "$answer"
 }
 post() { call "$@" -H 'content-type: application/json'; }
@@ -55,15 +57,31 @@ stock() {
   done
 }
 
-# follow GROUP COUNT MAX: takes orders as a member of a group, until so many are acknowledged.
+# follow GROUP COUNT: receives orders as a member of a group, as server-sent events, until so many are acknowledged.
 follow() {
-  local group=$1 count=$2 max=$3 done=0 messages again='false'
-  # Large orders need a second attempt at packing: they are handed back first.
-  [ "$group" != packing ] || again='.attempt == 1 and .json.quantity == 3'
+  local group=$1 count=$2 done=0 line name='' events
+  exec {events}< <(exec curl -sN "$SIDECAR/v1/topics/orders/events?group=$group&window=16")
+  trap "kill $! 2> /dev/null || true" EXIT
+  while ((done < count)) && IFS= read -r line; do
+    case $line in
+      event:*) name=${line#*: } ;;
+      data:*)
+        [ -z "$name" ] || die "the subscription is at its end ($name): ${line#*: }"
+        settle ack "[${line#*: }]"
+        ;;
+      '{"code":'*) die "$(jq -r .message <<< "$line")" ;;
+    esac
+  done <&"$events"
+  ((done == count)) || die "the subscription ended after $done of $count orders; is it there?"
+}
+
+# Shares the orders with other workers: takes one at a time. Large ones need a second attempt: they are handed back first.
+packing() {
+  local count=$1 done=0 message verb
   while ((done < count)); do
-    messages=$(pull "$group" orders $((count - done < max ? count - done : max)))
-    settle nack "$(jq -c "map(select($again))" <<< "$messages")"
-    settle ack "$(jq -c "map(select($again | not))" <<< "$messages")"
+    message=$(pull packing orders 1)
+    verb=$(jq -r 'if any(.attempt == 1 and .json.quantity == 3) then "nack" else "ack" end' <<< "$message")
+    settle "$verb" "$message"
   done
 }
 
@@ -77,10 +95,8 @@ settle() {
   done=$((done + $(grep -c '"acknowledged"' <<< "$results" || true)))
 }
 
-case "${1:-} ${2:-}" in
-  "orders "[1-9]*) orders "$2" ;;
-  "stock "[1-9]*) stock "$2" ;;
-  "billing "[1-9]* | "shipping "[1-9]*) follow "$1" "$2" 16 ;;
-  "packing "[1-9]*) follow packing "$2" 1 ;;
+case "$ROLE $COUNT" in
+  "orders "[1-9]* | "stock "[1-9]* | "packing "[1-9]*) "$ROLE" "$COUNT" ;;
+  "billing "[1-9]* | "shipping "[1-9]*) follow "$ROLE" "$COUNT" ;;
   *) die "usage: shop.sh orders|stock|billing|shipping|packing COUNT" ;;
 esac

@@ -184,11 +184,7 @@ func say(event string, facts map[string]any) {
 	json.NewEncoder(os.Stdout).Encode(facts)
 }
 
-func run(ctx context.Context, role string, count int) error {
-	address := os.Getenv("WHERRY_ADDRESS")
-	if address == "" {
-		address = "localhost:7070"
-	}
+func run(ctx context.Context, address, role string, count int) error {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
@@ -213,12 +209,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: shop orders|stock|billing|shipping|packing COUNT")
 		os.Exit(2)
 	}
+	address, set := os.LookupEnv("WHERRY_ADDRESS")
+	if !set {
+		address = "localhost:7070"
+	}
 	count, err := strconv.Atoi(os.Args[2])
 	if err == nil {
-		err = run(context.Background(), os.Args[1], count)
+		err = run(context.Background(), address, os.Args[1], count)
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+		fmt.Fprintf(os.Stderr, "%s: %v (sidecar at %s)\n", os.Args[1], err, address)
 		os.Exit(1)
 	}
 }

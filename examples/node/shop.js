@@ -101,7 +101,7 @@ async function follow(group, count, handle = take, credits = 16, mode = "SUBSCRI
       else stream.end();
     }
   }
-  if (done < count) throw new Error(`the subscription ended after ${done} of ${count} orders; is the sidecar stopping?`);
+  if (done < count) throw new Error(`the subscription ended after ${done} of ${count} orders; is it stopping?`);
 }
 
 const take = ({ ackId }) => ({ ack: { ackIds: [ackId] } });
@@ -134,7 +134,7 @@ if (!Object.hasOwn(ROLES, role ?? "") || !(Number(count) > 0)) {
 try {
   await ROLES[role](Number(count));
 } catch (error) {
-  console.error(`${role}: ${error.details ?? error.message}`);
+  console.error(`${role}: ${error.details ?? error.message} (sidecar at ${ADDRESS})`);
   process.exitCode = 1;
 } finally {
   [publisher, requests, subscriber].forEach((service) => service.close());

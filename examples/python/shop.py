@@ -88,7 +88,7 @@ def follow(channel, group, count, handle, mode=SUBSCRIBE_MODE_STREAM, credits=16
             # Room for another one; after the last, the end of our side, whereupon the sidecar ends the other.
             frames.put(SubscribeRequest(credits=Credits(messages=1)) if done < count else None)
     if done < count:
-        raise RuntimeError(f"the subscription of {group} ended after {done} of {count} orders; is the sidecar stopping?")
+        raise RuntimeError(f"the subscription of {group} ended after {done} of {count} orders; is it stopping?")
 
 
 def take(received):
@@ -122,13 +122,14 @@ ROLES = {
 def main():
     if len(sys.argv) != 3 or sys.argv[1] not in ROLES:
         sys.exit(f"usage: shop.py {'|'.join(ROLES)} COUNT")
-    with grpc.insecure_channel(os.environ.get("WHERRY_ADDRESS", "localhost:7070")) as channel:
+    role, address = sys.argv[1], os.environ.get("WHERRY_ADDRESS", "localhost:7070")
+    with grpc.insecure_channel(address) as channel:
         try:
-            ROLES[sys.argv[1]](channel, int(sys.argv[2]))
+            ROLES[role](channel, int(sys.argv[2]))
         except grpc.RpcError as error:
-            sys.exit(f"{sys.argv[1]}: {error.code().name}: {error.details()}")
+            sys.exit(f"{role}: {error.details()} (sidecar at {address})")
         except RuntimeError as error:
-            sys.exit(f"{sys.argv[1]}: {error}")
+            sys.exit(f"{role}: {error} (sidecar at {address})")
 
 
 if __name__ == "__main__":

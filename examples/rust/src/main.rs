@@ -89,9 +89,7 @@ async fn follow(channel: Channel, count: u32, start: SubscribeStart, handle: fn(
     let (mut done, mut order_of) = (0, HashMap::new());
     while done < count {
         let Some(response) = stream.message().await? else {
-            return Err(
-                format!("the subscription ended after {done} of {count} orders; is the sidecar stopping?").into()
-            );
+            return Err(format!("the subscription ended after {done} of {count} orders; is it stopping?").into());
         };
         match response.frame {
             Some(Received::Delivery(delivery)) => {
@@ -154,9 +152,8 @@ fn say(event: &str, mut facts: Value) {
     println!("{facts}");
 }
 
-async fn run(role: &str, count: u32) -> Done {
-    let address = std::env::var("WHERRY_ADDRESS").unwrap_or_else(|_| "localhost:7070".into());
-    let channel = Endpoint::new(format!("http://{address}"))?.connect().await?;
+async fn run(address: &str, role: &str, count: u32) -> Done {
+    let channel = Endpoint::new(format!("http://{address}"))?.connect_lazy();
     let member = |credits| SubscribeStart {
         group: role.into(),
         mode: SubscribeMode::Stream.into(),
@@ -179,8 +176,9 @@ async fn main() -> ExitCode {
         eprintln!("usage: shop orders|stock|billing|shipping|packing COUNT");
         return ExitCode::from(2);
     };
+    let address = std::env::var("WHERRY_ADDRESS").unwrap_or_else(|_| "localhost:7070".into());
     let done = match count.parse() {
-        Ok(count) => run(role, count).await,
+        Ok(count) => run(&address, role, count).await,
         Err(error) => Err(error.into()),
     };
     match done {
@@ -188,7 +186,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             let sentence =
                 error.downcast_ref::<tonic::Status>().map_or_else(|| error.to_string(), |s| s.message().into());
-            eprintln!("{role}: {sentence}");
+            eprintln!("{role}: {sentence} (sidecar at {address})");
             ExitCode::FAILURE
         }
     }

@@ -86,11 +86,23 @@ impl Shop {
         Ok(built)
     }
 
-    /// Starts it as `role` for so many orders.
-    fn start(&self, role: &str, count: usize, sidecar: &str) -> Result<Running> {
+    /// In which language it is.
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
+    /// It as `role`, for so many orders.
+    ///
+    /// # Errors
+    /// It has no command.
+    pub fn program(&self, role: &str, count: usize, sidecar: &str) -> Result<Program> {
         let (program, rest) = self.command.split_first().context("examples.sh named no program")?;
         let program = rest.iter().fold(Program::new(program), Program::arg);
-        program.arg(role).arg(count.to_string()).env("WHERRY_ADDRESS", sidecar).start()
+        Ok(program.arg(role).arg(count.to_string()).env("WHERRY_ADDRESS", sidecar))
+    }
+
+    fn start(&self, role: &str, count: usize, sidecar: &str) -> Result<Running> {
+        self.program(role, count, sidecar)?.start()
     }
 }
 

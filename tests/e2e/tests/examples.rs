@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use wherry_e2e::clients::ensure;
 use wherry_e2e::mesh::Mesh;
 use wherry_e2e::report;
-use wherry_e2e::server::{Io, Kind};
+use wherry_e2e::server::{Io, Kind, free_port};
 use wherry_e2e::shop::{Cast, Shop, Weather};
 
 /// Orders of each cast: some for each partition and for each of two that pack them.
@@ -47,6 +47,28 @@ fn no_order_is_lost_or_comes_twice_when_the_cluster_goes_away() -> Result<()> {
         report(&format!("{MANY} orders and an outage: {}", cast.title()));
     }
     mesh.stop()
+}
+
+#[test]
+fn a_program_that_fails_says_so() -> Result<()> {
+    let _turn = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let nobody = format!("127.0.0.1:{}", free_port()?);
+    for shop in Shop::all()? {
+        for role in ["orders", "stock", "billing", "packing", "sailing"] {
+            let ended = shop.program(role, 2, &nobody)?.finish()?;
+            let said = ended.errors.trim();
+            let what = format!("{role} in {}: {}, {said:?}, {:?}", shop.language().name(), ended.status, ended.lines);
+            anyhow::ensure!(
+                !ended.status.success() && ended.lines.is_empty(),
+                "{what}: was to fail, and tell no event"
+            );
+            let usage = role == "sailing" && said.contains("packing");
+            let sentence = said.starts_with(&format!("{role}: ")) && said.ends_with(&format!("(sidecar at {nobody})"));
+            anyhow::ensure!(usage || sentence, "{what}: is no sentence with role and sidecar");
+            anyhow::ensure!(said.lines().count() == 1, "{what}: is more than a sentence");
+        }
+    }
+    Ok(())
 }
 
 fn interrupted(cast: &Cast<'_>, mesh: &Mesh) -> Result<()> {

@@ -107,7 +107,7 @@ public final class Shop {
             var response = stream.read();
             if (response == null) {
                 throw new IllegalStateException("the subscription ended after " + done + " of " + count
-                        + " orders; is the sidecar stopping?");
+                        + " orders; is it stopping?");
             }
             for (var received : response.getDelivery().getMessagesList()) {
                 orderOf.put(received.getAckId(), received.getMessage().getMessageId());
@@ -186,7 +186,7 @@ public final class Shop {
             new Shop(channel).run(arguments[0], Integer.parseInt(arguments[1]));
             channel.shutdown().awaitTermination(5, TimeUnit.SECONDS);
         } catch (StatusException | IllegalStateException | NumberFormatException error) {
-            System.err.println(arguments[0] + ": " + error.getMessage());
+            System.err.println(arguments[0] + ": " + error.getMessage() + " (sidecar at " + address + ")");
             System.exit(1);
         }
     }
