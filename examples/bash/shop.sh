@@ -12,9 +12,11 @@ die() { printf '%s: %s (sidecar at %s)\n' "$ROLE" "$*" "$ADDRESS" >&2; exit 1; }
 # call PATH [CURL ARGUMENT...]: the answer; a refusal's own sentence is the reason to end.
 call() {
   local path=$1 answer; shift
-  answer=$(curl -s --max-time "$PATIENCE" --fail-with-body "$@" "$SIDECAR$path") ||
-    die "$(jq -er .message <<< "$answer" 2> /dev/null || echo "no answer; is it there?")"
-  printf '%s' "$answer"
+  if answer=$(curl -s --max-time "$PATIENCE" --fail-with-body "$@" "$SIDECAR$path"); then
+    printf '%s' "$answer"
+  else
+    die "$([ -n "$answer" ] && jq -r .message <<< "$answer" || echo "no answer; is it there?")"
+  fi
 }
 post() { call "$@" -H 'content-type: application/json'; }
 

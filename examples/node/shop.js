@@ -9,7 +9,7 @@ const PROTO = fileURLToPath(new URL("../../proto/proto", import.meta.url));
 const { wherry } = grpc.loadPackageDefinition(
   loader.loadSync(
     ["publisher", "request", "subscriber"].map((name) => `wherry/v1/${name}.proto`),
-    { includeDirs: [PROTO], enums: String, longs: Number },
+    { includeDirs: [PROTO], enums: String, longs: Number, arrays: true },
   ),
 );
 const ADDRESS = process.env.WHERRY_ADDRESS ?? "localhost:7070";

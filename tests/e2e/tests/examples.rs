@@ -63,7 +63,9 @@ fn a_program_that_fails_says_so() -> Result<()> {
                 "{what}: was to fail, and tell no event"
             );
             let usage = role == "sailing" && said.contains("packing");
-            let sentence = said.starts_with(&format!("{role}: ")) && said.ends_with(&format!("(sidecar at {nobody})"));
+            let within = said.strip_prefix(&format!("{role}: "));
+            let within = within.and_then(|said| said.strip_suffix(&format!("(sidecar at {nobody})")));
+            let sentence = within.is_some_and(|words| words.split_whitespace().count() > 2);
             anyhow::ensure!(usage || sentence, "{what}: is no sentence with role and sidecar");
             anyhow::ensure!(said.lines().count() == 1, "{what}: is more than a sentence");
         }
