@@ -11,8 +11,8 @@ use std::time::Duration;
 use support::{connect, topic, unique, until, within};
 use tokio::task::JoinHandle;
 use wherry_client::{
-    Assignor, Client, ClientError, ConsumerConfig, OffsetReset, ProduceRecord, ProducerConfig, RebalanceEvent,
-    TopicPartition,
+    Assignor, Client, ClientError, CommitOffset, ConsumerConfig, OffsetReset, ProduceRecord, ProducerConfig,
+    RebalanceEvent, TopicPartition, TransactionConfig,
 };
 
 const TEST: Duration = Duration::from_secs(120);
@@ -275,7 +275,46 @@ async fn static_members_come_back_without_a_rebalance(address: String) {
     .await;
 }
 
+/// What a committer writes beside an offset is there for whoever goes on from it, be it committed plainly or in a transaction.
+async fn what_stands_beside_an_offset_comes_back(address: String) {
+    let client = connect(&address).await;
+    let topic = topic(&client, "beside", 1).await;
+    let at = TopicPartition { topic: topic.clone(), partition: 0 };
+    let producer = client.producer(ProducerConfig::default()).await.unwrap();
+    for n in 0..4 {
+        producer.send(ProduceRecord::new(topic.clone(), n.to_string())).await.unwrap().await.unwrap();
+    }
+    let group = unique("beside");
+    let join = async || {
+        let mut consumer = client.consumer(config(&group, Assignor::CooperativeSticky)).await.unwrap();
+        consumer.subscribe(&[&topic]).await.unwrap();
+        let records = within("records", TEST, consumer.poll(1)).await.unwrap();
+        (consumer, records[0].offset)
+    };
+    let beside = |offset, metadata: &str| CommitOffset { at: at.clone(), offset, metadata: metadata.into() };
+    let (consumer, first) = join().await;
+    assert_eq!((first, consumer.resumed(&at)), (0, None));
+    let committer = consumer.committer();
+    committer.commit_all_in_generation(consumer.generation(), &[beside(1, "plainly")]).await.unwrap();
+    consumer.close().await.unwrap();
+    let (consumer, first) = join().await;
+    assert_eq!((first, consumer.resumed(&at)), (1, Some((1, "plainly".into()))));
+    let id = TransactionConfig::new(&*unique("id"));
+    let transactions = client.transactional_producer(ProducerConfig::default(), id).await.unwrap();
+    transactions.begin().unwrap();
+    let membership = consumer.membership().unwrap();
+    transactions.send_all_offsets(&membership, &[beside(2, "together")]).await.unwrap();
+    transactions.commit().await.unwrap();
+    consumer.close().await.unwrap();
+    let (mut consumer, first) = join().await;
+    assert_eq!((first, consumer.resumed(&at)), (2, Some((2, "together".into()))));
+    consumer.seek(&at, 0).unwrap();
+    assert_eq!(consumer.resumed(&at), None);
+    consumer.close().await.unwrap();
+}
+
 on_both! {
+    what_stands_beside_an_offset_comes_back,
     members_come_and_go_cooperative,
     members_come_and_go_range,
     members_come_and_go_sticky,

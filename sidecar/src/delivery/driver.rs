@@ -89,6 +89,7 @@ pub(crate) async fn run<B: Backend>(
         call_ends: VecDeque::new(),
         committing: None,
         retry_commit: None,
+        unsure: false,
         asks: VecDeque::new(),
         leases: HashMap::new(),
         moving: None,
@@ -160,6 +161,8 @@ struct Driver<B: Backend> {
     call_ends: VecDeque<(Instant, CallId)>,
     committing: Option<BoxFuture<'static, Result<(), ClientError>>>,
     retry_commit: Option<Instant>,
+    /// The answer to a commit got lost: it may still come into force, and undo what a transaction commits after it.
+    unsure: bool,
     /// What can't be done before the commit in progress is over, or a transaction is.
     asks: VecDeque<Ask>,
     /// Transactions that are about to commit, by their number.
@@ -322,6 +325,7 @@ impl<B: Backend> Driver<B> {
         match outcome {
             Ok(()) => self.group.commit_done(),
             Err(error) => {
+                self.unsure |= error.may_have_happened();
                 self.shared.stats.commits_failed.add(1);
                 tracing::warn!(group = %self.spec.group, %error, "an offset commit failed");
                 if matches!(error, ClientError::Rejected { code: OFFSET_METADATA_TOO_LARGE, .. }) {
@@ -397,6 +401,8 @@ impl<B: Backend> Driver<B> {
         self.group.reset();
         self.committing = None;
         self.moving = None;
+        // What the membership that ends here has sent is refused from now on.
+        self.unsure = false;
         self.membership = Membership::Pausing(Box::pin(tokio::time::sleep(limits::GROUP_RETRY)));
     }
 

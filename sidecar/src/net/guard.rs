@@ -13,8 +13,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
-use super::metered::Meter;
-use crate::api::http::{is_grpc, refused};
+use super::metered::{Framing, Meter, Shape};
+use crate::api::http::{MANY, is_grpc, refused};
 use crate::error::Failure;
 use crate::limits::Limits;
 use crate::stats::{Entered, Stats};
@@ -55,7 +55,12 @@ pub(crate) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
         return refused(guard.refusal(), grpc);
     };
     let call = (permit, guard.stats.calls.enter());
-    let request = request.map(|body| guard.meter.meter(body, grpc));
+    let shape = match request.uri().path() {
+        _ if grpc => Shape::Frames(Framing::default()),
+        MANY => Shape::Lines,
+        _ => Shape::Whole,
+    };
+    let request = request.map(|body| guard.meter.meter(body, shape));
     next.run(request).await.map(|inner| Body::new(Counted { inner, _call: call }))
 }
 

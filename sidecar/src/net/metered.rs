@@ -42,11 +42,11 @@ impl Meter {
         Self { room: Arc::new(Semaphore::new(bytes)), bytes, time, gauge }
     }
 
-    /// This body, metered. `framed`: it consists of gRPC messages.
-    pub(crate) fn meter(&self, inner: Body, framed: bool) -> Body {
+    /// This body, metered.
+    pub(crate) fn meter(&self, inner: Body, shape: Shape) -> Body {
         Body::new(Metered {
             inner,
-            framed: framed.then(Framing::default),
+            shape,
             partial: 0,
             room: PollSemaphore::new(self.room.clone()),
             most: self.bytes,
@@ -58,9 +58,20 @@ impl Meter {
     }
 }
 
+/// What a body consists of.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// One message.
+    Whole,
+    /// gRPC messages.
+    Frames(Framing),
+    /// A message on each line.
+    Lines,
+}
+
 struct Metered {
     inner: Body,
-    framed: Option<Framing>,
+    shape: Shape,
     /// Bytes of the message that is not whole.
     partial: usize,
     room: PollSemaphore,
@@ -83,9 +94,12 @@ impl Metered {
         if self.partial < limits::PARTIAL_FREE_BYTES {
             return 0;
         }
-        let rest = match &self.framed {
-            Some(framing) => framing.missing,
-            None => self.inner.size_hint().exact().map_or(STEP, |rest| usize::try_from(rest).unwrap_or(usize::MAX)),
+        let rest = match &self.shape {
+            Shape::Frames(framing) => framing.missing,
+            Shape::Lines => STEP,
+            Shape::Whole => {
+                self.inner.size_hint().exact().map_or(STEP, |rest| usize::try_from(rest).unwrap_or(usize::MAX))
+            }
         };
         self.partial.saturating_add(rest).min(self.most)
     }
@@ -118,9 +132,10 @@ impl Metered {
 
     fn came(&mut self, data: &[u8]) {
         let grown = self.partial + data.len();
-        self.partial = match &mut self.framed {
-            Some(framing) => framing.came(data, self.partial),
-            None => grown,
+        self.partial = match &mut self.shape {
+            Shape::Frames(framing) => framing.came(data, self.partial),
+            Shape::Lines => data.iter().rev().position(|byte| *byte == b'\n').unwrap_or(grown),
+            Shape::Whole => grown,
         };
         if self.partial < grown {
             // A message became whole; what follows has its own time.
@@ -187,7 +202,7 @@ fn too_slow() -> Status {
 
 /// Follows the length-prefixed messages of a gRPC body: one byte of flags, four of length, then the message.
 #[derive(Debug, Default)]
-struct Framing {
+pub(crate) struct Framing {
     prefix: [u8; 5],
     prefix_len: usize,
     /// Bytes of the message that are still to come.
@@ -255,7 +270,7 @@ mod tests {
         let meter = Meter::new(64 * 1024, Duration::from_secs(30), gauge.clone());
         let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![0; 20_000]))]);
         let never = futures::StreamExt::chain(first, futures::stream::pending());
-        let mut body = meter.meter(Body::from_stream(never), false);
+        let mut body = meter.meter(Body::from_stream(never), Shape::Whole);
         assert!(body.frame().await.expect("some").is_ok());
         let error = body.frame().await.expect("some").expect_err("too slow");
         assert!(error.to_string().contains("did not come"), "{error}");
@@ -273,13 +288,16 @@ mod tests {
             (first, futures::stream::iter([Ok::<_, std::io::Error>(rest)]))
         };
         let (half, _) = framed(6000);
-        let mut half =
-            meter.meter(Body::from_stream(futures::StreamExt::chain(half, futures::stream::pending())), true);
+        let mut half = meter.meter(
+            Body::from_stream(futures::StreamExt::chain(half, futures::stream::pending())),
+            Shape::Frames(Framing::default()),
+        );
         assert!(half.frame().await.expect("some").is_ok());
         assert!(futures::poll!(Box::pin(half.frame())).is_pending(), "it has its room, and sends nothing");
         assert_eq!(gauge.get(), 50_005);
         let (first, rest) = framed(6000);
-        let honest = meter.meter(Body::from_stream(futures::StreamExt::chain(first, rest)), true);
+        let honest =
+            meter.meter(Body::from_stream(futures::StreamExt::chain(first, rest)), Shape::Frames(Framing::default()));
         let (given_up, whole) = tokio::join!(half.frame(), honest.collect());
         assert!(given_up.expect("some").is_err());
         assert_eq!(whole.expect("whole").to_bytes().len(), 50_005);
@@ -292,7 +310,7 @@ mod tests {
         let meter = Meter::new(64 * 1024, Duration::from_secs(30), gauge.clone());
         let body = |size: usize| {
             let chunks = (0..size / 1000).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![0; 1000])));
-            meter.meter(Body::from_stream(futures::stream::iter(chunks)), false)
+            meter.meter(Body::from_stream(futures::stream::iter(chunks)), Shape::Whole)
         };
         let mut large = body(40_000);
         for _ in 0..40 {
@@ -303,6 +321,25 @@ mod tests {
         assert!(body(3000).collect().await.is_ok(), "small ones go through");
         drop(large);
         assert_eq!(second.await.expect("whole").to_bytes().len(), 40_000);
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_lines_may_be_long_and_take_long() {
+        let gauge = Arc::new(Gauge::default());
+        let meter = Meter::new(64 * 1024, Duration::from_secs(30), gauge.clone());
+        // Each line comes in two pieces.
+        let piece = |count: u32| Bytes::from([vec![b'x'; 20_000], vec![b'\n'; (count % 2) as usize]].concat());
+        let lines = futures::stream::unfold(0, move |count| async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            (count < 20).then(|| (Ok::<_, std::io::Error>(piece(count)), count + 1))
+        });
+        let body = meter.meter(Body::from_stream(lines), Shape::Lines);
+        assert_eq!(body.collect().await.expect("whole").to_bytes().len(), 20 * 20_000 + 10);
+        // A line that does not end is given up.
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 20_000]))]);
+        let never = futures::StreamExt::chain(first, futures::stream::pending());
+        assert!(meter.meter(Body::from_stream(never), Shape::Lines).collect().await.is_err());
         assert_eq!(gauge.get(), 0);
     }
 }

@@ -104,7 +104,7 @@ async fn a_group_is_described_with_its_lag() {
     assert!(before.members[0].here && before.members[0].assignment[0].partitions == [0], "{before:?}");
     let expected =
         v1::GroupPosition { topic: "orders".into(), partition: 0, committed_offset: None, end_offset: 5, lag: 5 };
-    assert_eq!(before.positions, [expected.clone()]);
+    assert_eq!(before.positions, std::slice::from_ref(&expected));
     let acked: Vec<_> = ids(&messages[..3]);
     rig.ack(&acked.iter().collect::<Vec<_>>()).await;
     assert_eq!(get().await.positions, [v1::GroupPosition { committed_offset: Some(3), lag: 2, ..expected }]);

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use wherry_proto::v1::subscribe_request::Frame;
+use wherry_proto::v1::transact_request::Frame as Transact;
 use wherry_proto::v1::{self, AckOutcome};
 use wherry_sidecar::Limits;
 use wherry_sidecar::backend::memory::MemoryCluster;
@@ -161,6 +162,61 @@ async fn a_subscriber_that_does_not_read_holds_a_bounded_number_of_bytes() {
     .await;
     assert!(rig.sidecar.stats.delivered.get() < 100);
     drop(subscription);
+}
+
+#[tokio::test]
+async fn a_reader_of_events_that_does_not_read_holds_a_bounded_number_of_bytes() {
+    let limits = Limits { window_bytes: 2 * 1024 * 1024, ..Limits::default() };
+    let rig = rig_with(MemoryCluster::new().with_topic("orders", 1), limits).await;
+    rig.publish("orders", (0..100).map(|_| "x".repeat(100_000))).await;
+    let mut open = Vec::new();
+    for query in ["group=g&window=1000", "mode=broadcast"] {
+        let mut stream = soon(TcpStream::connect(rig.sidecar.addr)).await.expect("connects");
+        let head = format!("GET /v1/topics/orders/events?{query} HTTP/1.1\r\nhost: x\r\n\r\n");
+        soon(stream.write_all(head.as_bytes())).await.expect("writes");
+        open.push(stream);
+    }
+    eventually("some were sent", || rig.sidecar.stats.delivered.get() > 0).await;
+    eventually("deliveries have stopped", || {
+        let before = rig.sidecar.stats.delivered.get();
+        std::thread::sleep(Duration::from_millis(100));
+        before == rig.sidecar.stats.delivered.get()
+    })
+    .await;
+    assert!(rig.sidecar.stats.delivered.get() < 200);
+    rig.publish("orders", ["others are served".to_owned()]).await;
+    drop(open);
+    eventually("they are gone", || rig.sidecar.stats.subscriptions.get() == 0).await;
+}
+
+#[tokio::test]
+async fn whoever_reads_no_outcomes_of_transactions_is_not_read_from() {
+    const MANY: u64 = 20_000;
+    let rig = rig(MemoryCluster::new().with_topic("orders", 1)).await;
+    let (say, said) = mpsc::channel(64);
+    let _unread = soon(rig.transactions().transact(ReceiverStream::new(said))).await.expect("opens");
+    let mut stuck = false;
+    for transaction_id in 0..MANY {
+        // The outcome of each has a few kilobytes.
+        let messages = vec![message("orders", "x"); 200];
+        let frames = [
+            Transact::Begin(v1::TransactBegin { transaction_id, timeout: None }),
+            Transact::Publish(v1::TransactPublish { messages }),
+            Transact::Commit(v1::TransactCommit {}),
+        ];
+        for frame in frames {
+            let sending = say.send(v1::TransactRequest { frame: Some(frame) });
+            match tokio::time::timeout(Duration::from_secs(1), sending).await {
+                Ok(sent) => sent.expect("the stream goes on"),
+                Err(_) => stuck = true,
+            }
+        }
+        if stuck {
+            break;
+        }
+    }
+    assert!(stuck, "all of it was taken");
+    rig.publish("orders", ["others are served".to_owned()]).await;
 }
 
 #[tokio::test]

@@ -132,6 +132,20 @@ async fn a_transaction_is_void_when_the_group_has_moved_on() {
 }
 
 #[tokio::test]
+async fn no_transaction_follows_a_commit_that_may_still_be_on_its_way() {
+    let rig = rig(cluster()).await;
+    rig.publish("in", (0..2).map(|number| number.to_string())).await;
+    let messages = rig.pull("g", "in", 2, LONG).await;
+    rig.cluster.lose_offset_commits(1);
+    assert_eq!(rig.ack(&[&messages[0].ack_id]).await, [AckOutcome::Acknowledged], "it is tried again");
+    assert_eq!(reason(&commit(&rig, &["a"], ids(&messages[1..])).await.expect_err("not now")), "ACK_LOST");
+    let again = rig.pull("g", "in", 1, LONG).await;
+    assert_eq!(texts(&again), ["1"]);
+    commit(&rig, &["a"], ids(&again)).await.expect("committed");
+    assert_eq!((rig.cluster.committed("g", "in", 0), out(&rig)), (Some(2), vec!["a".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_batch_is_there_as_a_whole_or_not_at_all() {
     let limits = Limits { transaction_messages: 3, ..Limits::default() };
     let rig = rig_with(cluster(), limits).await;

@@ -31,6 +31,9 @@ use crate::backend::Backend;
 use crate::error::Failure;
 use crate::shared::Shared;
 
+/// The call whose body is a message on each line.
+pub(crate) const MANY: &str = "/v1/publish-many";
+
 /// All HTTP calls.
 pub(crate) fn routes<B: Backend>(shared: &Shared<B>) -> Router {
     let router = table::<B>().into_iter().fold(Router::new(), |router, (_, path, call)| router.route(path, call));
@@ -45,7 +48,7 @@ fn table<B: Backend>() -> Vec<(&'static str, &'static str, MethodRouter<Shared<B
         ("get", "/v1/topics/{topic}/events", get(events::of_topic::<B>)),
         ("post", "/v1/topics/{topic}/requests", post(requests::request::<B>)),
         ("post", "/v1/publish", post(publish::named::<B>)),
-        ("post", "/v1/publish-many", post(many::publish::<B>)),
+        ("post", MANY, post(many::publish::<B>)),
         ("post", "/v1/reply", post(requests::reply::<B>)),
         ("post", "/v1/transactions", post(transactions::commit::<B>)),
         ("post", "/v1/ack", post(settle::ack::<B>)),

@@ -312,8 +312,14 @@ impl Member for MemoryMember {
                 return Err(stale);
             }
             state.groups.commit(&name, next);
+            let lost = state.lost_offset_commits > 0;
+            state.lost_offset_commits = state.lost_offset_commits.saturating_sub(1);
             drop(state);
             cluster.touch();
+            if lost {
+                let (what, cause) = ("commit".into(), "the answer got lost".into());
+                return Err(ClientError::Unknown { what, cause, waited: std::time::Duration::ZERO });
+            }
             Ok(())
         }
     }

@@ -49,6 +49,8 @@ struct State {
     transactional: BTreeMap<Arc<str>, u64>,
     /// Commits of transactions whose answers get lost from now on.
     lost_commits: usize,
+    /// Offset commits whose answers get lost from now on.
+    lost_offset_commits: usize,
     settings: BTreeMap<Arc<str>, Vec<(String, String)>>,
     round_robin: usize,
     closed: bool,
@@ -124,6 +126,11 @@ impl MemoryCluster {
     /// again.
     pub fn lose_commits(&self, count: usize) {
         self.state().lost_commits = count;
+    }
+
+    /// The answers to the next so many offset commits get lost, after these were made.
+    pub fn lose_offset_commits(&self, count: usize) {
+        self.state().lost_offset_commits = count;
     }
 
     /// Somebody else takes all transactional ids.

@@ -1,7 +1,8 @@
 //! What transactions, replies and seeks ask of a group's task.
 //!
 //! A commit that is on its way could pass what a transaction or a seek commits, so these wait until it is over; and no commit of a
-//! partition is sent while a transaction in it is being committed.
+//! partition is sent while a transaction in it is being committed. A commit whose answer got lost is never over in this sense: before a
+//! transaction may follow it, the group is joined anew, which makes the coordinator refuse it should it still be on its way.
 
 use std::sync::Arc;
 
@@ -117,6 +118,12 @@ impl<B: Backend> Driver<B> {
                 return self.asks.push_front(ask);
             }
             match ask {
+                Ask::Lease { ids, answer, .. } if self.unsure => {
+                    tracing::warn!(group = %self.spec.group, messages = ids.len(), "a commit is unaccounted for, joining anew");
+                    self.rejoin();
+                    // Whoever gave up does not need an answer.
+                    let _ = answer.send(Err(lost(&format!("group {}", self.spec.group))));
+                }
                 Ask::Lease { number, ids, answer } => {
                     let lease = self.lease(number, &ids);
                     if answer.send(lease).is_err() {

@@ -54,6 +54,16 @@ enum Step {
         member: usize,
         lost: bool,
     },
+    /// A transaction takes some deliveries, counted from the newest, if their member has none open.
+    Lease {
+        back: usize,
+        count: usize,
+    },
+    /// It ends.
+    Resolve {
+        member: usize,
+        committed: bool,
+    },
     /// The coordinator wants a partition to move.
     Move {
         partition: i32,
@@ -93,6 +103,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Expire),
         1 => member().prop_map(|member| Step::Die { member }),
         3 => (0..40u64).prop_map(|ms| Step::Pass { ms }),
+        3 => (0..8usize, 1..4usize).prop_map(|(back, count)| Step::Lease { back, count }),
+        3 => (member(), any::<bool>()).prop_map(|(member, committed)| Step::Resolve { member, committed }),
     ];
     prop::collection::vec(step, 1..200)
 }
@@ -106,10 +118,15 @@ struct Membership {
     revoking: BTreeSet<i32>,
     generation: i32,
     committing: Option<(i32, Vec<CommitOffset>)>,
+    /// The transaction that is about to commit, since which generation, and the deliveries in it.
+    transaction: Option<Open>,
     /// Where the group had left off in each partition when this member got it.
     resumed: BTreeMap<i32, (i64, Runs)>,
     credits: BTreeMap<SubId, u64>,
 }
+
+/// A transaction: what it has to commit, the generation that it began in, the deliveries in it.
+type Open = (Leased, i32, Vec<(i32, AckId)>);
 
 struct World {
     members: Vec<Membership>,
@@ -166,6 +183,7 @@ impl World {
             revoking: BTreeSet::new(),
             generation: -1,
             committing: None,
+            transaction: None,
             resumed: BTreeMap::new(),
             credits: BTreeMap::new(),
         }
@@ -226,6 +244,8 @@ impl World {
                 }
             }
             Step::EndCommit { member, lost } => self.end_commit(member, lost),
+            Step::Lease { back, count } => self.lease(back, count),
+            Step::Resolve { member, committed } => self.resolve(member, committed),
             Step::Move { partition, to } => self.move_to(partition, to),
             Step::Expire => {
                 for member in &mut self.members {
@@ -289,6 +309,13 @@ impl World {
         if generation != member.generation {
             return member.group.commit_failed();
         }
+        self.apply(next);
+        let member = &mut self.members[index];
+        if lost { member.group.commit_failed() } else { member.group.commit_done() }
+    }
+
+    /// A commit is durable.
+    fn apply(&mut self, next: Vec<CommitOffset>) {
         for CommitOffset { at, offset: next, metadata } in next {
             let before = self.committed.insert(at.partition, next).unwrap_or(0);
             assert!(next >= before, "a commit never goes back");
@@ -298,7 +325,35 @@ impl World {
             }
             self.beside.insert(at.partition, above);
         }
-        if lost { member.group.commit_failed() } else { member.group.commit_done() }
+    }
+
+    fn lease(&mut self, back: usize, count: usize) {
+        let Some(newest) = self.deliveries.len().checked_sub(back + 1) else { return };
+        let (index, ..) = self.deliveries[newest];
+        let of_member = self.deliveries[..=newest].iter().rev().filter(|(member, ..)| *member == index);
+        let deliveries: Vec<(i32, AckId)> = of_member.take(count).map(|(_, partition, id)| (*partition, *id)).collect();
+        let ids: Vec<AckId> = deliveries.iter().map(|(_, id)| *id).collect();
+        let member = &mut self.members[index];
+        if member.transaction.is_none()
+            && member.group.may_lease(&ids)
+            && let Ok(leased) = member.group.lease(&ids)
+        {
+            member.transaction = Some((leased, member.generation, deliveries));
+        }
+    }
+
+    fn resolve(&mut self, index: usize, committed: bool) {
+        let Some((leased, generation, deliveries)) = self.members[index].transaction.take() else { return };
+        // The coordinator refuses who has missed a generation.
+        let committed = committed && generation == self.members[index].generation;
+        if committed {
+            for (partition, id) in deliveries {
+                self.acknowledged.insert((partition, id.offset));
+                self.confirmed.insert((partition, id.offset));
+            }
+            self.apply(leased.next.clone());
+        }
+        self.members[index].group.resolve(&leased, committed);
     }
 
     fn move_to(&mut self, partition: i32, to: usize) {
@@ -358,6 +413,9 @@ impl World {
     fn finish(mut self) {
         let mut acked = self.deliveries.len();
         self.step(&Step::Pass { ms: 10_000 });
+        for member in 0..MEMBERS {
+            self.step(&Step::Resolve { member, committed: false });
+        }
         for partition in 0..PARTITIONS {
             self.step(&Step::Move { partition, to: 0 });
         }
