@@ -131,21 +131,22 @@ impl<'a> Cast<'a> {
         format!("orders {orders}, stock {stock}, billing {billing}, shipping {shipping}, packing {one} and {other}")
     }
 
-    /// Starts everyone. The count must be even: two pack the same orders, half of them each.
+    /// Starts everyone, the order service and its bookkeeper at the first sidecar, the others at the second. The count must be
+    /// even: two pack the same orders, half of them each.
     ///
     /// # Errors
     /// A program can't be started.
-    pub fn play(&self, count: usize, sidecar: &str) -> Result<Play> {
+    pub fn play(&self, count: usize, [office, store]: &[String; 2]) -> Result<Play> {
         ensure!(count.is_multiple_of(2), "{count} orders can't be packed by two in equal parts");
         let [one, other] = self.packing;
         Ok(Play {
             count,
             answerer: self.stock.language.name(),
-            stock: self.stock.start("stock", count, sidecar)?,
-            billing: self.billing.start("billing", count, sidecar)?,
-            shipping: self.shipping.start("shipping", count, sidecar)?,
-            packing: [one.start("packing", count / 2, sidecar)?, other.start("packing", count / 2, sidecar)?],
-            orders: self.orders.start("orders", count, sidecar)?,
+            stock: self.stock.start("stock", count, store)?,
+            billing: self.billing.start("billing", count, office)?,
+            shipping: self.shipping.start("shipping", count, store)?,
+            packing: [one.start("packing", count / 2, store)?, other.start("packing", count / 2, store)?],
+            orders: self.orders.start("orders", count, office)?,
             told: Vec::new(),
         })
     }

@@ -27,7 +27,7 @@ fn services_of_all_languages_understand_each_other() -> Result<()> {
     let mesh = Mesh::up(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop.yaml"))?;
     for first in 0..shops.len() {
         let cast = Cast::starting_with(&shops, first);
-        let account = cast.play(ORDERS, &mesh.address()).and_then(|play| play.finish());
+        let account = cast.play(ORDERS, &mesh.addresses()).and_then(|play| play.finish());
         let judged = account.and_then(|account| account.judge(Weather::Calm));
         judged.with_context(|| format!("{}: {}", cast.title(), mesh.last_words()))?;
         report(&format!("{ORDERS} orders: {}", cast.title()));
@@ -74,7 +74,7 @@ fn a_program_that_fails_says_so() -> Result<()> {
 }
 
 fn interrupted(cast: &Cast<'_>, mesh: &Mesh) -> Result<()> {
-    let mut play = cast.play(MANY, &mesh.address())?;
+    let mut play = cast.play(MANY, &mesh.addresses())?;
     play.await_published(BEFORE)?;
     mesh.outage()?;
     play.finish()?.judge(Weather::Outage)
