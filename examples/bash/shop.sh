@@ -9,10 +9,11 @@ PATIENCE=90 # seconds: longer than an outage of the cluster should last
 
 die() { printf '%s: %s (sidecar at %s)\n' "$ROLE" "$*" "$ADDRESS" >&2; exit 1; }
 
-# call PATH [CURL ARGUMENT...]: the answer; a refusal's own sentence is the reason to end.
+# call PATH [CURL ARGUMENT...]: the answer; a refusal's own sentence is the reason to end, but for one with the code EXPECTED.
 call() {
   local path=$1 answer; shift
-  if answer=$(curl -s --max-time "$PATIENCE" --fail-with-body "$@" "$SIDECAR$path"); then
+  if answer=$(curl -s --max-time "$PATIENCE" --fail-with-body "$@" "$SIDECAR$path") ||
+    [[ -n "${EXPECTED:-}" && "$answer" == *"\"code\":\"$EXPECTED\""* ]]; then
     printf '%s' "$answer"
   else
     die "$([ -n "$answer" ] && jq -r .message <<< "$answer" || echo "no answer; is it there?")"
@@ -53,9 +54,10 @@ stock() {
     fi
     reply=$(jq -c '{ack_id: .[].ack_id, message: {json: {order: $id, reserved: ($reserved == "1"), by: "bash"}}}' \
       --arg id "$id" --arg reserved "${answers[$id]}" <<< "$request")
-    answer=$(post /v1/reply -d "$reply")
-    jq -c '{event: .ack.outcome, order: $id}' --arg id "$id" <<< "$answer"
-    reserved=$((reserved + $(jq '[.ack | select(.outcome == "acknowledged")] | length' <<< "$answer")))
+    # When that took too long, the request comes again, to whoever pulls.
+    answer=$(EXPECTED=ABORTED post /v1/reply -d "$reply")
+    jq -c '{event: (.ack.outcome // "lost"), order: $id}' --arg id "$id" <<< "$answer"
+    reserved=$((reserved + $(jq '[select(.ack.outcome == "acknowledged")] | length' <<< "$answer")))
   done
 }
 

@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	v1 "shop/wherry/v1"
@@ -101,6 +103,11 @@ func stock(ctx context.Context, conn *grpc.ClientConn, count int) error {
 			}
 			reply := &v1.ReplyRequest{AckId: request.AckId, Message: message("", answers[order.Order])}
 			replied, err := requests.Reply(ctx, reply)
+			if status.Code(err) == codes.Aborted {
+				// Took too long: the request comes again, to whoever pulls.
+				say("lost", map[string]any{"order": order.Order})
+				continue
+			}
 			if err != nil {
 				return err
 			}

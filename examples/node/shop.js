@@ -73,11 +73,14 @@ async function stock(count) {
         left -= enough ? quantity : 0;
         answers.set(order, { order, reserved: enough, by: "node" });
       }
-      const { ack } = await call(requests, "reply", {
-        ackId: request.ackId,
-        message: message({}, answers.get(order)),
-      });
-      if (settled(order, ack)) reserved++;
+      const reply = { ackId: request.ackId, message: message({}, answers.get(order)) };
+      try {
+        const { ack } = await call(requests, "reply", reply);
+        if (settled(order, ack)) reserved++;
+      } catch (error) {
+        if (error.code !== grpc.status.ABORTED) throw error;
+        say("lost", { order }); // took too long: the request comes again, to whoever pulls
+      }
     }
   }
 }

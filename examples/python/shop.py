@@ -70,8 +70,13 @@ def stock(channel, count):
                 left -= order["quantity"] if enough else 0
                 answers[order["order"]] = {"order": order["order"], "reserved": enough, "by": "python"}
             reply = message("", answers[order["order"]])
-            ack = requests.Reply(ReplyRequest(ack_id=request.ack_id, message=reply), timeout=PATIENCE).ack
-            reserved += settled(order["order"], ack)
+            try:
+                ack = requests.Reply(ReplyRequest(ack_id=request.ack_id, message=reply), timeout=PATIENCE).ack
+                reserved += settled(order["order"], ack)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.ABORTED:
+                    raise
+                say("lost", order=order["order"])  # took too long: the request comes again, to whoever pulls
 
 
 def follow(channel, group, count, handle, mode=SUBSCRIBE_MODE_STREAM, credits=16):

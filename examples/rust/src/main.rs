@@ -8,6 +8,7 @@ use prost_types::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use wherry::publisher_service_client::PublisherServiceClient;
 use wherry::request_service_client::RequestServiceClient;
@@ -71,8 +72,12 @@ async fn stock(channel: Channel, count: u32) -> Done {
                 json!({"order": id, "reserved": enough, "by": "rust"})
             });
             let reply = ReplyRequest { ack_id: request.ack_id, message: Some(message("", answer)), keep: false };
-            let ack = requests.reply(reply).await?.into_inner().ack.unwrap_or_default();
-            reserved += u32::from(settled(&id, &ack));
+            match requests.reply(reply).await {
+                Ok(replied) => reserved += u32::from(settled(&id, &replied.into_inner().ack.unwrap_or_default())),
+                // Took too long: the request comes again, to whoever pulls.
+                Err(status) if status.code() == Code::Aborted => say("lost", json!({"order": id})),
+                Err(status) => return Err(status.into()),
+            }
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ import com.google.protobuf.Duration;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
+import io.grpc.Status;
 import io.grpc.StatusException;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -91,7 +92,14 @@ public final class Shop {
                 var reply = ReplyRequest.newBuilder()
                         .setAckId(request.getAckId())
                         .setMessage(message("", answers.get(order.order())));
-                reserved += settled(order.order(), requests.reply(reply.build()).getAck()) ? 1 : 0;
+                try {
+                    reserved += settled(order.order(), requests.reply(reply.build()).getAck()) ? 1 : 0;
+                } catch (StatusException error) {
+                    if (error.getStatus().getCode() != Status.Code.ABORTED) {
+                        throw error;
+                    }
+                    say("lost", order.order()); // took too long: the request comes again, to whoever pulls
+                }
             }
         }
     }
