@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches what the end-to-end tests and the benchmarks run against: stock Kafka clients and Apache Kafka itself.
 #
-#   tests/e2e/setup.sh [all|PART...]     parts: kafka packages python rdkafka bench go
+#   tests/e2e/setup.sh [all|PART...]     parts: kafka packages python rdkafka bench go examples
 #
 # Idempotent: each part leaves a stamp that holds the versions it fetched, and is skipped while the stamp matches.
 # Everything is kept in ${WHERRY_CACHE:-$HOME/.cache/wherry}; only Debian packages are installed system-wide, and
@@ -128,11 +128,19 @@ part_go() {
   done
 }
 
+# The programs under examples/. The test of a language that can't be built here says so and is not run.
+part_examples() {
+  local language
+  for language in python go java node rust bash; do
+    "$HERE/examples.sh" "$language" > /dev/null || { [ $? -eq 3 ] && say "NOTICE: the example in $language will not run"; }
+  done
+}
+
 [ $# -eq 0 ] && set -- all
 for part in "$@"; do
   case "$part" in
-    all) part_packages; part_kafka; part_python; part_rdkafka; part_bench; part_go ;;
-    kafka | packages | python | rdkafka | bench | go) "part_$part" ;;
+    all) part_packages; part_kafka; part_python; part_rdkafka; part_bench; part_go; part_examples ;;
+    kafka | packages | python | rdkafka | bench | go | examples) "part_$part" ;;
     *) sed -n 2,4p "$0" >&2; exit 2 ;;
   esac
 done

@@ -77,6 +77,7 @@ fn cargo(title: &str, arguments: &[&str]) -> Step {
 fn house_steps() -> Vec<Step> {
     vec![
         cargo("format", &["fmt", "--all", "--check"]),
+        cargo("format of the example", &["fmt", "--check", "--manifest-path", "examples/rust/Cargo.toml"]),
         cargo("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
         cargo("licences, advisories, sources", &["deny", "--all-features", "check"]).optional(
             &["deny", "--version"],
@@ -90,8 +91,8 @@ fn house_steps() -> Vec<Step> {
 /// The set-up comes first: what can't be had is said before an hour of tests.
 fn test_steps() -> Result<Vec<Step>> {
     let script = root().join("tests/e2e/setup.sh");
-    let set_up =
-        Step::new("set-up: packages, stock clients, Kafka", &script.display().to_string(), &["all"]).within(&root());
+    let set_up = Step::new("set-up: packages, stock clients, Kafka, examples", &script.display().to_string(), &["all"])
+        .within(&root());
     let mut steps = vec![set_up];
     steps.extend(house_steps());
     // All of the workspace at once: cargo chooses features by what it is asked to build, and what was built with other
@@ -101,7 +102,7 @@ fn test_steps() -> Result<Vec<Step>> {
     let names = outside()?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let outside = cargo(
-        "stock clients, crashes, power cuts, clusters",
+        "stock clients, examples, crashes, power cuts, clusters",
         &[&["test", "--workspace", "--no-fail-fast", "--quiet"], &names[..]].concat(),
     );
     steps.push(outside.with("WHERRY_BIN", &target().join("debug/wherry").display().to_string()));

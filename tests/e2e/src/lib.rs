@@ -12,11 +12,13 @@ pub mod cluster;
 pub mod judge;
 pub mod loopback;
 pub mod loopfs;
+pub mod mesh;
 pub mod net;
 pub mod process;
 pub mod records;
 pub mod server;
 pub mod share;
+pub mod shop;
 pub mod transactions;
 
 use std::io::Write;
