@@ -8,7 +8,6 @@ use super::problem::Checker;
 use super::value::topic_name_problem;
 use super::{
     Age, ClusterSpec, DeletionPolicy, Durability, Metadata, PARTITIONS_MAX, Problems, Reference, Size, SizeLimit,
-    Unbuilt,
 };
 
 /// A topic.
@@ -60,7 +59,7 @@ pub struct TopicSpec {
     pub max_message_bytes: Option<Size>,
     /// Deduplication by message id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dedupe: Option<Unbuilt>,
+    pub dedupe: Option<Dedupe>,
     /// Further settings by their names on the wire, as `segment.bytes`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,
@@ -85,6 +84,17 @@ pub struct Retention {
     /// Size of a partition above which its oldest data may go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<SizeLimit>,
+}
+
+/// Deduplication by message id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dedupe {
+    /// For how long a message id is remembered at least.
+    pub window: Age,
+    /// Message ids that a partition remembers at the most; absent: not managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ids: Option<i64>,
 }
 
 /// What happens to old data.
@@ -137,13 +147,15 @@ pub enum Management {
 }
 
 /// Settings that have their own field: writing them under `config` as well would leave two answers.
-const OWN_FIELD: [(&str, &str); 6] = [
+const OWN_FIELD: [(&str, &str); 8] = [
     ("retention.ms", "spec.retention.time"),
     ("retention.bytes", "spec.retention.bytes"),
     ("cleanup.policy", "spec.cleanup"),
     ("max.message.bytes", "spec.maxMessageBytes"),
     ("compression.type", "spec.compression"),
     ("min.insync.replicas", "spec.minInSync"),
+    ("wherry.dedupe.window.ms", "spec.dedupe.window"),
+    ("wherry.dedupe.max.ids", "spec.dedupe.maxIds"),
 ];
 
 /// Largest `maxMessageBytes`: what a length on the wire can say.
@@ -205,6 +217,8 @@ impl Topic {
             ("retention.bytes", spec.retention.bytes.map(|bytes| bytes.wire_bytes().to_string())),
             ("cleanup.policy", spec.cleanup.map(|cleanup| cleanup.wire_name().to_owned())),
             ("max.message.bytes", spec.max_message_bytes.map(|size| size.0.to_string())),
+            ("wherry.dedupe.window.ms", spec.dedupe.as_ref().map(|dedupe| dedupe.window.wire_ms().to_string())),
+            ("wherry.dedupe.max.ids", spec.dedupe.as_ref().and_then(|dedupe| Some(dedupe.max_ids?.to_string()))),
             ("min.insync.replicas", spec.min_in_sync.map(|minimum| minimum.to_string())),
         ];
         let own = own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
@@ -221,6 +235,9 @@ impl Cleanup {
     }
 }
 
+/// What nodes take.
+const DEDUPE_WINDOW_MAX: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3_600);
+const DEDUPE_IDS_MAX: i64 = 10_000_000;
 /// Most nodes of a cluster.
 const REPLICAS_MAX: i64 = 5;
 
@@ -234,6 +251,7 @@ impl TopicSpec {
         let copies = self.replicas.unwrap_or(REPLICAS_MAX).clamp(1, REPLICAS_MAX);
         check.at_most("spec.minInSync", self.min_in_sync, copies, "copies of a partition");
         self.check_sizes(check);
+        self.check_dedupe(check);
         self.check_config(check);
         self.check_unbuilt(check);
     }
@@ -255,6 +273,20 @@ impl TopicSpec {
         });
     }
 
+    fn check_dedupe(&self, check: &mut Checker) {
+        let Some(dedupe) = &self.dedupe else { return };
+        let fits = match dedupe.window {
+            Age::At(window) => !window.is_zero() && window <= DEDUPE_WINDOW_MAX,
+            Age::Forever => false,
+        };
+        check.refuse_if(!fits, "spec.dedupe.window", || {
+            "is not a time from 1s to 30d; write for example 10m, or leave dedupe out".into()
+        });
+        if let Some(ids) = dedupe.max_ids {
+            check.range("spec.dedupe.maxIds", ids, 1, DEDUPE_IDS_MAX);
+        }
+    }
+
     fn check_config(&self, check: &mut Checker) {
         for key in self.config.keys() {
             let path = format!("spec.config[{key:?}]");
@@ -267,11 +299,6 @@ impl TopicSpec {
     }
 
     fn check_unbuilt(&self, check: &mut Checker) {
-        check.unbuilt(
-            self.dedupe.as_ref(),
-            "spec.dedupe",
-            "Retries never duplicate; ids of applications are carried, but not compared yet.",
-        );
         check.refuse_if(self.durability != Durability::Disk, "spec.durability", || {
             "only Disk is built: an append is on stable storage before it is acknowledged; write Disk or leave it out".into()
         });

@@ -24,6 +24,7 @@ spec:
   retention: {time: 7d, bytes: 10Gi}
   cleanup: Compact
   maxMessageBytes: 2Mi
+  dedupe: {window: 10m, maxIds: 100000}
   config: {segment.bytes: '16777216'}
 ---
 ---
@@ -60,6 +61,8 @@ fn values_mean_what_the_wire_says() {
             "retention.bytes=10737418240",
             "cleanup.policy=compact",
             "max.message.bytes=2097152",
+            "wherry.dedupe.window.ms=600000",
+            "wherry.dedupe.max.ids=100000",
             "segment.bytes=16777216"
         ]
     );
