@@ -45,9 +45,8 @@ pub struct Limits {
     pub pull_wait: Duration,
     /// Longest ack timeout, and longest delay of a negative acknowledgement.
     pub ack_timeout: Duration,
-    /// Transactions that may be committing at a time, each with a sender of its own; at the bound the next one waits. So many times
-    /// `transaction_bytes` may be kept for transactions that are not committed; at that bound one is refused with
-    /// `RESOURCE_EXHAUSTED`.
+    /// Transactions that may be committing at a time, each with a sender of its own; at the bound the next one waits. Twice
+    /// `transaction_bytes` may be kept for all that are not committed; at that bound one is refused with `RESOURCE_EXHAUSTED`.
     pub transactions: usize,
     /// Messages of one transaction, and of one batch. A larger one is refused with `RESOURCE_EXHAUSTED`.
     pub transaction_messages: usize,
@@ -105,7 +104,7 @@ impl Limits {
             ack_timeout: Duration::from_secs(60 * 60),
             transactions: 8,
             transaction_messages: 10_000,
-            transaction_bytes: share("producer") / 8,
+            transaction_bytes: share("producer") / 2,
             transaction_time: Duration::from_secs(60),
             requests: 4096,
             request_time: Duration::from_secs(5 * 60),

@@ -18,6 +18,9 @@ use crate::shared::Shared;
 /// Begins every transactional id of a sidecar.
 const PREFIX: &str = "wherry-sidecar";
 
+/// Transactions of the largest size whose bytes may be kept at a time.
+const FULL_SIZED: usize = 2;
+
 /// The transactions of a sidecar. Cheap to clone.
 #[derive(Debug)]
 pub(crate) struct Transactions<B: Backend> {
@@ -70,7 +73,7 @@ impl<B: Backend> Transactions<B> {
     pub(crate) fn new(limits: &Limits) -> Self {
         let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
         let most = limits.transaction_bytes.max(limits.message_bytes + crate::limits::TRANSACTION_MESSAGE_BYTES);
-        let bytes = most.saturating_mul(limits.transactions).min(Semaphore::MAX_PERMITS);
+        let bytes = most.saturating_mul(FULL_SIZED.min(limits.transactions)).min(Semaphore::MAX_PERMITS);
         let seats = Seats { free: Vec::new(), spare: (0..limits.transactions).rev().collect() };
         Self {
             inner: Arc::new(Inner {
@@ -158,7 +161,7 @@ impl Budget {
             return Err(Failure::passing(
                 Code::ResourceExhausted,
                 "TOO_MANY_TRANSACTIONS",
-                "limits.transactions times limits.transaction_bytes are waiting to be committed already; commit some, or raise the limits",
+                "twice limits.transaction_bytes are waiting to be committed already; commit some, or raise the limits",
             ));
         };
         match &mut self.held {

@@ -121,7 +121,7 @@ fn topics() {
         ("  dedupe: {window: 0s}", &["spec.dedupe.window", "10m"]),
         ("  dedupe: {window: 31d}", &["spec.dedupe.window", "30d"]),
         ("  dedupe: {window: Forever}", &["spec.dedupe.window", "30d"]),
-        ("  dedupe: {maxIds: 5}", &["spec.dedupe", "window"]),
+        ("  dedupe: {maxIds: 5}", &["missing field", "window"]),
         ("  dedupe: {window: 5m, maxIds: 0}", &["spec.dedupe.maxIds"]),
         ("  config: {wherry.dedupe.window.ms: '5'}", &["spec.config", "spec.dedupe.window"]),
         ("  config: {retention.ms: '5'}", &["spec.config", "spec.retention.time"]),
