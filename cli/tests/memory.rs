@@ -22,7 +22,7 @@ use wherry_proto::v1::{self, PublishStreamRequest};
 /// The budget that the sidecar is started with.
 const BUDGET: u64 = 32 << 20;
 /// What code, stacks and the allocator's own habits may add to it: this is a debug build.
-const SLACK: u64 = 32 << 20;
+const SLACK: u64 = 24 << 20;
 const SOON: Duration = Duration::from_secs(30);
 
 struct Sidecar {

@@ -302,6 +302,8 @@ pub struct ConsumerConfig {
     pub partition_max_bytes: usize,
     /// Bytes fetched ahead of `poll`; at the bound no more is fetched.
     pub prefetch_bytes: usize,
+    /// Bytes of records, uncompressed, after which a poll brings no more; one record it brings in any case.
+    pub poll_bytes: usize,
     /// Largest batch after decompression.
     pub max_batch_bytes: usize,
     /// Rack of this consumer (KIP-392), for brokers that use it.
@@ -327,6 +329,7 @@ impl Default for ConsumerConfig {
             fetch_max_bytes: 16 * 1024 * 1024,
             partition_max_bytes: 1024 * 1024,
             prefetch_bytes: 32 * 1024 * 1024,
+            poll_bytes: 64 * 1024 * 1024,
             max_batch_bytes: limits::BATCH_DECOMPRESSED_BYTES,
             rack: None,
         }
@@ -363,8 +366,9 @@ impl ConsumerConfig {
         if self.auto_commit_interval.is_some() && self.group.is_none() {
             return wrong("auto_commit_interval without group has nowhere to commit to");
         }
-        if self.prefetch_bytes == 0 || self.fetch_max_bytes == 0 || self.partition_max_bytes == 0 {
-            return wrong("prefetch_bytes, fetch_max_bytes and partition_max_bytes must be above 0");
+        let bounds = [self.prefetch_bytes, self.poll_bytes, self.fetch_max_bytes, self.partition_max_bytes];
+        if bounds.contains(&0) {
+            return wrong("prefetch_bytes, poll_bytes, fetch_max_bytes and partition_max_bytes must be above 0");
         }
         Ok(())
     }

@@ -1,15 +1,53 @@
 //! Handing records out: from the queues of the partitions to the application, in turn, without waiting.
 
+use bytes::Bytes;
+
 use super::decode::{self, Decoded};
 use super::partitions::{Next, Place, Taken};
 use super::shared::Shared;
 use crate::error::ClientError;
 use crate::record::{ConsumedRecord, TopicPartition};
 
-/// Up to `max` records that are there. Decompression happens outside the lock.
+/// What is handed out at once.
+struct Handed {
+    records: Vec<ConsumedRecord>,
+    /// Their bytes, as applications see them: what is fetched may be compressed.
+    bytes: usize,
+    max_records: usize,
+    max_bytes: usize,
+}
+
+impl Handed {
+    fn is_full(&self) -> bool {
+        self.records.len() >= self.max_records || self.bytes >= self.max_bytes
+    }
+
+    fn push(&mut self, record: ConsumedRecord) {
+        self.bytes = self.bytes.saturating_add(size(&record));
+        self.records.push(record);
+    }
+
+    /// Takes those behind the first `count` back.
+    fn truncate(&mut self, count: usize) {
+        let bytes: usize = self.records.drain(count..).map(|record| size(&record)).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+fn size(record: &ConsumedRecord) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value.as_ref())).sum();
+    length(record.key.as_ref()) + length(record.value.as_ref()) + headers
+}
+
+fn length(bytes: Option<&Bytes>) -> usize {
+    bytes.map_or(0, Bytes::len)
+}
+
+/// Up to `max` records that are there, and about `poll_bytes` of them. Decompression happens outside the lock.
 pub(super) fn hand_out(shared: &Shared, max: usize) -> Result<Vec<ConsumedRecord>, ClientError> {
-    let mut records = Vec::new();
-    while records.len() < max {
+    let max_bytes = shared.config.poll_bytes;
+    let mut handed = Handed { records: Vec::new(), bytes: 0, max_records: max, max_bytes };
+    while !handed.is_full() {
         let (at, taken, generation) = {
             let mut state = shared.state();
             let Some(at) = state.partitions.next_ready() else { break };
@@ -19,15 +57,15 @@ pub(super) fn hand_out(shared: &Shared, max: usize) -> Result<Vec<ConsumedRecord
         if matches!(taken.what, Next::Fetched(_)) {
             shared.changed.notify_one();
         }
-        if let Err(error) = one(shared, &at, taken, generation, max, &mut records) {
-            if records.is_empty() {
+        if let Err(error) = one(shared, &at, taken, generation, &mut handed) {
+            if handed.records.is_empty() {
                 return Err(error);
             }
             shared.fail(error);
             break;
         }
     }
-    Ok(records)
+    Ok(handed.records)
 }
 
 fn one(
@@ -35,8 +73,7 @@ fn one(
     at: &TopicPartition,
     taken: Taken,
     generation: i32,
-    max: usize,
-    records: &mut Vec<ConsumedRecord>,
+    handed: &mut Handed,
 ) -> Result<(), ClientError> {
     let Taken { epoch, mut position, what } = taken;
     let opened = match what {
@@ -49,11 +86,11 @@ fn one(
             }
         },
     };
-    let from = records.len();
+    let from = handed.records.len();
     let mut failure = None;
     let rest = match opened {
         Ok(Some(decoded)) => {
-            let read = read(decoded, at, &mut position, generation, max, records);
+            let read = read(decoded, at, &mut position, generation, handed);
             read.unwrap_or_else(|what| {
                 failure = Some(what);
                 None
@@ -68,7 +105,7 @@ fn one(
     let mut state = shared.state();
     if state.partitions.in_epoch(at, epoch).is_none_or(|reading| reading.revoking) {
         // Taken away or moved while it was decoded: none of it may be handed out.
-        records.truncate(from);
+        handed.truncate(from);
         return Ok(());
     }
     state.partitions.put_back(at, epoch, position, rest);
@@ -79,20 +116,19 @@ fn one(
     Err(ClientError::Corrupt { at: at.clone(), offset: position, what: what.into() })
 }
 
-/// Moves records over; what is left of the batch when `max` is reached.
+/// Moves records over; what is left of the batch when it is enough.
 fn read(
     mut decoded: Box<Decoded>,
     at: &TopicPartition,
     position: &mut i64,
     generation: i32,
-    max: usize,
-    records: &mut Vec<ConsumedRecord>,
+    handed: &mut Handed,
 ) -> Result<Option<Box<Decoded>>, String> {
-    while records.len() < max {
+    while !handed.is_full() {
         match decoded.next(at, *position, generation) {
             Some(Ok(record)) => {
                 *position = record.offset + 1;
-                records.push(record);
+                handed.push(record);
             }
             Some(Err(what)) => return Err(what),
             None => {

@@ -186,6 +186,7 @@ impl Backend for Cluster {
                 revoke_grace: REVOKE_GRACE,
                 prefetch_bytes,
                 fetch_max_bytes: prefetch_bytes,
+                poll_bytes: prefetch_bytes,
                 ..ConsumerConfig::in_group(&*spec.group)
             };
             let mut consumer = client.consumer(config).await?;

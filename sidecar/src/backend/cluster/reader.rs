@@ -25,6 +25,7 @@ impl ClusterReader {
             isolation: isolation(spec.committed),
             prefetch_bytes,
             fetch_max_bytes: prefetch_bytes,
+            poll_bytes: prefetch_bytes,
             ..ConsumerConfig::default()
         };
         let begin = beginnings(&client, &spec, &partitions, &config).await?;
