@@ -160,6 +160,9 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
         )
         .with("WHERRY_BIN", &wherry)
         .with("WHERRY_CLUSTER_ROUNDS", &faults),
+        release("messages with ids: kill -9 of sidecars and node", &["-p", "wherry-e2e", "--test", "message_ids"])
+            .with("WHERRY_BIN", &wherry)
+            .with("WHERRY_ID_ROUNDS", rounds),
         release("power cuts", &["-p", "wherry-e2e", "--test", "power", "--", "--nocapture"])
             .with("WHERRY_BIN", &wherry)
             .with("WHERRY_POWER_ROUNDS", rounds),

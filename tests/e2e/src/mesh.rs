@@ -54,18 +54,42 @@ impl Mesh {
     /// # Errors
     /// One does not start.
     pub fn apart(kind: Kind, topics: &[(&str, u32)]) -> Result<Mesh> {
+        let topics: Vec<String> = topics.iter().map(|(name, count)| format!("{name} --partitions {count}")).collect();
+        Self::with(kind, &topics)
+    }
+
+    /// A node and two sidecars, with topics as `wherry topic create` is told to make them.
+    ///
+    /// # Errors
+    /// One does not start.
+    pub fn with(kind: Kind, topics: &[String]) -> Result<Mesh> {
         let node = Server::start(kind, Options::default())?;
-        for (topic, partitions) in topics {
-            let create = format!("topic create {topic} --partitions {partitions} --bootstrap {}", node.addr());
+        for topic in topics {
+            let create = format!("topic create {topic} --bootstrap {}", node.addr());
             Program::new(wherry()?).typed(&create).run()?;
         }
-        let sidecar = |port: u16| {
-            Sidecar::start(port, |command, _| {
-                command.args(["sidecar", "--listen", &format!("127.0.0.1:{port}"), "--bootstrap", &node.addr()]);
-            })
-        };
-        let sidecars = vec![sidecar(free_port()?)?, sidecar(free_port()?)?];
+        let sidecars = vec![Sidecar::of(&node, free_port()?)?, Sidecar::of(&node, free_port()?)?];
         Ok(Mesh { sidecars, node: Some(node) })
+    }
+
+    /// The node that is a process of its own.
+    ///
+    /// # Errors
+    /// It is in the sidecar's process.
+    pub fn node(&self) -> Result<&Server> {
+        self.node.as_ref().context("the node is in the sidecar's process")
+    }
+
+    /// `kill -9` of a sidecar, and another one in its place.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn replace(&mut self, place: usize) -> Result<()> {
+        let port = self.sidecars[place].port;
+        self.sidecars[place].child.kill()?;
+        self.sidecars[place].child.wait()?;
+        self.sidecars[place] = Sidecar::of(self.node()?, port)?;
+        Ok(())
     }
 
     /// What applications are told in `WHERRY_ADDRESS`: some of them the one, the others the other.
@@ -79,7 +103,7 @@ impl Mesh {
     /// # Errors
     /// The node is not a process of its own, or does not come back; or nobody tries to reach it.
     pub fn outage(&self) -> Result<()> {
-        let node = self.node.as_ref().context("the node is in the sidecar's process")?;
+        let node = self.node()?;
         node.kill()?;
         // The kernel takes an io_uring apart, and gives its sockets back, a moment after the process is gone.
         let mut bound = None;
@@ -114,6 +138,13 @@ impl Mesh {
 }
 
 impl Sidecar {
+    /// One of a node that is a process of its own.
+    fn of(node: &Server, port: u16) -> Result<Sidecar> {
+        Self::start(port, |command, _| {
+            command.args(["sidecar", "--listen", &format!("127.0.0.1:{port}"), "--bootstrap", &node.addr()]);
+        })
+    }
+
     /// Starts `wherry` with what is added to its command, and waits until it listens.
     fn start(port: u16, arguments: impl FnOnce(&mut Command, &Path)) -> Result<Sidecar> {
         let dir = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir()?;
