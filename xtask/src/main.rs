@@ -176,17 +176,24 @@ fn soak_steps(rounds: u32) -> Vec<Step> {
 
 /// Kafka's message definitions; the version that the kafka-protocol crate was generated from.
 const DEFINITIONS: &str = "4.1.0";
+/// And those of messages that are read in a later version than that crate knows.
+const NEWER_DEFINITIONS: &str = "4.3.1";
 
 fn gen_steps(check: bool) -> Result<Vec<Step>> {
     let jars = target().join("gen");
     std::fs::create_dir_all(&jars).with_context(|| format!("can't make {}", jars.display()))?;
-    let artifact = format!("-Dartifact=org.apache.kafka:kafka-clients:{DEFINITIONS}");
+    let artifact = |version: &str| format!("-Dartifact=org.apache.kafka:kafka-clients:{version}");
     let output = format!("-DoutputDirectory={}", jars.display());
-    let jar = jars.join(format!("kafka-clients-{DEFINITIONS}.jar")).display().to_string();
+    let jar = |version: &str| jars.join(format!("kafka-clients-{version}.jar")).display().to_string();
+    let copy = |title: &str, version: &str| {
+        Step::new(title, "mvn", &["-q", "-B", "dependency:copy", &artifact(version), &output]).within(&jars)
+    };
+    let (old, new) = (jar(DEFINITIONS), jar(NEWER_DEFINITIONS));
     let tables = "wire/src/codec/schema_table";
     let mut steps = vec![
-        Step::new("message definitions", "mvn", &["-q", "-B", "dependency:copy", &artifact, &output]).within(&jars),
-        Step::new("schema table", "python3", &["wire/gen/schema.py", &jar, tables]).within(&root()),
+        copy("message definitions", DEFINITIONS),
+        copy("newer message definitions", NEWER_DEFINITIONS),
+        Step::new("schema table", "python3", &["wire/gen/schema.py", &old, &new, tables]).within(&root()),
     ];
     if check {
         steps.push(Step::new("unchanged", "git", &["diff", "--exit-code", "--stat", "--", tables]).within(&root()));

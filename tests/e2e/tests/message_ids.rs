@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -80,7 +80,7 @@ struct Known {
 impl Known {
     fn told(&self, id: &str, (place, duplicate): (Place, bool)) -> Result<()> {
         self.duplicates.fetch_add(usize::from(duplicate), Ordering::Relaxed);
-        let mut places = self.places.lock().expect("no publisher panicked");
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *places.entry(id.to_owned()).or_insert(place);
         ensure!(first == place, "{id} is said to be at {first:?} and at {place:?}");
         Ok(())
@@ -136,7 +136,7 @@ fn messages_with_ids_are_there_once_whatever_is_killed() -> Result<()> {
         });
         report(&format!("round {round}: {}", befell.with_context(|| mesh.last_words())?));
     }
-    let places = known.places.into_inner().expect("no publisher panicked");
+    let places = known.places.into_inner().unwrap_or_else(PoisonError::into_inner);
     let duplicates = known.duplicates.into_inner();
     ensure!(duplicates > 0, "nothing was published twice");
     let read =
