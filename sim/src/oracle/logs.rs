@@ -1,6 +1,6 @@
 //! Records: none acknowledged is lost, none is invented, none comes twice, and each producer's stay in their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -26,6 +26,9 @@ struct Partition {
     /// By offset: the end of a transaction, whose, and whether it committed.
     markers: BTreeMap<i64, (i64, bool)>,
     offsets: BTreeMap<RecordId, i64>,
+    /// Producers, in a life of theirs, whose first records may be lost though they were told of: a leader that knows nothing of a
+    /// producer takes any number as its first.
+    losing: BTreeSet<(u32, u32)>,
     acknowledged: u64,
     /// All below was seen by readers, or is acknowledged.
     end: i64,
@@ -81,7 +84,9 @@ impl LogOracle {
         if !self.clustered {
             return self.acknowledged(place, id, offset);
         }
-        self.partitions.entry(place).or_default().acknowledged += 1;
+        let partition = self.partitions.entry(place).or_default();
+        partition.acknowledged += 1;
+        partition.losing.insert((id.client, id.life));
         Ok(())
     }
 
@@ -176,12 +181,14 @@ impl Partition {
 
     fn judge_whole(&self, place: Place) -> Verdict {
         let mut next: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-        let offsets: std::collections::BTreeSet<i64> = self.known.keys().chain(self.markers.keys()).copied().collect();
+        let offsets: BTreeSet<i64> = self.known.keys().chain(self.markers.keys()).copied().collect();
         if let Some((expected, offset)) = (0..).zip(&offsets).find(|(expected, offset)| expected != *offset) {
             return Err(format!("{place:?}: nothing at offset {expected}, the next is at {offset}"));
         }
         for (offset, id) in &self.known {
-            let next = next.entry((id.client, id.life)).or_default();
+            let who = (id.client, id.life);
+            let first = if self.losing.contains(&who) { id.number } else { 0 };
+            let next = next.entry(who).or_insert(first);
             if id.number != *next {
                 return Err(format!("{place:?}: {id:?} at offset {offset} where number {next} should be"));
             }
