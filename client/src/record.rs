@@ -169,3 +169,13 @@ pub struct ConsumedRecord {
     /// Names and values, in order, repeats kept.
     pub headers: Vec<Header>,
 }
+
+impl ConsumedRecord {
+    /// Bytes of key, value and headers: what it counts for against bounds.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
+        length(&self.key) + length(&self.value) + headers
+    }
+}

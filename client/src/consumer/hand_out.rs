@@ -1,7 +1,5 @@
 //! Handing records out: from the queues of the partitions to the application, in turn, without waiting.
 
-use bytes::Bytes;
-
 use super::decode::{self, Decoded};
 use super::partitions::{Next, Place, Taken};
 use super::shared::Shared;
@@ -23,24 +21,15 @@ impl Handed {
     }
 
     fn push(&mut self, record: ConsumedRecord) {
-        self.bytes = self.bytes.saturating_add(size(&record));
+        self.bytes = self.bytes.saturating_add(record.size());
         self.records.push(record);
     }
 
     /// Takes those behind the first `count` back.
     fn truncate(&mut self, count: usize) {
-        let bytes: usize = self.records.drain(count..).map(|record| size(&record)).sum();
+        let bytes: usize = self.records.drain(count..).map(|record| record.size()).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
     }
-}
-
-fn size(record: &ConsumedRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value.as_ref())).sum();
-    length(record.key.as_ref()) + length(record.value.as_ref()) + headers
-}
-
-fn length(bytes: Option<&Bytes>) -> usize {
-    bytes.map_or(0, Bytes::len)
 }
 
 /// Up to `max` records that are there, and about `poll_bytes` of them. Decompression happens outside the lock.

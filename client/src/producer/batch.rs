@@ -13,7 +13,7 @@ use wherry_wire::records::{self, BatchBuilder, BuildError, RecordRef, Sealed, St
 use super::accumulator::Shape;
 use super::receipt::{Delivery, Fate, Receipt};
 use crate::config::Codec;
-use crate::record::{MESSAGE_ID_HEADER, ProduceRecord};
+use crate::record::ProduceRecord;
 
 /// Records of one partition, still growing or waiting to be sent. Uncompressed.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl SealedBatch {
         let mut rest = builder(self.shape, 0);
         self.each_record(|record, timestamp_ms| {
             let index = record.offset_delta.cast_unsigned();
-            let id = record.headers().find(|(name, _)| *name == MESSAGE_ID_HEADER.as_bytes()).and_then(|(_, id)| id);
+            let id = record.message_id();
             let known = duplicates.binary_search_by_key(&index, |duplicate| duplicate.index).ok();
             let offset = known.and_then(|at| duplicates.get(at)).map(|duplicate| duplicate.offset);
             let fate = match (offset, id.and_then(|id| first_with.get(id))) {

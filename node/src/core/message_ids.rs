@@ -10,7 +10,7 @@
 //! and their ids kept aside. A duplicate is told only when the record that had the id first is committed: "it is there
 //! already" promises no less than an acknowledgement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -205,7 +205,7 @@ impl<S: LogStore> Core<S> {
             self.begin_id_load(log, epoch, window);
             return Verdict::NotYet("the partition's message ids are being read back from its log");
         };
-        let mut seen: HashMap<MessageId, (), RandomState> = HashMap::default();
+        let mut seen: HashSet<MessageId, RandomState> = HashSet::default();
         let mut duplicates = Vec::new();
         for (index, id) in ids {
             let index = index.cast_unsigned();
@@ -215,7 +215,7 @@ impl<S: LogStore> Core<S> {
                     return Verdict::NotYet("the first message with this id is not committed yet");
                 }
                 Some(Found::At(offset)) => duplicates.push(Duplicate { index, offset: offset.0 }),
-                None if ids.len() > 1 && seen.insert(*id, ()).is_some() => {
+                None if ids.len() > 1 && !seen.insert(*id) => {
                     duplicates.push(Duplicate { index, offset: -1 });
                 }
                 None => {}

@@ -210,7 +210,7 @@ impl<B: Backend> Broadcast<B> {
         let count = records.len();
         let mut bytes = 0;
         for record in &records {
-            bytes += super::group::size(record);
+            bytes += record.size();
             let at = TopicPartition { topic: record.topic.clone(), partition: record.partition };
             self.next.insert(at, record.offset + 1);
         }

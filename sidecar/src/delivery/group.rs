@@ -542,7 +542,7 @@ impl Group {
             if record.generation < partition.since {
                 continue;
             }
-            let bytes = size(&record);
+            let bytes = record.size();
             partition.window.push(record.offset, bytes, record);
             if !partition.paused && partition.window.len() >= self.window_messages {
                 partition.paused = true;
@@ -755,14 +755,6 @@ struct Batch {
 
 fn offset(at: &TopicPartition, progress: Progress) -> CommitOffset {
     CommitOffset { at: at.clone(), offset: progress.next, metadata: progress.beside.into() }
-}
-
-/// Bytes of a record that count against bounds.
-#[must_use]
-pub fn size(record: &ConsumedRecord) -> usize {
-    let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
-    length(&record.key) + length(&record.value) + headers
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::limits;
 /// Header of the media type of the payload.
 pub const CONTENT_TYPE: &str = "content-type";
 /// Header of the application's id of the message.
-pub const MESSAGE_ID: &str = "wherry-message-id";
+pub use wherry_client::MESSAGE_ID_HEADER as MESSAGE_ID;
 /// Header of the trace context.
 pub const TRACEPARENT: &str = "traceparent";
 /// Header of what tracing systems add to it.

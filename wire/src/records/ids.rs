@@ -2,15 +2,23 @@
 
 use bytes::Bytes;
 
-use super::parse::{RecordError, RecordsError, records};
+use super::parse::{RecordError, RecordRef, RecordsError, records};
 use super::validate::InvalidRecords;
 use crate::batch::BatchHeader;
 
 /// Name of the header whose value is the id of a message.
 pub const MESSAGE_ID_HEADER: &str = "wherry-message-id";
 
-/// Hands over each record's place in its batch, relative to the base offset, and its id; records without one are left out. Of
-/// several such headers the first counts; an empty id is none. At most `max_len` bytes are decompressed.
+impl<'a> RecordRef<'a> {
+    /// The application's id of the message. Of several such headers the first counts; an empty id is none.
+    #[must_use]
+    pub fn message_id(&self) -> Option<&'a [u8]> {
+        let (_, id) = self.headers().find(|(name, _)| *name == MESSAGE_ID_HEADER.as_bytes())?;
+        id.filter(|id| !id.is_empty())
+    }
+}
+
+/// Hands over each record's place in its batch, relative to the base offset, and its id; records without one are left out. At most `max_len` bytes are decompressed.
 ///
 /// # Errors
 /// [`InvalidRecords::Unreadable`], [`InvalidRecords::Record`]; ids before the error were handed over.
@@ -23,8 +31,7 @@ pub fn message_ids(
     let set = records(header, batch, max_len).map_err(|error: RecordsError| InvalidRecords::Unreadable(error))?;
     for record in &set {
         let record = record.map_err(|error: RecordError| InvalidRecords::Record(error))?;
-        let id = record.headers().find(|(name, _)| *name == MESSAGE_ID_HEADER.as_bytes()).and_then(|(_, value)| value);
-        if let Some(id) = id.filter(|id| !id.is_empty()) {
+        if let Some(id) = record.message_id() {
             take(record.offset_delta, id);
         }
     }

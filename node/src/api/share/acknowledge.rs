@@ -3,31 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
-use wherry_wire::codec::messages::share_acknowledge_request::AcknowledgeTopic;
 use wherry_wire::codec::messages::share_acknowledge_response::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareAcknowledgeResponse as Common, ShareAcknowledgeTopicResponse,
 };
 use wherry_wire::codec::messages::{BrokerId, ShareAcknowledgeRequest, ShareAcknowledgeResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
-use super::{AckBatch, ack_budget, acks, endpoint, leader_hint, lock_ms, member, part};
+use super::{AckBatch, acknowledged, endpoint, go_on, leader_hint, lock_ms, member};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
-use crate::core::share::{Kind, Part, SessionChange, ShareRequest};
+use crate::core::share::{Kind, SessionChange, ShareRequest};
 use crate::core::store::LogStore;
-use crate::limits::MAX_PARTITIONS_PER_REQUEST;
 use crate::share::partition::Appetite;
 
 /// Begins to write what the member says.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ShareAcknowledgeRequest) -> Outcome {
-    match begin(core, ctx, request) {
-        Ok(request) if core.may_wait_for_shares(request.parts.len()) => {
-            core.begin_share_request(request);
-            Outcome::Later
-        }
-        Ok(_) => failed(ctx, ResponseError::ShareSessionLimitReached),
-        Err(error) => failed(ctx, error),
-    }
+    let begun = begin(core, ctx, request);
+    go_on(core, begun, |error| failed(ctx, error))
 }
 
 fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
@@ -43,7 +35,16 @@ fn begin<S: LogStore>(
 ) -> Result<ShareRequest, ResponseError> {
     let group = request.group_id.as_ref().map(|group| &group.0);
     let session = member(core, ctx, group, request.member_id.as_ref())?;
-    let parts = acknowledged(core, ctx, &request.topics, request.is_renew_ack)?;
+    let asked = request.topics.iter().flat_map(|topic| topic.partitions.iter().map(|asked| (topic.topic_id, asked)));
+    let said = asked.map(|(topic, asked)| {
+        let batches = asked.acknowledgement_batches.iter().map(|batch| AckBatch {
+            first: batch.first_offset,
+            last: batch.last_offset,
+            types: &batch.acknowledge_types,
+        });
+        (topic, asked.partition_index, batches)
+    });
+    let parts = acknowledged(core, ctx, said, request.is_renew_ack)?;
     let change = SessionChange {
         epoch: request.share_session_epoch,
         added: Vec::new(),
@@ -69,36 +70,6 @@ fn begin<S: LogStore>(
         unread: 0,
         opening: false,
     })
-}
-
-fn acknowledged<S: LogStore>(
-    core: &Core<S>,
-    ctx: &Ctx,
-    topics: &[AcknowledgeTopic],
-    renews: bool,
-) -> Result<Vec<Part>, ResponseError> {
-    let (mut parts, mut seen, mut budget) = (Vec::new(), BTreeSet::new(), ack_budget());
-    for topic in topics {
-        for asked in &topic.partitions {
-            if !seen.insert((topic.topic_id, asked.partition_index)) || parts.len() >= MAX_PARTITIONS_PER_REQUEST {
-                return Err(ResponseError::InvalidRequest);
-            }
-            let mut part = part(core, ctx, topic.topic_id, asked.partition_index);
-            part.acknowledges = true;
-            let batches = asked.acknowledgement_batches.iter();
-            let batches = batches.map(|batch| AckBatch {
-                first: batch.first_offset,
-                last: batch.last_offset,
-                types: &batch.acknowledge_types,
-            });
-            match (part.error.take(), acks(batches, renews, &mut budget)) {
-                (Some(error), _) | (None, Err(error)) => part.ack_error = Some(error),
-                (None, Ok(acks)) => part.acks = acks,
-            }
-            parts.push(part);
-        }
-    }
-    Ok(parts)
 }
 
 /// The response: a verdict for each partition.

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 use wherry_metadata::quota::QuotaKey;
-use wherry_wire::codec::messages::share_fetch_request::FetchTopic;
 use wherry_wire::codec::messages::share_fetch_response::{
     AcquiredRecords, LeaderIdAndEpoch, NodeEndpoint, PartitionData, ShareFetchResponse as Common,
     ShareFetchableTopicResponse,
@@ -13,7 +12,7 @@ use wherry_wire::codec::messages::share_fetch_response::{
 use wherry_wire::codec::messages::{BrokerId, ShareFetchRequest, ShareFetchResponse};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
-use super::{AckBatch, ack_budget, acks, endpoint, leader_hint, lock_ms, member, part};
+use super::{AckBatch, acknowledged, endpoint, go_on, leader_hint, lock_ms, member, part};
 use crate::api::{Ctx, Outcome};
 use crate::core::Core;
 use crate::core::share::{Kind, Part, SessionChange, SessionKey, ShareRequest};
@@ -26,14 +25,8 @@ const RECORD_LIMIT: i8 = 1;
 
 /// Begins a share fetch.
 pub(crate) fn handle<S: LogStore>(core: &mut Core<S>, ctx: &Ctx, request: &ShareFetchRequest) -> Outcome {
-    match begin(core, ctx, request) {
-        Ok(request) if core.may_wait_for_shares(request.parts.len()) => {
-            core.begin_share_request(request);
-            Outcome::Later
-        }
-        Ok(_) => failed(ctx, ResponseError::ShareSessionLimitReached),
-        Err(error) => failed(ctx, error),
-    }
+    let begun = begin(core, ctx, request);
+    go_on(core, begun, |error| failed(ctx, error))
 }
 
 fn failed(ctx: &Ctx, error: ResponseError) -> Outcome {
@@ -61,44 +54,22 @@ fn begin<S: LogStore>(
     if renews && (request.max_bytes, request.max_records, request.min_bytes, request.max_wait_ms) != (0, 0, 0, 0) {
         return Err(ResponseError::InvalidRequest);
     }
-    let mut parts = acknowledged(core, ctx, &request.topics, renews)?;
+    let asked = request.topics.iter().flat_map(|topic| topic.partitions.iter().map(|asked| (topic.topic_id, asked)));
+    let said = asked.filter(|(_, asked)| !asked.acknowledgement_batches.is_empty()).map(|(topic, asked)| {
+        let batches = asked.acknowledgement_batches.iter().map(|batch| AckBatch {
+            first: batch.first_offset,
+            last: batch.last_offset,
+            types: &batch.acknowledge_types,
+        });
+        (topic, asked.partition_index, batches)
+    });
+    let mut parts = acknowledged(core, ctx, said, renews)?;
     let acknowledges = !parts.is_empty();
     let change =
         SessionChange { epoch: request.share_session_epoch, added: named, forgotten, fetches: true, acknowledges };
     let wanted = core.share_session(ctx.id.conn, &session, &change)?;
     add_wanted(core, ctx, &mut parts, wanted);
     Ok(planned(core, ctx, request, session, change.is_last(), parts))
-}
-
-/// The partitions with acknowledgements.
-fn acknowledged<S: LogStore>(
-    core: &Core<S>,
-    ctx: &Ctx,
-    topics: &[FetchTopic],
-    renews: bool,
-) -> Result<Vec<Part>, ResponseError> {
-    let (mut parts, mut seen, mut budget) = (Vec::new(), BTreeSet::new(), ack_budget());
-    for topic in topics {
-        for asked in topic.partitions.iter().filter(|asked| !asked.acknowledgement_batches.is_empty()) {
-            if !seen.insert((topic.topic_id, asked.partition_index)) {
-                return Err(ResponseError::InvalidRequest);
-            }
-            let mut part = part(core, ctx, topic.topic_id, asked.partition_index);
-            part.acknowledges = true;
-            let batches = asked.acknowledgement_batches.iter();
-            let batches = batches.map(|batch| AckBatch {
-                first: batch.first_offset,
-                last: batch.last_offset,
-                types: &batch.acknowledge_types,
-            });
-            match (part.error.take(), acks(batches, renews, &mut budget)) {
-                (Some(error), _) | (None, Err(error)) => part.ack_error = Some(error),
-                (None, Ok(acks)) => part.acks = acks,
-            }
-            parts.push(part);
-        }
-    }
-    Ok(parts)
 }
 
 /// What the session reads, in its order.

@@ -8,6 +8,7 @@ pub(crate) mod describe_offsets;
 pub(crate) mod fetch;
 pub(crate) mod offsets;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -15,11 +16,11 @@ use wherry_metadata::acl::Operation;
 use wherry_metadata::{Broker, PartitionId};
 use wherry_wire::codec::{ResponseError, StrBytes};
 
-use super::{Ctx, topics};
+use super::{Ctx, Outcome, topics};
 use crate::core::Core;
-use crate::core::share::{Part, SessionKey};
+use crate::core::share::{Part, SessionKey, ShareRequest};
 use crate::core::store::LogStore;
-use crate::limits::MAX_ACKNOWLEDGED_RUNS;
+use crate::limits::{MAX_ACKNOWLEDGED_RUNS, MAX_PARTITIONS_PER_REQUEST};
 use crate::share::partition::{Ack, Verdict};
 
 /// Longest member id.
@@ -94,9 +95,43 @@ fn acks<'a>(
     Ok(acks)
 }
 
-/// How many runs one request may acknowledge.
-const fn ack_budget() -> usize {
-    MAX_ACKNOWLEDGED_RUNS
+/// The partitions that a request acknowledges in, and what it says of each, in its order.
+fn acknowledged<'a, S: LogStore, B: Iterator<Item = AckBatch<'a>>>(
+    core: &Core<S>,
+    ctx: &Ctx,
+    asked: impl Iterator<Item = (Uuid, i32, B)>,
+    renews: bool,
+) -> Result<Vec<Part>, ResponseError> {
+    let (mut parts, mut seen, mut budget) = (Vec::new(), BTreeSet::new(), MAX_ACKNOWLEDGED_RUNS);
+    for (topic, partition, batches) in asked {
+        if !seen.insert((topic, partition)) || parts.len() >= MAX_PARTITIONS_PER_REQUEST {
+            return Err(ResponseError::InvalidRequest);
+        }
+        let mut part = part(core, ctx, topic, partition);
+        part.acknowledges = true;
+        match (part.error.take(), acks(batches, renews, &mut budget)) {
+            (Some(error), _) | (None, Err(error)) => part.ack_error = Some(error),
+            (None, Ok(acks)) => part.acks = acks,
+        }
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+/// A request that was understood goes on, if there is room for it; `refused` answers the others.
+fn go_on<S: LogStore>(
+    core: &mut Core<S>,
+    begun: Result<ShareRequest, ResponseError>,
+    refused: impl FnOnce(ResponseError) -> Outcome,
+) -> Outcome {
+    match begun {
+        Ok(request) if core.may_wait_for_shares(request.parts.len()) => {
+            core.begin_share_request(request);
+            Outcome::Later
+        }
+        Ok(_) => refused(ResponseError::ShareSessionLimitReached),
+        Err(error) => refused(error),
+    }
 }
 
 fn verdict(kind: i8, renews: bool) -> Result<Verdict, ResponseError> {
